@@ -1,0 +1,8 @@
+//! What the bytes of an ext4 volume mean. No I/O happens here.
+
+pub mod checksum;
+mod corrupt;
+mod types;
+
+pub use corrupt::{Corrupt, Result};
+pub use types::{Group, Ino, Lblk, Pblk};

@@ -1,0 +1,1 @@
+//! N-API bindings: arguments in, results out, completions.

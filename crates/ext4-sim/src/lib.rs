@@ -1,0 +1,1 @@
+//! Oracles and models for tests: e2fsck, debugfs and the kernel as judges.

@@ -1,0 +1,6 @@
+//! The ext4 file system, with the names of fs/ext4.
+
+mod error;
+pub mod meta;
+
+pub use error::{Error, Result};

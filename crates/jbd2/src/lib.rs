@@ -1,0 +1,1 @@
+//! The journal: handles, transactions, commit, checkpoint, revoke and recovery.
