@@ -1,8 +1,24 @@
 //! What the bytes of an ext4 volume mean. No I/O happens here.
 
+pub mod bitmap;
 pub mod checksum;
+mod codec;
 mod corrupt;
+pub mod features;
+mod geometry;
+mod group_desc;
+pub mod inode;
+pub mod orphan;
+pub mod superblock;
+mod timestamp;
 mod types;
+pub mod xattr;
 
 pub use corrupt::{Corrupt, Result};
+pub use features::{Access, Features, Refusal, mount_policy};
+pub use geometry::InodeLocation;
+pub use group_desc::{GroupDesc, bg};
+pub use inode::Inode;
+pub use superblock::Superblock;
+pub use timestamp::Timestamp;
 pub use types::{Group, Ino, Lblk, Pblk};

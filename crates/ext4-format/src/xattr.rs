@@ -1,0 +1,175 @@
+//! F80–F86: the header, checksum and entries of an xattr block. Values are not interpreted here.
+
+use crate::checksum::crc32c;
+use crate::codec::{get, put};
+use crate::{Corrupt, Pblk, Result};
+
+const WHAT: &str = "xattr block";
+/// Magic of a block and of the in-inode area.
+pub const MAGIC: u32 = 0xEA02_0000;
+/// Most users of one block (F86).
+pub const REFCOUNT_MAX: u32 = 1024;
+
+/// F83: the header of an xattr block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XattrHeader {
+    /// Inodes that point to the block.
+    pub refcount: u32,
+    /// 1.
+    pub blocks: u32,
+    /// F85; 0 = never share.
+    pub hash: u32,
+    /// As stored; 0 without metadata_csum.
+    pub checksum: u32,
+}
+
+impl XattrHeader {
+    /// Bytes.
+    pub const SIZE: usize = 32;
+    const H_MAGIC: usize = 0x00;
+    const H_REFCOUNT: usize = 0x04;
+    const H_BLOCKS: usize = 0x08;
+    const H_HASH: usize = 0x0C;
+    const H_CHECKSUM: usize = 0x10;
+
+    /// Decodes the header of a whole block; `seed` (fs_seed) with metadata_csum.
+    pub fn decode(block: &[u8], seed: Option<u32>, number: Pblk) -> Result<Self> {
+        assert!(block.len() >= 1024);
+        let magic: u32 = get(block, Self::H_MAGIC);
+        if magic != MAGIC {
+            return Err(Corrupt::structure(WHAT, format!("magic {magic:#010x}")));
+        }
+        let header = Self {
+            refcount: get(block, Self::H_REFCOUNT),
+            blocks: get(block, Self::H_BLOCKS),
+            hash: get(block, Self::H_HASH),
+            checksum: get(block, Self::H_CHECKSUM),
+        };
+        if let Some(seed) = seed {
+            let expected = Self::checksum(block, seed, number);
+            if header.checksum != expected {
+                return Err(Corrupt::Checksum { what: WHAT, found: header.checksum, expected });
+            }
+        }
+        if header.blocks != 1 {
+            return Err(Corrupt::structure(WHAT, format!("h_blocks {}", header.blocks)));
+        }
+        if header.refcount == 0 {
+            return Err(Corrupt::structure(WHAT, "h_refcount 0"));
+        }
+        Ok(header)
+    }
+
+    /// Writes magic, refcount, blocks and hash; the checksum is [`XattrHeader::seal`]'s.
+    pub fn encode_into(&self, block: &mut [u8]) {
+        assert!(self.blocks == 1 && self.refcount > 0);
+        put(block, Self::H_MAGIC, MAGIC);
+        put(block, Self::H_REFCOUNT, self.refcount);
+        put(block, Self::H_BLOCKS, self.blocks);
+        put(block, Self::H_HASH, self.hash);
+    }
+
+    /// Stores the checksum of the whole block.
+    pub fn seal(block: &mut [u8], seed: u32, number: Pblk) {
+        let sum = Self::checksum(block, seed, number);
+        put(block, Self::H_CHECKSUM, sum);
+    }
+
+    /// F4: block number, then the block with its checksum field zero.
+    fn checksum(block: &[u8], seed: u32, number: Pblk) -> u32 {
+        let state = crc32c(seed, &number.0.to_le_bytes());
+        let state = crc32c(state, &block[..Self::H_CHECKSUM]);
+        crc32c(crc32c(state, &[0; 4]), &block[Self::H_CHECKSUM + 4..])
+    }
+}
+
+/// F80: one entry, without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XattrEntry<'a> {
+    /// Which prefix the name has.
+    pub name_index: u8,
+    /// The name behind the prefix.
+    pub name: &'a [u8],
+    /// From the block's start or, in an inode, from the first entry.
+    pub value_offs: u16,
+    /// EA inode that holds the value, or 0.
+    pub value_inum: u32,
+    /// Bytes.
+    pub value_size: u32,
+    /// F84.
+    pub hash: u32,
+}
+
+impl XattrEntry<'_> {
+    /// Bytes before the name.
+    pub const SIZE: usize = 16;
+}
+
+/// Walks a list of entries that starts at `area[0]` and must end, with 4 zero bytes, inside `area`. After an error
+/// nothing more follows.
+pub fn entries(area: &[u8]) -> impl Iterator<Item = Result<XattrEntry<'_>>> {
+    let mut at = Some(0usize);
+    std::iter::from_fn(move || {
+        let start = at.take()?;
+        let outside = || Some(Err(Corrupt::structure(WHAT, "entries run past the end")));
+        let Some(terminator) = area.get(start..start + 4) else { return outside() };
+        if terminator == [0; 4] {
+            return None;
+        }
+        let Some(fixed) = area.get(start..start + XattrEntry::SIZE) else { return outside() };
+        let name_start = start + XattrEntry::SIZE;
+        let name_end = name_start + usize::from(fixed[0]);
+        let Some(name) = area.get(name_start..name_end) else { return outside() };
+        at = Some(name_end.next_multiple_of(4));
+        Some(Ok(XattrEntry {
+            name_index: fixed[1],
+            name,
+            value_offs: get(fixed, 2),
+            value_inum: get(fixed, 4),
+            value_size: get(fixed, 8),
+            hash: get(fixed, 12),
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let mut block = vec![0; 1024];
+        XattrHeader { refcount: 2, blocks: 1, hash: 9, checksum: 0 }.encode_into(&mut block);
+        block[32..34].copy_from_slice(&[3, 1]);
+        put(&mut block, 34, 1020u16);
+        put(&mut block, 40, 4u32);
+        block[48..51].copy_from_slice(b"key");
+        block[1020..].copy_from_slice(b"abcd");
+        XattrHeader::seal(&mut block, 7, Pblk(99));
+        block
+    }
+
+    #[test]
+    fn header_and_entries() {
+        let block = sample();
+        let header = XattrHeader::decode(&block, Some(7), Pblk(99)).unwrap();
+        assert_eq!((header.refcount, header.hash), (2, 9));
+        let found: Vec<_> = entries(&block[32..]).map(|entry| entry.unwrap()).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name, found[0].value_offs, found[0].value_size), (&b"key"[..], 1020, 4));
+    }
+
+    #[test]
+    fn every_damaged_byte() {
+        let block = sample();
+        for at in 0..block.len() {
+            for value in [0, 1, 0x7F, 0xFF, block[at] ^ 1] {
+                let mut damaged = block.clone();
+                damaged[at] = value;
+                let changed = damaged != block;
+                assert_eq!(XattrHeader::decode(&damaged, Some(7), Pblk(99)).is_err(), changed);
+                let walked = entries(&damaged[32..]).count();
+                assert!(walked <= 64);
+            }
+        }
+    }
+}
