@@ -1,6 +1,7 @@
 //! What the bytes of an ext4 volume mean. No I/O happens here.
 
 pub mod checksum;
+pub mod extent;
 mod corrupt;
 mod types;
 
