@@ -316,7 +316,10 @@ fn check_order(entries: &Entries, place: Place) -> Result<()> {
             for extent in extents {
                 extent.check(place.blocks)?;
                 if u64::from(extent.lblk.0) < free {
-                    return Err(Corrupt::structure(WHAT, format!("extent {} overlaps or misordered", extent.lblk)));
+                    return Err(Corrupt::structure(
+                        WHAT,
+                        format!("extent {} overlaps or misordered", extent.lblk),
+                    ));
                 }
                 free = extent.end();
             }

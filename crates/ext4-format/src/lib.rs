@@ -1,8 +1,8 @@
 //! What the bytes of an ext4 volume mean. No I/O happens here.
 
 pub mod checksum;
-pub mod extent;
 mod corrupt;
+pub mod extent;
 mod types;
 
 pub use corrupt::{Corrupt, Result};

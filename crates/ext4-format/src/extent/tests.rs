@@ -18,9 +18,13 @@ fn place(depth: u16, first: u32) -> Place {
 #[test]
 fn d3_lengths() {
     let mut bytes = [0; 12];
-    for (len, unwritten, raw) in
-        [(1, false, 1u16), (32768, false, 0x8000), (1, true, 0x8001), (32767, true, 0xFFFF), (32767, false, 0x7FFF)]
-    {
+    for (len, unwritten, raw) in [
+        (1, false, 1u16),
+        (32768, false, 0x8000),
+        (1, true, 0x8001),
+        (32767, true, 0xFFFF),
+        (32767, false, 0x7FFF),
+    ] {
         let extent = extent(5, len, 0xABCD_1234_5678, unwritten);
         extent.encode(&mut bytes);
         assert_eq!(le16(&bytes, 4), raw);
