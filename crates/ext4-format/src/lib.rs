@@ -11,6 +11,7 @@ pub mod inode;
 pub mod orphan;
 pub mod superblock;
 mod timestamp;
+pub mod extent;
 mod types;
 pub mod xattr;
 

@@ -1,0 +1,7 @@
+//! The tree over a map in memory, judged by a validator that shares nothing with it.
+
+mod cases;
+mod damage;
+mod model;
+mod store;
+mod validate;

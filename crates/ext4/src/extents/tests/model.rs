@@ -1,0 +1,299 @@
+//! Random operations against a map of blocks.
+
+use std::collections::BTreeMap;
+
+use ext4_format::extent::{Extent, empty_root};
+use ext4_format::{Lblk, Pblk};
+use proptest::prelude::*;
+
+use super::store::{FIRST_NODE, OWNER, Store};
+use super::validate::{Run, validate};
+use crate::error::errno;
+use crate::extents::{self, MapState, Progress, Tree};
+
+/// Per mapped block: its physical block and whether it is unwritten.
+type Model = BTreeMap<u32, (u64, bool)>;
+
+pub struct World {
+    pub store: Store,
+    pub root: [u8; 60],
+    pub model: Model,
+    meta_blocks: i64,
+}
+
+pub fn extent(lblk: u32, len: u32, start: u64, unwritten: bool) -> Extent {
+    Extent { lblk: Lblk(lblk), len, start: Pblk(start), unwritten }
+}
+
+pub fn blocks_of(runs: &[Run]) -> Model {
+    let block = |run: &Run, i: u64| ((run.0 + i) as u32, (run.2 + i, run.3));
+    runs.iter().flat_map(|run| (0..run.1).map(move |i| block(run, i))).collect()
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { store: Store::new(), root: empty_root(), model: Model::new(), meta_blocks: 0 }
+    }
+
+    pub fn with<T>(&mut self, act: impl FnOnce(&mut Tree<'_>) -> T) -> T {
+        let mut tree = Tree::new(&mut self.store, &mut self.root, OWNER);
+        let result = act(&mut tree);
+        self.meta_blocks += tree.meta_blocks_delta;
+        result
+    }
+
+    pub fn check(&self) {
+        let runs = validate(&self.store, &self.root);
+        assert_eq!(blocks_of(&runs), self.model);
+        assert_eq!(self.meta_blocks, self.store.allocated.len() as i64);
+        assert_eq!(
+            extents::tree_blocks(&self.store, &self.root, OWNER),
+            Ok(self.store.allocated.len() as u64)
+        );
+        let last = self.model.keys().next_back().map(|last| Lblk(*last));
+        assert_eq!(extents::last_block(&self.store, &self.root, OWNER), Ok(last));
+    }
+
+    pub fn check_lookup(&self, lblk: u32) {
+        let mapping = extents::lookup(&self.store, &self.root, OWNER, Lblk(lblk)).unwrap();
+        assert!(mapping.len > 0 && mapping.lblk == Lblk(lblk));
+        let state = |block: Option<&(u64, bool)>| match block {
+            None => MapState::Hole,
+            Some((_, true)) => MapState::Unwritten,
+            Some((_, false)) => MapState::Written,
+        };
+        assert_eq!(mapping.state, state(self.model.get(&lblk)));
+        if mapping.state == MapState::Hole {
+            assert_eq!(mapping.start, Pblk(0));
+            let next = self.model.range(lblk..).next().map_or(1 << 32, |(next, _)| u64::from(*next));
+            assert_eq!(u64::from(mapping.len), (next - u64::from(lblk)).min(u32::MAX.into()));
+        } else {
+            for i in 0..mapping.len {
+                let expected = (mapping.start.0 + u64::from(i), mapping.state == MapState::Unwritten);
+                assert_eq!(self.model.get(&(lblk + i)), Some(&expected));
+            }
+        }
+        let next = extents::next_allocated(&self.store, &self.root, OWNER, Lblk(lblk)).unwrap();
+        assert_eq!(next.map(|next| next.lblk.0), self.model.range(lblk..).next().map(|(next, _)| *next));
+    }
+
+    pub fn insert(&mut self, extent: Extent) {
+        let result = self.with(|tree| tree.insert(extent));
+        let range = extent.lblk.0..extent.lblk.0 + extent.len;
+        if self.model.range(range).next().is_some() {
+            assert_eq!(result.unwrap_err().errno(), errno::EEXIST);
+            return;
+        }
+        match result {
+            Ok(()) => {
+                for i in 0..extent.len {
+                    let block = (extent.start.0 + u64::from(i), extent.unwritten);
+                    self.model.insert(extent.lblk.0 + i, block);
+                }
+            }
+            Err(error) => assert_eq!(error.errno(), errno::ENOSPC),
+        }
+    }
+
+    /// Converts; what may become written besides the range must have been zeroed first.
+    pub fn convert(&mut self, lblk: u32, len: u32, unwritten: bool, eof: u64) {
+        let mut zeroed = Vec::new();
+        let mut zero = |start: Pblk, len: u32| {
+            zeroed.extend(start.0..start.0 + u64::from(len));
+            Ok(())
+        };
+        let mut tree = Tree::new(&mut self.store, &mut self.root, OWNER);
+        let result = if unwritten {
+            tree.convert_to_unwritten(Lblk(lblk), len, &mut zero)
+        } else {
+            tree.convert_to_written(Lblk(lblk), len, eof, &mut zero)
+        };
+        self.meta_blocks += tree.meta_blocks_delta;
+        let in_range = |at: u32| (lblk..lblk + len).contains(&at);
+        if result == Ok(Progress::Done) {
+            for i in lblk..lblk + len {
+                assert!(unwritten || self.model.contains_key(&i), "a hole became written");
+            }
+        } else {
+            let errno = result.as_ref().unwrap_err().errno();
+            assert!(errno == errno::ENOSPC || (errno == errno::EIO && !unwritten), "errno {errno}");
+        }
+        let now = blocks_of(&validate(&self.store, &self.root));
+        assert!(now.keys().eq(self.model.keys()), "nothing lost, nothing new");
+        for (at, (block, is_unwritten)) in &now {
+            let (old_block, was_unwritten) = self.model[at];
+            assert_eq!(*block, old_block);
+            if unwritten {
+                // The range reads as zeros, by state or by content; nothing else changes.
+                assert!(in_range(*at) || *is_unwritten == was_unwritten);
+                if in_range(*at) && result.is_ok() {
+                    assert!(*is_unwritten || zeroed.contains(block));
+                }
+                assert!(in_range(*at) || !zeroed.contains(block), "zeroed what it must keep");
+            } else {
+                assert!(!(*is_unwritten && !was_unwritten));
+                if was_unwritten && !is_unwritten && !in_range(*at) {
+                    assert!(zeroed.contains(block), "written, but neither valid nor zeroed");
+                    assert!(u64::from(*at) < eof.max((lblk + len).into()), "written past EOF");
+                }
+                if zeroed.contains(block) {
+                    assert!(was_unwritten && !in_range(*at), "zeroed data");
+                }
+                assert!(!(result.is_ok() && in_range(*at) && *is_unwritten));
+            }
+        }
+        self.model = now;
+    }
+
+    pub fn remove(&mut self, from: u32, to: u32) {
+        let before = self.store.freed_data.values().map(|len| u64::from(*len)).sum::<u64>();
+        let result = self.with(|tree| {
+            let result = tree.remove(Lblk(from), Lblk(to));
+            (result, tree.data_blocks_freed)
+        });
+        let freed = self.store.freed_data.values().map(|len| u64::from(*len)).sum::<u64>() - before;
+        assert_eq!(freed, result.1);
+        let removed_from = match result.0 {
+            Ok(Progress::Done) => Some(from),
+            Ok(Progress::More { from: again, to: left }) => {
+                assert_eq!(again.0, from);
+                left.0.checked_add(1)
+            }
+            Err(error) => {
+                // The split of the one extent around the range failed; nothing else can.
+                assert_eq!(error.errno(), errno::ENOSPC);
+                None
+            }
+        };
+        let old = self.model.len();
+        if let Some(removed_from) = removed_from
+            && removed_from <= to
+        {
+            self.model.retain(|at, _| !(removed_from..=to).contains(at));
+        }
+        assert_eq!((old - self.model.len()) as u64, freed);
+        // What is freed is not mapped.
+        for (_, (block, _)) in &self.model {
+            if let Some((start, len)) = self.store.freed_data.range(..=block).next_back() {
+                assert!(start + u64::from(*len) <= *block, "freed and mapped: {block}");
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert { lblk: u32, len: u32, apart: bool, unwritten: bool },
+    Stripes { lblk: u32, count: u32, step: u32, unwritten: bool },
+    Convert { lblk: u32, len: u32, unwritten: bool, eof: u64 },
+    Remove { from: u32, len: u32 },
+    Allow { allocations: Option<usize>, steps: Option<usize> },
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let at = 0u32..6000;
+    prop_oneof![
+        4 => (at.clone(), 1u32..40, any::<bool>(), any::<bool>())
+            .prop_map(|(lblk, len, apart, unwritten)| Op::Insert { lblk, len, apart, unwritten }),
+        2 => (at.clone(), 1u32..300, 2u32..9, any::<bool>())
+            .prop_map(|(lblk, count, step, unwritten)| Op::Stripes { lblk, count, step, unwritten }),
+        4 => (at.clone(), 1u32..60, any::<bool>(), 0u64..7000)
+            .prop_map(|(lblk, len, unwritten, eof)| Op::Convert { lblk, len, unwritten, eof }),
+        2 => (at.clone(), 1u32..60).prop_map(|(from, len)| Op::Remove { from, len }),
+        1 => (at, 1u32..4000).prop_map(|(from, len)| Op::Remove { from, len }),
+        1 => (prop::option::of(0usize..3), prop::option::of(0usize..4))
+            .prop_map(|(allocations, steps)| Op::Allow { allocations, steps }),
+    ]
+}
+
+/// Physical blocks that keep logical neighbours mergeable, in one of 2^20 lanes that never meet.
+fn physical(lblk: u32, lane: u64) -> u64 {
+    let block = 1 + u64::from(lblk) + lane * (1 << 14);
+    assert!(block < FIRST_NODE);
+    block
+}
+
+fn run(world: &mut World, op: &Op, lane: u64) {
+    match *op {
+        // Every insertion has fresh physical blocks, so that a second free of one is found.
+        Op::Insert { lblk, len, apart, unwritten } => {
+            let lane = if apart { lane } else { lane & !7 };
+            let start = physical(lblk, 2 * lane);
+            let reused = world.store.freed_data.range(..start + u64::from(len)).next_back();
+            if reused.is_none_or(|(at, length)| at + u64::from(*length) <= start) {
+                world.insert(extent(lblk, len, start, unwritten));
+            }
+        }
+        Op::Stripes { lblk, count, step, unwritten } => {
+            for i in 0..count {
+                let at = lblk + i * step;
+                world.insert(extent(at, 1, physical(at, 2 * lane + 1), unwritten));
+            }
+        }
+        Op::Convert { lblk, len, unwritten, eof } => {
+            let steps = std::mem::replace(&mut world.store.steps_left, usize::MAX);
+            world.convert(lblk, len, unwritten, eof);
+            world.store.steps_left = steps;
+        }
+        Op::Remove { from, len } => world.remove(from, from + len - 1),
+        Op::Allow { allocations, steps } => {
+            world.store.allocations_left = allocations.unwrap_or(usize::MAX);
+            world.store.steps_left = steps.unwrap_or(usize::MAX);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn random_operations_agree_with_a_map(ops in prop::collection::vec(ops(), 1..60)) {
+        let mut world = World::new();
+        for (i, op) in ops.iter().enumerate() {
+            run(&mut world, op, i as u64);
+            world.check();
+            if let Op::Insert { lblk, .. } | Op::Convert { lblk, .. } | Op::Remove { from: lblk, .. } = *op {
+                (lblk.saturating_sub(2)..lblk + 3).for_each(|at| world.check_lookup(at));
+            }
+        }
+        world.store.steps_left = usize::MAX;
+        world.store.allocations_left = usize::MAX;
+        world.remove(0, u32::MAX);
+        world.check();
+        prop_assert!(world.model.is_empty() && world.store.allocated.is_empty());
+        prop_assert_eq!(world.root, empty_root());
+    }
+}
+
+/// Every second block, so that nothing merges.
+fn striped(count: u32, order: impl Iterator<Item = u32>) -> World {
+    let mut world = World::new();
+    for (done, i) in order.enumerate() {
+        world.insert(extent(2 * i, 1, 100 + 3 * u64::from(i), false));
+        if done % 97 == 0 || done as u32 == count - 1 {
+            world.check();
+        }
+    }
+    world
+}
+
+#[test]
+fn depth_3_in_every_order() {
+    let count = 30_000u32;
+    let forward = striped(count, 0..count);
+    assert_eq!(extents::depth(&forward.root, OWNER), Ok(3));
+    // Appending leaves full nodes.
+    assert!(forward.store.allocated.len() <= count as usize / 84 + 8);
+    let mut backward = striped(count, (0..count).rev());
+    assert_eq!(extents::depth(&backward.root, OWNER), Ok(3));
+    let mut scattered = striped(count, (0..count).map(|i| (i * 7919) % count));
+    for world in [&mut backward, &mut scattered] {
+        (0..2 * count).step_by(101).for_each(|at| world.check_lookup(at));
+        // The steps of a truncation, restarted each time.
+        while !world.model.is_empty() {
+            world.store.steps_left = 50;
+            world.remove(0, u32::MAX);
+            world.check();
+        }
+        assert_eq!(world.root, empty_root());
+    }
+}
