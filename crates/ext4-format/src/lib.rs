@@ -2,6 +2,9 @@
 
 pub mod checksum;
 mod corrupt;
+pub mod dirent;
+pub mod hash;
+pub mod htree;
 mod types;
 
 pub use corrupt::{Corrupt, Result};
