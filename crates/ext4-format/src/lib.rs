@@ -12,6 +12,9 @@ pub mod orphan;
 pub mod superblock;
 mod timestamp;
 pub mod extent;
+pub mod dirent;
+pub mod hash;
+pub mod htree;
 mod types;
 pub mod xattr;
 

@@ -1,0 +1,1 @@
+//! F67–F71: the index of a directory.
