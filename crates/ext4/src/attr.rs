@@ -1,0 +1,207 @@
+//! Attributes: stat, chmod, utimes, file_modified, fsync.
+
+use ext4_format::{Ino, Inode as DiskInode, Timestamp};
+use ext4_format::inode::flags;
+use jbd2::Tid;
+
+use crate::fs::Fs;
+use crate::handle::Handle;
+use crate::inode::{Change, Inode};
+use crate::map_blocks::MAP_CREDITS;
+use crate::{Error, Result, errno};
+
+/// What stat(2) shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Inode number.
+    pub ino: Ino,
+    /// Generation.
+    pub generation: u32,
+    /// Type and permissions.
+    pub mode: u16,
+    /// Links.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// i_size in bytes.
+    pub size: u64,
+    /// Allocated space in 512-byte sectors.
+    pub sectors: u64,
+    /// Device number of a device node, as (major, minor).
+    pub device: (u32, u32),
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of contents.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Creation; zero where the inode has no room for it.
+    pub crtime: Timestamp,
+    /// Inode flags (F52).
+    pub flags: u32,
+}
+
+const S_ISUID: u16 = 0o4000;
+const S_ISGID: u16 = 0o2000;
+const S_IXGRP: u16 = 0o010;
+
+impl Fs {
+    /// The current time as an inode stores it.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        let now = self.clock.now();
+        Timestamp { sec: now.sec, nsec: now.nsec }
+    }
+
+    /// fstat(2).
+    pub fn stat(&self, inode: &Inode) -> Stat {
+        let state = inode.state.lock();
+        let disk = &state.disk;
+        Stat {
+            ino: inode.ino,
+            generation: inode.generation,
+            mode: disk.mode,
+            links: u32::from(disk.links_count),
+            uid: disk.uid,
+            gid: disk.gid,
+            size: state.size,
+            sectors: disk.blocks,
+            device: disk.device(),
+            atime: disk.atime,
+            mtime: disk.mtime,
+            ctime: disk.ctime,
+            crtime: disk.crtime,
+            flags: disk.flags,
+        }
+    }
+
+    /// fchmod(2): the twelve permission bits.
+    pub fn chmod(&self, inode: &Inode, mode: u16) -> Result<()> {
+        self.change_attributes(inode, |disk| disk.mode = disk.mode & !0o7777 | mode & 0o7777)
+    }
+
+    /// futimens(2): both times; the inode's own change time becomes now.
+    pub fn set_times(&self, inode: &Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {
+        self.change_attributes(inode, |disk| {
+            disk.atime = atime;
+            disk.mtime = mtime;
+        })
+    }
+
+    fn change_attributes(
+        &self,
+        inode: &Inode,
+        mut change: impl FnMut(&mut DiskInode),
+    ) -> Result<()> {
+        self.check_alive()?;
+        if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
+            return Err(Error::errno_only(errno::EPERM));
+        }
+        let now = self.timestamp();
+        self.with_handle(MAP_CREDITS, |handle| {
+            handle.change_inode(inode, Change::Attributes, |state| {
+                change(&mut state.disk);
+                state.disk.ctime = now;
+            })
+        })
+    }
+
+    /// Whether file_modified would have something to do: times of an earlier tick, or privileges to strip (A4.9).
+    pub(crate) fn needs_modified(&self, disk: &DiskInode) -> bool {
+        let now = self.timestamp();
+        disk.mtime != now || disk.ctime != now || may_strip_privileges(disk.mode)
+    }
+
+    /// file_modified: drops setuid and setgid, then updates the times (A4.9).
+    pub fn file_modified(&self, inode: &Inode) -> Result<()> {
+        self.check_writable()?;
+        if !self.needs_modified(&inode.state.lock().disk) {
+            return Ok(());
+        }
+        self.with_handle(MAP_CREDITS, |handle| self.file_modified_in(handle, inode))
+    }
+
+    fn file_modified_in(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
+        let now = self.timestamp();
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.mode = stripped(state.disk.mode);
+            state.disk.mtime = now;
+            state.disk.ctime = now;
+        })
+    }
+
+    /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.
+    pub fn fsync(&self, inode: &Inode, datasync: bool) -> Result<()> {
+        self.check_alive()?;
+        if let Some(pages) = inode.pages.get() {
+            pages.sync()?;
+        }
+        if self.read_only {
+            return Ok(());
+        }
+        if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
+            return Err(Error::refused(errno::EIO, "the journal was aborted"));
+        }
+        let tid = {
+            let state = inode.state.lock();
+            if datasync { state.datasync_tid } else { state.sync_tid }
+        };
+        if tid != 0 && !self.journal.is_committed(Tid(tid)) {
+            self.journal.commit(Tid(tid))?;
+        }
+        Ok(self.journal.flush_device()?)
+    }
+
+    /// syncfs(2): buffered data of every file, then all metadata.
+    pub fn sync(&self) -> Result<()> {
+        self.check_alive()?;
+        let mut first_error = Ok(());
+        for inode in self.inodes.all() {
+            if let Some(pages) = inode.pages.get() {
+                let written = pages.write_back_and_wait(0, u64::MAX);
+                if first_error.is_ok() {
+                    first_error = written;
+                }
+            }
+        }
+        first_error?;
+        if self.read_only {
+            return Ok(());
+        }
+        self.journal.commit_running()?;
+        Ok(self.journal.flush_device()?)
+    }
+}
+
+/// Whether a write must strip setuid, or setgid of a group-executable file.
+pub(crate) fn may_strip_privileges(mode: u16) -> bool {
+    stripped(mode) != mode
+}
+
+fn stripped(mode: u16) -> u16 {
+    let mut mode = mode & !S_ISUID;
+    if mode & S_IXGRP != 0 {
+        mode &= !S_ISGID;
+    }
+    mode
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a4_9_privileges() {
+        for (mode, after) in [
+            (0o100644, 0o100644),
+            (0o104755, 0o100755),
+            (0o102755, 0o100755),
+            (0o102644, 0o102644),
+            (0o106775, 0o100775),
+        ] {
+            assert_eq!(stripped(mode), after);
+            assert_eq!(may_strip_privileges(mode), mode != after);
+        }
+    }
+}

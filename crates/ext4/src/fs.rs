@@ -1,0 +1,156 @@
+//! A mounted volume.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use block_io::Device;
+use block_io::sync::{Mutex, RwLock};
+use ext4_format::{Pblk, Superblock};
+use jbd2::Journal;
+
+use crate::block_cache::BlockCache;
+use crate::clock::Clock;
+use crate::dir::DirParams;
+use crate::handle::Handle;
+use crate::inode::InodeCache;
+use crate::journal_host::JournalHost;
+use crate::mballoc::Allocator;
+use crate::meta::{BlockKind, Image, Meta};
+use crate::orphan::Orphans;
+use crate::seal::Sealer;
+use crate::{Error, Result, errno};
+
+/// Block and cluster numbers, caches, journal and allocator of one mounted ext4 file system.
+pub struct Fs {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) block_size: usize,
+    pub(crate) blocks_count: u64,
+    pub(crate) sealer: Sealer,
+    /// The superblock as it was mounted: geometry and what decodes inodes and descriptors.
+    pub(crate) geometry: Arc<Superblock>,
+    /// As the running transaction has it; counters are brought up to date when it is written.
+    pub(crate) superblock: Mutex<Superblock>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) host: Arc<JournalHost>,
+    pub(crate) cache: Arc<BlockCache>,
+    pub(crate) allocator: Arc<Allocator>,
+    pub(crate) inodes: InodeCache,
+    pub(crate) orphans: Mutex<Orphans>,
+    /// Directories and what they name: look-ups read, changes write.
+    pub(crate) namespace: RwLock<()>,
+    pub(crate) dir_params: DirParams,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) page_budget: Arc<iomap::CacheBudget>,
+    pub(crate) read_only: bool,
+    pub(crate) shut_down: AtomicBool,
+}
+
+impl Fs {
+    /// Block size in bytes.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// The device under the volume.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// A copy of the superblock, free counts included.
+    pub fn superblock(&self) -> Superblock {
+        let mut superblock = self.superblock.lock().clone();
+        self.refresh_counts(&mut superblock);
+        superblock
+    }
+
+    /// EIO after a shutdown, EROFS after an abort or on a read-only mount (A1, C23, T29).
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_alive()?;
+        if self.read_only || self.host.aborted.load(Ordering::Acquire) != 0 {
+            return Err(Error::errno_only(errno::EROFS));
+        }
+        Ok(())
+    }
+
+    /// EIO after a shutdown (A1).
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        if self.shut_down.load(Ordering::Acquire) {
+            return Err(Error::refused(errno::EIO, "the volume was shut down"));
+        }
+        Ok(())
+    }
+
+    /// The current contents of a metadata block, verified when it comes from the device.
+    pub(crate) fn read_metadata(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        self.check_block(block)?;
+        if let Some(image) = self.journal.lookup(block.0).or_else(|| self.cache.get(block)) {
+            return Ok(image);
+        }
+        let _shard = self.cache.lock(block);
+        if let Some(image) = self.journal.lookup(block.0) {
+            return Ok(image);
+        }
+        self.read_clean(block, kind)
+    }
+
+    /// A block that the journal does not have. The caller holds its shard lock.
+    pub(crate) fn read_clean(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        if let Some(image) = self.cache.get(block) {
+            return Ok(image);
+        }
+        let image = self.cache.read_device(block)?;
+        self.sealer.verify(block, kind, &image)?;
+        self.cache.insert(block, image.clone());
+        Ok(image)
+    }
+
+    /// Runs `f` in a handle of `credits`; on ENOSPC forces a commit that releases freed blocks and tries again, at
+    /// most three times (A12).
+    pub(crate) fn with_handle<R>(&self, credits: u32, mut f: impl FnMut(&mut Handle<'_>) -> Result<R>) -> Result<R> {
+        let mut tries = 0;
+        loop {
+            let mut handle = Handle::start(self, credits)?;
+            let result = f(&mut handle);
+            let stopped = handle.stop();
+            match result {
+                Err(error) if error.errno() == errno::ENOSPC && tries < 3 => {
+                    tries += 1;
+                    stopped?;
+                    if self.allocator.pending_frees() == 0 {
+                        return Err(error);
+                    }
+                    self.journal.commit_running()?;
+                }
+                Err(error) => return Err(error),
+                Ok(value) => {
+                    stopped?;
+                    return Ok(value);
+                }
+            }
+        }
+    }
+
+    /// Changes the superblock inside a handle; free counts are brought up to date with it (EP6).
+    pub(crate) fn change_superblock(&self, handle: &mut Handle<'_>, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+        let mut superblock = self.superblock.lock();
+        change(&mut superblock);
+        self.refresh_counts(&mut superblock);
+        let bytes = superblock.encode();
+        let offset = self.sealer.superblock_offset;
+        handle.update(self.superblock_block(), BlockKind::Superblock, &mut |image| {
+            image[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        })
+    }
+
+    fn refresh_counts(&self, superblock: &mut Superblock) {
+        let totals = self.allocator.totals();
+        superblock.set_free_blocks_count(totals.free_blocks);
+        superblock.free_inodes_count = totals.free_inodes;
+        superblock.set_wtime(self.clock.now().sec.max(0) as u64);
+    }
+
+    /// The block that holds the primary superblock.
+    pub(crate) fn superblock_block(&self) -> Pblk {
+        Pblk(u64::from(self.sealer.superblock_offset == 0))
+    }
+}

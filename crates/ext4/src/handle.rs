@@ -1,0 +1,190 @@
+//! A running handle on a mounted volume: the only way to change metadata.
+
+use block_io::Device;
+use ext4_format::{Ino, Pblk};
+
+use crate::fs::Fs;
+use crate::mballoc;
+use crate::meta::{BlockKind, BlockOwner, Image, Meta};
+use crate::seal::Sealer;
+use crate::{Error, Result};
+
+/// Metadata changes of one operation, in one transaction unless it is restarted (T3, T4).
+pub struct Handle<'f> {
+    fs: &'f Fs,
+    journal: jbd2::Handle,
+    /// The tree that is being changed maps journalled blocks (a directory's, a symlink's): what it frees is
+    /// forgotten and revoked as metadata (T9).
+    data_is_metadata: bool,
+    /// Allocation may use the reserve of D14.
+    use_reserve: bool,
+}
+
+impl<'f> Handle<'f> {
+    /// T3. Waits for log space or a locked transaction; EROFS after an abort and on a read-only volume.
+    pub(crate) fn start(fs: &'f Fs, credits: u32) -> Result<Self> {
+        fs.check_writable()?;
+        Ok(Self { fs, journal: fs.journal.start(credits)?, data_is_metadata: false, use_reserve: false })
+    }
+
+    /// The volume.
+    pub(crate) fn fs(&self) -> &'f Fs {
+        self.fs
+    }
+
+    /// Treats freed data blocks as metadata from here on.
+    pub(crate) fn set_data_is_metadata(&mut self, on: bool) {
+        self.data_is_metadata = on;
+    }
+
+    /// Lets conversions and removals use the reserve (D14).
+    pub(crate) fn set_use_reserve(&mut self, on: bool) {
+        self.use_reserve = on;
+    }
+
+    /// T4: the caller left the volume consistent; what follows may commit in a later transaction.
+    pub(crate) fn restart(&mut self, credits: u32) -> Result<()> {
+        Ok(self.journal.restart(credits)?)
+    }
+
+    /// Ends the handle. Errors of an aborted journal surface here.
+    pub(crate) fn stop(self) -> Result<()> {
+        Ok(self.journal.stop()?)
+    }
+
+    /// Allocates a run of data blocks for a file.
+    pub(crate) fn allocate_data(&mut self, request: &mballoc::Request) -> Result<mballoc::Run> {
+        let allocator = self.fs.allocator.clone();
+        allocator.allocate(self, request)
+    }
+}
+
+impl Meta for Handle<'_> {
+    fn block_size(&self) -> usize {
+        self.fs.block_size()
+    }
+
+    fn tid(&self) -> u32 {
+        self.journal.tid().0
+    }
+
+    fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        self.fs.read_metadata(block, kind)
+    }
+
+    fn update(&mut self, block: Pblk, kind: BlockKind, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        let fs = self.fs;
+        fs.check_block(block)?;
+        let _shard = fs.cache.lock(block);
+        self.journal.update(
+            block.0,
+            Sealer::tag(kind),
+            &mut || -> Result<Image> {
+                let image = fs.read_clean(block, kind)?;
+                fs.cache.remove(block);
+                Ok(image)
+            },
+            change,
+        )
+    }
+
+    fn create(&mut self, block: Pblk, kind: BlockKind, fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        self.fs.check_block(block)?;
+        let _shard = self.fs.cache.lock(block);
+        self.fs.cache.remove(block);
+        Ok(self.journal.create(block.0, Sealer::tag(kind), fill)?)
+    }
+
+    fn allocate_block(&mut self, owner: BlockOwner) -> Result<Pblk> {
+        let allocator = self.fs.allocator.clone();
+        let request = mballoc::Request {
+            may_use_reserve: self.use_reserve,
+            ..mballoc::Request::metadata(owner.ino, owner.goal)
+        };
+        Ok(allocator.allocate(self, &request)?.start)
+    }
+
+    fn free_block(&mut self, block: Pblk, _owner: Ino) -> Result<()> {
+        let allocator = self.fs.allocator.clone();
+        allocator.free(self, block, 1)?;
+        Ok(self.journal.forget(block.0)?)
+    }
+
+    fn free_data(&mut self, start: Pblk, len: u32, owner: Ino) -> Result<()> {
+        if self.data_is_metadata {
+            for block in start.0..start.0 + u64::from(len) {
+                self.free_block(Pblk(block), owner)?;
+            }
+            return Ok(());
+        }
+        let allocator = self.fs.allocator.clone();
+        allocator.free(self, start, len)
+    }
+
+    fn ensure_credits(&mut self, credits: u32) -> Result<bool> {
+        if self.journal.credits() >= credits {
+            return Ok(true);
+        }
+        let missing = credits - self.journal.credits();
+        Ok(self.journal.extend(missing)?)
+    }
+}
+
+/// Metadata reading without a handle: everything that changes is refused.
+pub(crate) struct Reader<'f>(pub &'f Fs);
+
+fn read_only<T>() -> Result<T> {
+    Err(Error::refused(crate::errno::EROFS, "a reader cannot change metadata"))
+}
+
+impl Meta for Reader<'_> {
+    fn block_size(&self) -> usize {
+        self.0.block_size()
+    }
+
+    fn tid(&self) -> u32 {
+        0
+    }
+
+    fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        self.0.read_metadata(block, kind)
+    }
+
+    fn update(&mut self, _block: Pblk, _kind: BlockKind, _change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        read_only()
+    }
+
+    fn create(&mut self, _block: Pblk, _kind: BlockKind, _fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        read_only()
+    }
+
+    fn allocate_block(&mut self, _owner: BlockOwner) -> Result<Pblk> {
+        read_only()
+    }
+
+    fn free_block(&mut self, _block: Pblk, _owner: Ino) -> Result<()> {
+        read_only()
+    }
+
+    fn free_data(&mut self, _start: Pblk, _len: u32, _owner: Ino) -> Result<()> {
+        read_only()
+    }
+
+    fn ensure_credits(&mut self, _credits: u32) -> Result<bool> {
+        read_only()
+    }
+}
+
+/// Zeroes data blocks on the device, outside any transaction: they are not reachable as written yet (D7).
+pub(crate) fn zero_blocks(device: &dyn Device, block_size: usize, start: Pblk, len: u32) -> Result<()> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    let mut offset = start.0 * block_size as u64;
+    let end = offset + u64::from(len) * block_size as u64;
+    let zeros = block_io::AlignedBuf::zeroed((end - offset).min(CHUNK_BYTES) as usize);
+    while offset < end {
+        let part = (end - offset).min(zeros.len() as u64);
+        device.write(offset, &zeros[..part as usize], false)?;
+        offset += part;
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Inodes in memory: one object per inode number while anybody uses it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use block_io::sync::{Mutex, RwLock};
+use ext4_format::checksum::inode_seed;
+use ext4_format::inode::flags;
+use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
+
+use crate::extents::TreeOwner;
+use crate::extents_status::ExtentStatusCache;
+use crate::file::PageCache;
+use crate::fs::Fs;
+use crate::handle::Handle;
+use crate::meta::{BlockKind, Meta};
+use crate::orphan::OrphanPlace;
+use crate::{Error, Result, errno};
+
+/// The part of an inode that changes.
+pub(crate) struct InodeState {
+    /// As on disk once the running handle commits; its `size` is i_disksize.
+    pub disk: DiskInode,
+    /// i_size: what readers see. At least `disk.size` but for a truncate under way.
+    pub size: u64,
+    /// Where the inode stands as an orphan, if it is one (C18: one predicate for both forms).
+    pub orphan: Option<OrphanPlace>,
+    /// tid of the last change of any kind (T24).
+    pub sync_tid: u32,
+    /// tid of the last change that fdatasync must wait for: size, mapping (T24).
+    pub datasync_tid: u32,
+    /// Nothing of this inode was changed since it was read.
+    pub clean_since_load: bool,
+    /// Freed: no operation may revive it.
+    pub deleted: bool,
+}
+
+/// An inode in memory.
+pub struct Inode {
+    /// Its number.
+    pub ino: Ino,
+    /// Its generation; with the number it names the inode for as long as it lives.
+    pub generation: u32,
+    /// F4.
+    pub(crate) seed: u32,
+    pub(crate) state: Mutex<InodeState>,
+    /// The extent lock (i_data_sem): shared to look the map up, exclusive to change it.
+    pub(crate) map_lock: RwLock<()>,
+    pub(crate) extents: Mutex<ExtentStatusCache>,
+    /// Buffered data, made at the first buffered access.
+    pub(crate) pages: OnceLock<PageCache>,
+    /// Open files.
+    pub(crate) opens: AtomicU32,
+}
+
+impl Inode {
+    pub(crate) fn new(fs: &Fs, ino: Ino, disk: DiskInode) -> Self {
+        let size = disk.size;
+        Self {
+            ino,
+            generation: disk.generation,
+            seed: inode_seed(fs.sealer.fs_seed, ino, disk.generation),
+            state: Mutex::new(InodeState {
+                disk,
+                size,
+                orphan: None,
+                sync_tid: 0,
+                datasync_tid: 0,
+                clean_since_load: true,
+                deleted: false,
+            }),
+            map_lock: RwLock::new(()),
+            extents: Mutex::new(ExtentStatusCache::default()),
+            pages: OnceLock::new(),
+            opens: AtomicU32::new(0),
+        }
+    }
+
+    /// i_size.
+    pub fn size(&self) -> u64 {
+        self.state.lock().size
+    }
+
+    /// i_mode.
+    pub fn mode(&self) -> u16 {
+        self.state.lock().disk.mode
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.state.lock().disk.is_dir()
+    }
+
+    pub(crate) fn is_regular(&self) -> bool {
+        self.state.lock().disk.is_reg()
+    }
+
+    pub(crate) fn is_symlink(&self) -> bool {
+        self.state.lock().disk.is_symlink()
+    }
+
+    pub(crate) fn has_flag(&self, flag: u32) -> bool {
+        self.state.lock().disk.flags & flag != 0
+    }
+
+    /// What extent operations need to know of their inode.
+    pub(crate) fn tree_owner(&self, fs: &Fs) -> TreeOwner {
+        TreeOwner {
+            ino: self.ino,
+            seed: self.seed,
+            goal: fs.inode_goal(self.ino),
+            blocks: fs.blocks_count,
+        }
+    }
+
+    /// Refuses data of formats that are not built, instead of guessing (DESIGN, "Safety of volumes").
+    pub(crate) fn check_data_supported(&self) -> Result<()> {
+        const UNBUILT: [(u32, &str); 4] = [
+            (flags::INLINE_DATA, "inline data"),
+            (flags::ENCRYPT, "encryption"),
+            (flags::VERITY, "verity"),
+            (flags::JOURNAL_DATA, "journalled data"),
+        ];
+        let state = self.state.lock();
+        for (flag, name) in UNBUILT {
+            if state.disk.flags & flag != 0 {
+                return Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: {name}", self.ino)));
+            }
+        }
+        if state.disk.flags & flags::EXTENTS == 0 {
+            let detail = format!("inode {}: indirect block map", self.ino);
+            return Err(Error::refused(errno::EOPNOTSUPP, detail));
+        }
+        Ok(())
+    }
+}
+
+/// What a change of an inode means to fsync (T24).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Size or mapping: fdatasync waits for it too.
+    Data,
+    /// Times, mode, link count.
+    Attributes,
+}
+
+impl Handle<'_> {
+    /// Changes an inode: in memory, and in its table block as part of this handle.
+    pub(crate) fn change_inode<R>(
+        &mut self,
+        inode: &Inode,
+        change: Change,
+        f: impl FnOnce(&mut InodeState) -> R,
+    ) -> Result<R> {
+        let fs = self.fs();
+        let (block, offset) = fs.allocator.inode_location(inode.ino)?;
+        let tid = self.tid();
+        let mut state = inode.state.lock();
+        let result = f(&mut state);
+        state.sync_tid = tid;
+        state.clean_since_load = false;
+        if change == Change::Data {
+            state.datasync_tid = tid;
+        }
+        let bytes = state.disk.encode(&fs.geometry, inode.ino);
+        self.update(block, BlockKind::Plain, &mut |image| {
+            image[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        })?;
+        Ok(result)
+    }
+}
+
+/// How many inodes that nobody has open stay in memory.
+const KEPT_INODES: usize = 4096;
+
+/// Every inode in memory, by number.
+pub(crate) struct InodeCache {
+    live: Mutex<HashMap<Ino, Weak<Inode>>>,
+    kept: quick_cache::sync::Cache<Ino, Arc<Inode>>,
+}
+
+impl InodeCache {
+    pub fn new() -> Self {
+        Self { live: Mutex::new(HashMap::new()), kept: quick_cache::sync::Cache::new(KEPT_INODES) }
+    }
+
+    /// The inode, read from its table block if it is not in memory. ESTALE-like states are ENOENT: a free inode
+    /// has no object.
+    pub fn get(&self, fs: &Fs, ino: Ino) -> Result<Arc<Inode>> {
+        if let Some(inode) = self.kept.get(&ino) {
+            return Ok(inode);
+        }
+        let mut live = self.live.lock();
+        if let Some(inode) = live.get(&ino).and_then(Weak::upgrade) {
+            return Ok(inode);
+        }
+        let inode = Arc::new(Inode::new(fs, ino, fs.read_disk_inode(ino)?));
+        live.insert(ino, Arc::downgrade(&inode));
+        if live.len() > 4 * KEPT_INODES {
+            live.retain(|_, weak| weak.strong_count() > 0);
+        }
+        drop(live);
+        self.kept.insert(ino, inode.clone());
+        Ok(inode)
+    }
+
+    /// A newly allocated inode, which must not have an object yet.
+    pub fn insert_new(&self, inode: Arc<Inode>) {
+        self.live.lock().insert(inode.ino, Arc::downgrade(&inode));
+        self.kept.insert(inode.ino, inode);
+    }
+
+    /// The number was freed: the next user of it gets an object of its own.
+    pub fn forget(&self, ino: Ino) {
+        self.kept.remove(&ino);
+        self.live.lock().remove(&ino);
+    }
+
+    /// Inodes that are in memory now.
+    pub fn all(&self) -> Vec<Arc<Inode>> {
+        self.live.lock().values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Fs {
+    pub(crate) fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
+        let inode = self.inodes.get(self, ino)?;
+        if inode.state.lock().deleted {
+            return Err(Error::refused(errno::ENOENT, format!("inode {ino} is deleted")));
+        }
+        Ok(inode)
+    }
+
+    /// Decodes an inode from its table. EUCLEAN for a number that no directory entry may hold.
+    pub(crate) fn read_disk_inode(&self, ino: Ino) -> Result<DiskInode> {
+        let (block, offset) = self.allocator.inode_location(ino)?;
+        let image = self.read_metadata(block, BlockKind::Plain)?;
+        let bytes = &image[offset..offset + usize::from(self.geometry.inode_size())];
+        DiskInode::decode(bytes, &self.geometry, ino).map_err(|corrupt| Error::corrupt_inode(ino.0, corrupt))
+    }
+
+    /// EUCLEAN for an inode that a directory names but that is free.
+    pub(crate) fn inode_of_entry(&self, ino: Ino) -> Result<Arc<Inode>> {
+        let inode = self.inode(ino)?;
+        let links = inode.state.lock().disk.links_count;
+        if links == 0 && inode.opens.load(Ordering::Acquire) == 0 {
+            let corrupt = Corrupt::structure("inode", "named by a directory, but free");
+            return Err(Error::corrupt_inode(ino.0, corrupt));
+        }
+        Ok(inode)
+    }
+
+    /// A block pointer that a disk or a caller gave: inside the volume, or EUCLEAN.
+    pub(crate) fn check_block(&self, block: Pblk) -> Result<()> {
+        if block.0 < self.blocks_count {
+            return Ok(());
+        }
+        Err(Error::corrupt_block(block.0, Corrupt::structure("block", "outside the volume")))
+    }
+}

@@ -1,0 +1,157 @@
+//! The journal inside the volume: found and read before anything else is mounted (J2).
+
+use std::sync::Arc;
+
+use block_io::Device;
+use ext4_format::checksum::inode_seed;
+use ext4_format::features::{compat, incompat};
+use ext4_format::inode::flags;
+use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
+use jbd2::{Journal, LogMap};
+
+use crate::block_cache::BlockCache;
+use crate::extents::{MapState, TreeOwner};
+use crate::journal_host::JournalHost;
+use crate::meta::{BlockKind, BlockOwner, Image, Meta};
+use crate::mount::{has_metadata_csum, map_whole_file, needs_recovery};
+use crate::seal::Sealer;
+use crate::{Error, Result, errno};
+
+/// Reads blocks straight from the device, before there are caches and a journal.
+struct RawReader {
+    cache: BlockCache,
+    sealer: Sealer,
+    block_size: usize,
+    blocks_count: u64,
+}
+
+impl RawReader {
+    fn new(device: &Arc<dyn Device>, superblock: &Superblock) -> Self {
+        let block_size = superblock.block_size() as usize;
+        Self {
+            cache: BlockCache::new(device.clone(), block_size, 1 << 20),
+            sealer: Sealer {
+                fs_seed: superblock.fs_seed(),
+                has_csum: has_metadata_csum(superblock),
+                superblock_offset: 0,
+            },
+            block_size,
+            blocks_count: superblock.blocks_count(),
+        }
+    }
+}
+
+fn refused<T>() -> Result<T> {
+    Err(Error::refused(errno::EROFS, "nothing is mounted yet"))
+}
+
+impl Meta for RawReader {
+    fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    fn tid(&self) -> u32 {
+        0
+    }
+
+    fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        if block.0 >= self.blocks_count {
+            return Err(Error::corrupt_block(block.0, Corrupt::structure("block", "outside the volume")));
+        }
+        let image = self.cache.read_device(block)?;
+        self.sealer.verify(block, kind, &image)?;
+        Ok(image)
+    }
+
+    fn update(&mut self, _block: Pblk, _kind: BlockKind, _change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        refused()
+    }
+
+    fn create(&mut self, _block: Pblk, _kind: BlockKind, _fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        refused()
+    }
+
+    fn allocate_block(&mut self, _owner: BlockOwner) -> Result<Pblk> {
+        refused()
+    }
+
+    fn free_block(&mut self, _block: Pblk, _owner: Ino) -> Result<()> {
+        refused()
+    }
+
+    fn free_data(&mut self, _start: Pblk, _len: u32, _owner: Ino) -> Result<()> {
+        refused()
+    }
+
+    fn ensure_credits(&mut self, _credits: u32) -> Result<bool> {
+        refused()
+    }
+}
+
+/// Where each block of the log lies.
+pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<LogMap> {
+    let ino = Ino(superblock.journal_inum);
+    if ino.0 == 0 || superblock.journal_dev != 0 {
+        return Err(Error::refused(errno::EOPNOTSUPP, "an external journal"));
+    }
+    let reader = RawReader::new(device, superblock);
+    let disk = read_inode(&reader, superblock, ino)?;
+    let corrupt = |detail: &str| Error::corrupt_inode(ino.0, Corrupt::structure("journal inode", detail));
+    if disk.links_count == 0 || !disk.is_reg() || disk.flags & flags::ENCRYPT != 0 {
+        return Err(corrupt("free, not a regular file, or encrypted"));
+    }
+    if disk.flags & flags::EXTENTS == 0 {
+        return Err(Error::refused(errno::EOPNOTSUPP, "a journal on indirect blocks"));
+    }
+    let blocks = u32::try_from(disk.size / u64::from(superblock.block_size())).map_err(|_| corrupt("too large"))?;
+    let owner = TreeOwner { ino, seed: inode_seed(superblock.fs_seed(), ino, disk.generation), goal: Pblk(0), blocks: superblock.blocks_count() };
+    let runs = map_whole_file(&reader, &disk.i_block, owner, blocks)?;
+    debug_assert!(runs.iter().all(|run| run.state == MapState::Written));
+    let inside = |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
+    if blocks == 0 || !runs.iter().all(inside) {
+        return Err(corrupt("empty, or outside the volume"));
+    }
+    Ok(LogMap::new(runs.into_iter().map(|run| (run.lblk.0, run.len, run.start.0)).collect()))
+}
+
+fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<DiskInode> {
+    let Some(location) = superblock.inode_location(ino) else {
+        return Err(Error::corrupt_inode(ino.0, Corrupt::structure("superblock", "journal inode out of range")));
+    };
+    let (block, offset) = superblock.desc_location(location.group);
+    let image = reader.read(block, BlockKind::Plain)?;
+    let desc = GroupDesc::decode(&image[offset..offset + superblock.desc_size()], superblock, location.group)
+        .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
+    let block = Pblk(desc.inode_table.saturating_add(u64::from(location.table_block)));
+    let image = reader.read(block, BlockKind::Plain)?;
+    let offset = location.offset_bytes as usize;
+    DiskInode::decode(&image[offset..offset + usize::from(superblock.inode_size())], superblock, ino)
+        .map_err(|corrupt| Error::corrupt_inode(ino.0, corrupt))
+}
+
+/// Replays what the journal holds, if the volume says that it needs it (R1, R2). Returns the transactions replayed.
+pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<u32> {
+    if !needs_recovery(superblock) {
+        return Ok(0);
+    }
+    let map = log_map(device, superblock)?;
+    let options = jbd2::recovery::Options { volume_blocks: superblock.blocks_count() };
+    let recovered = jbd2::recovery::recover(device.as_ref(), superblock.block_size() as usize, &map, &options)?;
+    Ok(recovered.transactions)
+}
+
+/// Attaches to the journal, which is clean or was just recovered (J8).
+pub(crate) fn open(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    map: LogMap,
+    config: jbd2::Config,
+    host: Arc<JournalHost>,
+) -> Result<Arc<Journal>> {
+    let features = jbd2::Features {
+        wide_blocks: superblock.features().has_incompat(incompat::BIT64),
+        checksums: has_metadata_csum(superblock),
+        fast_commit: superblock.features().has_compat(compat::FAST_COMMIT),
+    };
+    Ok(Journal::open(device.clone(), superblock.block_size() as usize, map, features, config, host)?)
+}

@@ -1,0 +1,201 @@
+//! From blocks of a file to blocks of the volume, as ext4_map_blocks: the extent-status cache first, then the
+//! tree; allocation, conversion and removal under the extent lock.
+
+use block_io::AlignedBuf;
+use ext4_format::extent::Extent;
+use ext4_format::{Lblk, Pblk};
+
+use crate::extents::{self, MapState, Mapping, Progress, Tree};
+use crate::fs::Fs;
+use crate::handle::{Handle, Reader, zero_blocks};
+use crate::inode::{Change, Inode};
+use crate::meta::Meta;
+use crate::{Error, Result, errno, mballoc};
+
+/// Most blocks mapped by one transaction (A12).
+pub(crate) const MAX_MAP_BLOCKS: u32 = 4096;
+
+/// Credits of one allocation, conversion or removal step at any depth: the tree's own blocks, and bitmap,
+/// descriptor, inode and superblock for what is allocated or freed on the way.
+pub(crate) const MAP_CREDITS: u32 = 40;
+
+/// How blocks are allocated for a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Allocate {
+    /// Unwritten: the data is not on the device yet, and the blocks are inside i_size (A12, C4).
+    Unwritten,
+    /// Written: beyond i_size, where nobody can read before the size moves (A12); journalled contents.
+    Written,
+}
+
+impl Fs {
+    /// The mapping at `lblk`, at most `len` blocks of it, from memory alone. `None`: not in memory, or in use.
+    pub(crate) fn try_map_cached(&self, inode: &Inode, lblk: Lblk, len: u32) -> Option<Mapping> {
+        let cached = inode.extents.try_lock()?.lookup(lblk)?;
+        Some(clip(cached, lblk, len))
+    }
+
+    /// The mapping at `lblk`, at most `len` blocks of it.
+    pub(crate) fn map_lookup(&self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Mapping> {
+        if let Some(cached) = inode.extents.lock().lookup(lblk) {
+            return Ok(clip(cached, lblk, len));
+        }
+        let _map = inode.map_lock.read();
+        let root = inode.state.lock().disk.i_block;
+        let mapping = extents::lookup(&Reader(self), &root, inode.tree_owner(self), lblk)?;
+        inode.extents.lock().insert(mapping);
+        Ok(clip(mapping, lblk, len))
+    }
+
+    /// Where a directory or symlink block lies. A hole there is damage (F60).
+    pub(crate) fn map_metadata_block(&self, inode: &Inode, lblk: Lblk) -> Result<Pblk> {
+        let mapping = self.map_lookup(inode, lblk, 1)?;
+        if mapping.state == MapState::Written {
+            return Ok(mapping.start);
+        }
+        let corrupt = ext4_format::Corrupt::structure("directory", format!("no block at {lblk}"));
+        Err(Error::corrupt_inode(inode.ino.0, corrupt))
+    }
+}
+
+fn clip(mapping: Mapping, lblk: Lblk, len: u32) -> Mapping {
+    let skipped = lblk.0 - mapping.lblk.0;
+    let start = match mapping.state {
+        MapState::Hole => Pblk(0),
+        _ => Pblk(mapping.start.0 + u64::from(skipped)),
+    };
+    Mapping { lblk, len: (mapping.len - skipped).min(len), start, state: mapping.state }
+}
+
+impl Handle<'_> {
+    /// Maps up to `len` blocks from `lblk` on, allocating a hole. Returns what is there now, and whether it was
+    /// allocated by this call.
+    pub(crate) fn map_create(
+        &mut self,
+        inode: &Inode,
+        lblk: Lblk,
+        len: u32,
+        how: Allocate,
+        kind: mballoc::Kind,
+    ) -> Result<(Mapping, bool)> {
+        let fs = self.fs();
+        let found = fs.map_lookup(inode, lblk, len.min(MAX_MAP_BLOCKS))?;
+        if found.state != MapState::Hole {
+            return Ok((found, false));
+        }
+        let _map = inode.map_lock.write();
+        let mut root = inode.state.lock().disk.i_block;
+        let owner = inode.tree_owner(fs);
+        let found = extents::lookup(self, &root, owner, lblk)?;
+        if found.state != MapState::Hole {
+            return Ok((clip(found, lblk, len), false));
+        }
+        let found = clip(found, lblk, len.min(MAX_MAP_BLOCKS));
+        let goal = extents::goal(self, &root, owner, lblk)?;
+        let request = mballoc::Request { lblk: Some(lblk), len: found.len, ..mballoc::Request::new(inode.ino, goal, kind) };
+        let run = self.allocate_data(&request)?;
+        let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
+        let mapping = Mapping { lblk, len: run.len, start: run.start, state };
+
+        let mut tree = Tree::new(self, &mut root, owner);
+        let inserted = tree.insert(Extent {
+            lblk,
+            len: run.len,
+            start: run.start,
+            unwritten: how == Allocate::Unwritten,
+        });
+        let tree_blocks = tree.meta_blocks_delta;
+        if let Err(error) = inserted {
+            // The tree is as it was: give the run back, in the same transaction.
+            self.free_data(run.start, run.len, inode.ino)?;
+            return Err(error);
+        }
+        self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;
+        inode.extents.lock().insert(mapping);
+        Ok((mapping, true))
+    }
+
+    /// Marks `len` blocks from `lblk` on as written, their data being on the device (D7, A14). Holes and written
+    /// parts of the range are left alone.
+    pub(crate) fn convert_unwritten(&mut self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Progress> {
+        let fs = self.fs();
+        let _map = inode.map_lock.write();
+        let mut root = inode.state.lock().disk.i_block;
+        let owner = inode.tree_owner(fs);
+        self.set_use_reserve(true);
+        let device = fs.device.clone();
+        let eof_block = inode.size().div_ceil(fs.block_size() as u64);
+        let block_size = fs.block_size();
+        let mut tree = Tree::new(self, &mut root, owner);
+        let converted = tree.convert_to_written(lblk, len, eof_block, &mut |start, len| {
+            zero_blocks(device.as_ref(), block_size, start, len)
+        });
+        let tree_blocks = tree.meta_blocks_delta;
+        // A failed split may have moved mappings about: believe the tree alone from here on.
+        inode.extents.lock().remove(lblk, len);
+        self.set_use_reserve(false);
+        self.store_root(inode, root, tree_blocks)?;
+        converted
+    }
+
+    /// Removes blocks `from`…`to` (inclusive) of the map, right to left, as far as this handle's credits go.
+    pub(crate) fn remove_blocks(&mut self, inode: &Inode, from: Lblk, to: Lblk) -> Result<Progress> {
+        let fs = self.fs();
+        let _map = inode.map_lock.write();
+        let mut root = inode.state.lock().disk.i_block;
+        let owner = inode.tree_owner(fs);
+        self.set_use_reserve(true);
+        let mut tree = Tree::new(self, &mut root, owner);
+        let removed = tree.remove(from, to);
+        let delta = tree.meta_blocks_delta - tree.data_blocks_freed as i64;
+        inode.extents.lock().remove(from, (to.0 - from.0).saturating_add(1));
+        self.set_use_reserve(false);
+        self.store_root(inode, root, delta)?;
+        removed
+    }
+
+    fn store_root(&mut self, inode: &Inode, root: [u8; 60], blocks_delta: i64) -> Result<()> {
+        let sectors_per_block = (self.fs().block_size() / 512) as i64;
+        self.change_inode(inode, Change::Data, |state| {
+            state.disk.i_block = root;
+            state.disk.blocks = state.disk.blocks.saturating_add_signed(blocks_delta * sectors_per_block);
+        })
+    }
+
+    /// Appends a block to a directory: allocated, mapped, counted in i_size, filled by `fill` as `kind`.
+    pub(crate) fn append_metadata_block(
+        &mut self,
+        inode: &Inode,
+        kind: crate::meta::BlockKind,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<Lblk> {
+        let block_size = self.fs().block_size() as u64;
+        let lblk = Lblk((inode.size() / block_size) as u32);
+        let (mapping, new) = self.map_create(inode, lblk, 1, Allocate::Written, mballoc::Kind::Metadata)?;
+        if !new {
+            let corrupt = ext4_format::Corrupt::structure("directory", format!("block {lblk} beyond i_size"));
+            return Err(Error::corrupt_inode(inode.ino.0, corrupt));
+        }
+        self.create(mapping.start, kind, fill)?;
+        self.change_inode(inode, Change::Data, |state| {
+            state.size += block_size;
+            state.disk.size = state.size;
+        })?;
+        Ok(lblk)
+    }
+}
+
+/// Reads one block of file data into owned memory.
+pub(crate) fn read_data_block(fs: &Fs, block: Pblk) -> Result<AlignedBuf> {
+    let mut data = AlignedBuf::zeroed(fs.block_size());
+    fs.device.read(block.0 * fs.block_size() as u64, &mut data)?;
+    Ok(data)
+}
+
+/// The largest block number that a file may have (A12).
+pub(crate) fn check_lblk(block: u64) -> Result<Lblk> {
+    match u32::try_from(block) {
+        Ok(block) if block <= 0xFFFF_FFFE => Ok(Lblk(block)),
+        _ => Err(Error::errno_only(errno::EFBIG)),
+    }
+}

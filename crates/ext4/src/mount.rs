@@ -1,0 +1,368 @@
+//! Mount and unmount: from a device to a running file system, and back to a clean volume.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use block_io::sync::{Mutex, RwLock};
+use block_io::{AlignedBuf, Device};
+use ext4_format::features::{compat, incompat, ro_compat};
+use ext4_format::superblock::state;
+use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
+use jbd2::Journal;
+
+use crate::block_cache::BlockCache;
+use crate::clock::Clock;
+use crate::dir::DirParams;
+use crate::extents::{self, MapState};
+use crate::fs::Fs;
+use crate::inode::InodeCache;
+use crate::journal_host::JournalHost;
+use crate::journal_inode;
+use crate::mballoc::Allocator;
+use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
+use crate::overlay::Overlay;
+use crate::seal::Sealer;
+use crate::{Error, Result, errno};
+
+/// How a volume is mounted.
+#[derive(Clone)]
+pub struct MountOptions {
+    /// Write nothing to the device; a dirty journal is replayed into memory (R18).
+    pub read_only: bool,
+    /// Age at which a transaction commits by itself, in milliseconds.
+    pub commit_interval_ms: u64,
+    /// Memory for clean metadata blocks, in bytes.
+    pub metadata_cache_bytes: u64,
+    /// Memory for buffered file data, in bytes.
+    pub page_cache_bytes: u64,
+    /// Where times come from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            commit_interval_ms: 5000,
+            metadata_cache_bytes: 64 << 20,
+            page_cache_bytes: 64 << 20,
+            clock: Arc::new(crate::clock::CoarseClock),
+        }
+    }
+}
+
+/// What a mount had to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MountReport {
+    /// Transactions replayed from the journal.
+    pub transactions_replayed: u32,
+    /// Orphans processed.
+    pub orphans: OrphansProcessed,
+}
+
+const SUPERBLOCK_OFFSET: usize = 1024;
+
+/// Reads and checks the superblock.
+///
+/// # Errors
+/// EINVAL where there is no ext4 volume, EBADMSG for a wrong checksum, EUCLEAN for impossible geometry, a volume
+/// larger than its device included.
+pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
+    let size_bytes = device.limits().size_bytes;
+    if size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
+        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
+    }
+    let len = (4096.min(size_bytes) / u64::from(device.limits().logical_block_bytes))
+        * u64::from(device.limits().logical_block_bytes);
+    let mut start = AlignedBuf::zeroed(len as usize);
+    device.read(0, &mut start)?;
+    let bytes = &start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
+    if bytes[0x38..0x3A] != Superblock::MAGIC.to_le_bytes() {
+        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
+    }
+    let superblock =
+        Superblock::decode(bytes).map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
+    if needed > size_bytes {
+        let detail = format!("the volume has {needed} bytes, its device {size_bytes}: truncated image?");
+        return Err(Error::Corrupt { place: "superblock".into(), corrupt: Corrupt::structure("superblock", detail) });
+    }
+    Ok(superblock)
+}
+
+/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
+fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+    let lbs = device.limits().logical_block_bytes as usize;
+    let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
+    let mut start = AlignedBuf::zeroed(len);
+    device.read(0, &mut start)?;
+    let bytes = &mut start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
+    let mut superblock =
+        Superblock::decode(bytes).map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    change(&mut superblock);
+    bytes.copy_from_slice(&superblock.encode());
+    Ok(device.write(0, &start, true)?)
+}
+
+impl Fs {
+    /// Mounts the volume on `device`: replays its journal, processes its orphans, and is then ready.
+    ///
+    /// # Errors
+    /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
+    /// forbids writing, and for a read-only device, unless `read_only` is asked for.
+    pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
+        let superblock = read_superblock(device.as_ref())?;
+        let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
+        let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
+        let mut report = MountReport::default();
+        let superblock = match has_journal(&superblock) {
+            true => {
+                let recovered = journal_inode::recover(&device, &superblock)?;
+                report.transactions_replayed = recovered;
+                read_superblock(device.as_ref())?
+            }
+            false if needs_recovery(&superblock) => {
+                let corrupt = Corrupt::structure("superblock", "needs recovery, but has no journal");
+                return Err(Error::Corrupt { place: "superblock".into(), corrupt });
+            }
+            false => superblock,
+        };
+        let fs = Arc::new(Self::assemble(device, superblock, read_only, options)?);
+        fs.load_orphan_file_blocks()?;
+        if !read_only {
+            report.orphans = fs.process_orphans()?;
+            fs.record_mount()?;
+        }
+        Ok((fs, report))
+    }
+
+    fn assemble(
+        device: Arc<dyn Device>,
+        superblock: Superblock,
+        read_only: bool,
+        options: &MountOptions,
+    ) -> Result<Self> {
+        let block_size = superblock.block_size() as usize;
+        let cache = Arc::new(BlockCache::new(device.clone(), block_size, options.metadata_cache_bytes));
+        let sealer = Sealer {
+            fs_seed: superblock.fs_seed(),
+            has_csum: has_metadata_csum(&superblock),
+            superblock_offset: if block_size == SUPERBLOCK_OFFSET { 0 } else { SUPERBLOCK_OFFSET },
+        };
+        let host = Arc::new(JournalHost {
+            cache: cache.clone(),
+            sealer,
+            clock: options.clock.clone(),
+            allocator: OnceLock::new(),
+            aborted: AtomicI32::new(0),
+        });
+        let allocator = Arc::new(Allocator::load(&superblock, &|block| cache.read_device(block))?);
+        host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
+        if !read_only {
+            write_superblock_directly(device.as_ref(), mark_mounted)?;
+        }
+        let config = jbd2::Config { commit_interval_ms: options.commit_interval_ms, ..jbd2::Config::default() };
+        let journal = match has_journal(&superblock) {
+            true => {
+                let map = journal_inode::log_map(device.as_ref(), &superblock)?;
+                for (start, len) in map.device_runs() {
+                    allocator.add_system_zone(Pblk(start), len);
+                }
+                journal_inode::open(&device, &superblock, map, config, host.clone())?
+            }
+            false => Journal::without_log(device.clone(), block_size, config, host.clone()),
+        };
+        let mut superblock = superblock;
+        if !read_only {
+            mark_mounted(&mut superblock);
+        }
+        Ok(Self {
+            block_size,
+            blocks_count: superblock.blocks_count(),
+            sealer,
+            geometry: Arc::new(superblock.clone()),
+            dir_params: DirParams::new(&superblock),
+            superblock: Mutex::new(superblock),
+            journal,
+            host,
+            cache,
+            allocator,
+            inodes: InodeCache::new(),
+            orphans: Mutex::new(Orphans::default()),
+            namespace: RwLock::new(()),
+            clock: options.clock.clone(),
+            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
+            read_only,
+            shut_down: AtomicBool::new(false),
+            device,
+        })
+    }
+
+    /// O2: the blocks of the orphan file, and how many slots of each are free.
+    fn load_orphan_file_blocks(&self) -> Result<()> {
+        let (number, on) = {
+            let superblock = self.superblock.lock();
+            (superblock.orphan_file_inum, superblock.features().has_compat(compat::ORPHAN_FILE))
+        };
+        if !on {
+            return Ok(());
+        }
+        let inode = self.inode(Ino(number))?;
+        inode.check_data_supported()?;
+        let count = inode.size() / self.block_size as u64;
+        let mut file = OrphanFile { seed: inode.seed, blocks: Vec::new(), free: Vec::new() };
+        let mut lblk = 0;
+        while u64::from(lblk) < count {
+            let mapping = self.map_lookup(&inode, Lblk(lblk), (count - u64::from(lblk)) as u32)?;
+            if mapping.state != MapState::Written || count > 1 << 16 {
+                let corrupt = Corrupt::structure("orphan file", "has holes, or is too large");
+                return Err(Error::corrupt_inode(number, corrupt));
+            }
+            for block in mapping.start.0..mapping.start.0 + u64::from(mapping.len) {
+                let image = self.read_metadata(Pblk(block), crate::meta::BlockKind::OrphanFile { seed: file.seed })?;
+                let slots = orphan::slots(image.len());
+                file.free.push((0..slots).filter(|&slot| orphan::slot(&image, slot) == 0).count());
+                file.blocks.push(Pblk(block));
+            }
+            lblk += mapping.len;
+        }
+        self.orphans.lock().file = Some(file);
+        Ok(())
+    }
+
+    /// EP5, through the journal.
+    fn record_mount(&self) -> Result<()> {
+        let now = self.clock.now().sec;
+        self.with_handle(4, |handle| {
+            self.change_superblock(handle, |superblock| {
+                superblock.set_mtime(now.max(0) as u64);
+                superblock.mnt_count = superblock.mnt_count.saturating_add(1);
+                settle_hash_flags(superblock);
+            })
+        })
+    }
+
+    /// Unmounts: everything is written, the journal is empty, and the volume says that it is clean (T25). Files that
+    /// are still open lose their unlinked inodes at the next mount (they stay orphans).
+    ///
+    /// # Errors
+    /// The first error of write-back or of the journal; the volume then stays marked for recovery.
+    pub fn unmount(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.sync()?;
+        self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))?;
+        self.journal.close()?;
+        let no_orphans = {
+            let orphans = self.orphans.lock();
+            let slots = orphan::slots(self.block_size);
+            orphans.list.is_empty() && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
+        };
+        write_superblock_directly(self.device.as_ref(), |superblock| mark_unmounted(superblock, no_orphans))?;
+        self.shut_down.store(true, Ordering::Release);
+        Ok(self.device.flush()?)
+    }
+
+    /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).
+    pub fn shut_down(&self) {
+        self.shut_down.store(true, Ordering::Release);
+    }
+
+    /// The longest file that the map and i_blocks allow (A5).
+    pub fn max_file_bytes(&self) -> u64 {
+        u64::from(u32::MAX) * self.block_size as u64
+    }
+
+    /// Generations are random per allocation (F4 table), so that a reused number has another seed.
+    pub(crate) fn next_generation(&self) -> u32 {
+        uuid::Uuid::new_v4().as_u128() as u32
+    }
+}
+
+/// has_journal.
+pub(crate) fn has_journal(superblock: &Superblock) -> bool {
+    superblock.features().has_compat(compat::HAS_JOURNAL)
+}
+
+/// RECOVER: the journal may hold what the volume lacks.
+pub(crate) fn needs_recovery(superblock: &Superblock) -> bool {
+    superblock.features().has_incompat(incompat::RECOVER)
+}
+
+/// metadata_csum.
+pub(crate) fn has_metadata_csum(superblock: &Superblock) -> bool {
+    superblock.features().has_ro_compat(ro_compat::METADATA_CSUM)
+}
+
+/// T27, EP4: what says that the volume is in use.
+fn mark_mounted(superblock: &mut Superblock) {
+    if has_journal(superblock) {
+        superblock.feature_incompat |= incompat::RECOVER;
+    } else {
+        superblock.state &= !state::VALID;
+    }
+    if superblock.features().has_compat(compat::ORPHAN_FILE) {
+        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
+    }
+}
+
+/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4).
+fn mark_unmounted(superblock: &mut Superblock, no_orphans: bool) {
+    superblock.feature_incompat &= !incompat::RECOVER;
+    superblock.state |= state::VALID;
+    if no_orphans {
+        superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
+    }
+}
+
+/// F74: a volume that does not say how its names were hashed gets the sign of this host's char, as the kernel does.
+fn settle_hash_flags(superblock: &mut Superblock) {
+    const EITHER: u32 = hash::FLAGS_SIGNED_HASH | hash::FLAGS_UNSIGNED_HASH;
+    if superblock.flags & EITHER == 0 {
+        let unsigned = hash::uses_unsigned_chars(superblock.flags);
+        superblock.flags |= if unsigned { hash::FLAGS_UNSIGNED_HASH } else { hash::FLAGS_SIGNED_HASH };
+    }
+}
+
+fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
+    let access = mount_policy(&superblock.features()).map_err(|refusal| {
+        Error::refused(errno::EOPNOTSUPP, refusal.to_string())
+    })?;
+    let lbs = device.limits().logical_block_bytes as usize;
+    if (superblock.block_size() as usize) < lbs {
+        let detail = format!("blocks of {} bytes on a device with sectors of {lbs}", superblock.block_size());
+        return Err(Error::refused(errno::EINVAL, detail));
+    }
+    match access {
+        Access::ReadWrite if read_only => Ok(true),
+        Access::ReadWrite if device.limits().read_only => {
+            Err(Error::refused(errno::EROFS, "the device is read-only"))
+        }
+        Access::ReadWrite => Ok(false),
+        Access::ReadOnly(_) if read_only => Ok(true),
+        Access::ReadOnly(reason) => Err(Error::refused(errno::EROFS, reason.to_string())),
+    }
+}
+
+/// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
+pub(crate) fn map_whole_file(
+    meta: &dyn crate::meta::Meta,
+    root: &[u8; 60],
+    owner: extents::TreeOwner,
+    blocks: u32,
+) -> Result<Vec<extents::Mapping>> {
+    let mut runs = Vec::new();
+    let mut lblk = 0;
+    while lblk < blocks {
+        let mut mapping = extents::lookup(meta, root, owner, Lblk(lblk))?;
+        if mapping.state != MapState::Written {
+            let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
+            return Err(Error::corrupt_inode(owner.ino.0, corrupt));
+        }
+        mapping.len = mapping.len.min(blocks - lblk);
+        lblk += mapping.len;
+        runs.push(mapping);
+    }
+    Ok(runs)
+}

@@ -1,0 +1,225 @@
+//! Orphans: inodes that a crash must delete or truncate (O1–O6). An inode stands in the orphan file, or, when
+//! that is full or missing, in the list through the superblock and i_dtime.
+
+use std::sync::Arc;
+
+use ext4_format::{Corrupt, Ino, Pblk, orphan};
+
+use crate::fs::Fs;
+use crate::handle::Handle;
+use crate::inode::{Change, Inode};
+use crate::meta::{BlockKind, Meta};
+use crate::{Error, Result};
+
+/// Credits of adding or deleting an orphan: superblock, predecessor or orphan block, inode.
+pub(crate) const ORPHAN_CREDITS: u32 = 4;
+
+/// Where an orphan is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrphanPlace {
+    /// In the list of D27.
+    List,
+    /// In the orphan file: index of the block in [`OrphanFile::blocks`], slot in the block.
+    File { block: usize, slot: usize },
+}
+
+/// The orphan file of D28 in memory.
+pub(crate) struct OrphanFile {
+    /// F4 of the file's inode.
+    pub seed: u32,
+    pub blocks: Vec<Pblk>,
+    /// Free slots per block.
+    pub free: Vec<usize>,
+}
+
+/// All orphans of a volume.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    /// The list, head first; each in memory, because deleting one rewrites its predecessor.
+    pub list: Vec<Arc<Inode>>,
+    pub file: Option<OrphanFile>,
+}
+
+impl Handle<'_> {
+    /// Records an inode as an orphan; nothing to do if it is one.
+    pub(crate) fn add_orphan(&mut self, inode: &Arc<Inode>) -> Result<()> {
+        if inode.state.lock().orphan.is_some() {
+            return Ok(());
+        }
+        let fs = self.fs();
+        let mut orphans = fs.orphans.lock();
+        if let Some(place) = self.add_to_file(orphans.file.as_mut(), inode.ino)? {
+            inode.state.lock().orphan = Some(place);
+            return Ok(());
+        }
+        let next = orphans.list.first().map_or(0, |head| head.ino.0);
+        fs.change_superblock(self, |superblock| superblock.last_orphan = inode.ino.0)?;
+        self.change_inode(inode, Change::Attributes, |state| {
+            state.disk.dtime = next;
+            state.orphan = Some(OrphanPlace::List);
+        })?;
+        orphans.list.insert(0, inode.clone());
+        Ok(())
+    }
+
+    fn add_to_file(&mut self, file: Option<&mut OrphanFile>, ino: Ino) -> Result<Option<OrphanPlace>> {
+        let Some(file) = file else { return Ok(None) };
+        let Some(block) = file.free.iter().position(|&free| free > 0) else { return Ok(None) };
+        let mut slot = None;
+        self.update(file.blocks[block], BlockKind::OrphanFile { seed: file.seed }, &mut |image| {
+            slot = orphan::free_slot(image);
+            if let Some(slot) = slot {
+                orphan::set_slot(image, slot, ino.0);
+            }
+        })?;
+        let Some(slot) = slot else {
+            let corrupt = Corrupt::structure("orphan file", "free slots differ from their count");
+            return Err(Error::corrupt_block(file.blocks[block].0, corrupt));
+        };
+        file.free[block] -= 1;
+        Ok(Some(OrphanPlace::File { block, slot }))
+    }
+
+    /// Takes an inode off the orphans, in one handle with what makes it no orphan any more; nothing to do if it is
+    /// none. `dtime` is what the inode's field says afterwards: 0 in use, the time of deletion otherwise.
+    pub(crate) fn delete_orphan(&mut self, inode: &Arc<Inode>, dtime: u32) -> Result<()> {
+        let fs = self.fs();
+        let mut orphans = fs.orphans.lock();
+        let Some(place) = inode.state.lock().orphan else { return Ok(()) };
+        match place {
+            OrphanPlace::File { block, slot } => {
+                let Some(file) = orphans.file.as_mut() else { return Ok(()) };
+                self.update(file.blocks[block], BlockKind::OrphanFile { seed: file.seed }, &mut |image| {
+                    orphan::set_slot(image, slot, 0);
+                })?;
+                file.free[block] += 1;
+                inode.state.lock().orphan = None;
+            }
+            OrphanPlace::List => {
+                let Some(index) = orphans.list.iter().position(|other| other.ino == inode.ino) else { return Ok(()) };
+                let next = orphans.list.get(index + 1).map_or(0, |next| next.ino.0);
+                if index == 0 {
+                    fs.change_superblock(self, |superblock| superblock.last_orphan = next)?;
+                } else {
+                    let predecessor = orphans.list[index - 1].clone();
+                    self.change_inode(&predecessor, Change::Attributes, |state| state.disk.dtime = next)?;
+                }
+                self.change_inode(inode, Change::Attributes, |state| {
+                    state.disk.dtime = dtime;
+                    state.orphan = None;
+                })?;
+                orphans.list.remove(index);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Fs {
+    /// O6: after recovery, before anything else changes. The list first, then the file. What remains recorded
+    /// (a bad number) is skipped and reported as damage by the count returned.
+    pub(crate) fn process_orphans(&self) -> Result<OrphansProcessed> {
+        let mut processed = OrphansProcessed::default();
+        self.load_orphan_list(&mut processed)?;
+        let from_file = self.load_orphan_file(&mut processed)?;
+        let from_list = self.orphans.lock().list.clone();
+        for inode in from_list.into_iter().chain(from_file) {
+            self.finish_orphan(&inode, &mut processed)?;
+        }
+        Ok(processed)
+    }
+
+
+    fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
+        if inode.state.lock().disk.links_count == 0 {
+            self.evict(inode)?;
+            processed.deleted += 1;
+        } else {
+            let size = inode.size();
+            self.zero_eof_block(inode, size)?;
+            self.remove_beyond_size(inode)?;
+            processed.truncated += 1;
+        }
+        Ok(())
+    }
+
+    /// Follows s_last_orphan. A bad number or a loop drops the rest of the list (O6).
+    fn load_orphan_list(&self, processed: &mut OrphansProcessed) -> Result<()> {
+        let mut next = self.superblock.lock().last_orphan;
+        let mut list: Vec<Arc<Inode>> = Vec::new();
+        while next != 0 {
+            let ino = Ino(next);
+            let known = list.iter().any(|inode| inode.ino == ino);
+            if known || !self.may_be_orphan(ino) {
+                processed.bad += 1;
+                break;
+            }
+            let inode = self.inodes.get(self, ino)?;
+            next = {
+                let mut state = inode.state.lock();
+                state.orphan = Some(OrphanPlace::List);
+                state.disk.dtime
+            };
+            list.push(inode);
+        }
+        self.orphans.lock().list = list;
+        if processed.bad > 0 {
+            self.with_handle(ORPHAN_CREDITS, |handle| self.cut_orphan_list(handle))?;
+        }
+        Ok(())
+    }
+
+    fn cut_orphan_list(&self, handle: &mut Handle<'_>) -> Result<()> {
+        let last = self.orphans.lock().list.last().cloned();
+        match last {
+            Some(last) => handle.change_inode(&last, Change::Attributes, |state| state.disk.dtime = 0),
+            None => self.change_superblock(handle, |superblock| superblock.last_orphan = 0),
+        }
+    }
+
+    /// Every slot of the orphan file; the file is scanned at every mount, flag or not (O4).
+    fn load_orphan_file(&self, processed: &mut OrphansProcessed) -> Result<Vec<Arc<Inode>>> {
+        let (blocks, seed) = match self.orphans.lock().file.as_ref() {
+            Some(file) => (file.blocks.clone(), file.seed),
+            None => return Ok(Vec::new()),
+        };
+        let mut found = Vec::new();
+        for (block, &pblk) in blocks.iter().enumerate() {
+            let image = self.read_metadata(pblk, BlockKind::OrphanFile { seed })?;
+            for slot in 0..orphan::slots(image.len()) {
+                let number = orphan::slot(&image, slot);
+                if number == 0 {
+                    continue;
+                }
+                let inode = match self.may_be_orphan(Ino(number)) {
+                    true => self.inodes.get(self, Ino(number))?,
+                    false => {
+                        processed.bad += 1;
+                        continue;
+                    }
+                };
+                inode.state.lock().orphan = Some(OrphanPlace::File { block, slot });
+                found.push(inode);
+            }
+        }
+        Ok(found)
+    }
+
+    fn may_be_orphan(&self, ino: Ino) -> bool {
+        let superblock = self.superblock.lock();
+        let in_range = ino.0 >= superblock.first_ino() && ino.0 <= superblock.inodes_count;
+        drop(superblock);
+        in_range && self.allocator.inode_in_use(&crate::handle::Reader(self), ino).unwrap_or(false)
+    }
+}
+
+/// What a mount found among the orphans.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OrphansProcessed {
+    /// Unlinked inodes that were deleted.
+    pub deleted: u32,
+    /// Inodes that were truncated to their size.
+    pub truncated: u32,
+    /// Records that name no inode; skipped.
+    pub bad: u32,
+}

@@ -1,0 +1,60 @@
+//! A device that keeps what is written to it in memory (R18): recovery for a read-only mount runs on it unchanged.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use block_io::sync::Mutex;
+use block_io::{AlignedBuf, Device, Limits, Result};
+
+/// Reads fall through to the device below where nothing was written.
+pub(crate) struct Overlay {
+    below: Arc<dyn Device>,
+    limits: Limits,
+    /// By logical block of the device.
+    written: Mutex<HashMap<u64, AlignedBuf>>,
+}
+
+impl Overlay {
+    pub fn new(below: Arc<dyn Device>) -> Self {
+        let limits = below.limits().clone();
+        Self { below, limits, written: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl Device for Overlay {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
+        self.below.read(offset_bytes, buf)?;
+        let written = self.written.lock();
+        if written.is_empty() {
+            return Ok(());
+        }
+        let lbs = u64::from(self.limits.logical_block_bytes);
+        for (block, part) in (offset_bytes / lbs..).zip(buf.chunks_mut(lbs as usize)) {
+            if let Some(bytes) = written.get(&block) {
+                part.copy_from_slice(&bytes[..part.len()]);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset_bytes: u64, buf: &[u8], _fua: bool) -> Result<()> {
+        let lbs = u64::from(self.limits.logical_block_bytes);
+        let mut written = self.written.lock();
+        for (block, part) in (offset_bytes / lbs..).zip(buf.chunks(lbs as usize)) {
+            written.insert(block, AlignedBuf::copy_of(part));
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn discard(&self, _offset_bytes: u64, _len_bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}

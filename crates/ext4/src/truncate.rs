@@ -1,0 +1,188 @@
+//! Truncation and deletion (D30): every commit point on the way is a consistent volume.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ext4_format::features::ro_compat;
+use ext4_format::{Lblk, Pblk};
+
+use crate::extents::{MapState, Progress};
+use crate::fs::Fs;
+use crate::handle::Handle;
+use crate::inode::{Change, Inode};
+use crate::map_blocks::{MAP_CREDITS, read_data_block};
+use crate::orphan::ORPHAN_CREDITS;
+use crate::{Error, Result, errno};
+
+impl Fs {
+    /// ftruncate. The caller holds the inode lock exclusive and has drained direct I/O.
+    pub fn truncate(&self, inode: &Arc<Inode>, new_size: u64) -> Result<()> {
+        self.check_writable()?;
+        inode.check_data_supported()?;
+        if new_size > self.max_file_bytes() {
+            return Err(Error::errno_only(errno::EFBIG));
+        }
+        let old_size = inode.size();
+        if new_size >= old_size {
+            return self.grow(inode, old_size, new_size);
+        }
+        if let Some(pages) = inode.pages.get() {
+            pages.truncate(new_size)?;
+        }
+        inode.state.lock().size = new_size;
+        self.zero_eof_block(inode, new_size)?;
+        self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            handle.add_orphan(inode)?;
+            self.touch_for_truncate(handle, inode, new_size)
+        })?;
+        self.remove_beyond_size(inode)
+    }
+
+    /// The size goes up: what lies between the sizes reads as zeros (E27), KEEP_SIZE blocks stay.
+    fn grow(&self, inode: &Arc<Inode>, old_size: u64, new_size: u64) -> Result<()> {
+        if new_size > old_size {
+            self.zero_eof_block(inode, old_size)?;
+        }
+        // Buffered data may still raise i_disksize to a size below this one: never the reverse (A15).
+        inode.state.lock().size = new_size;
+        self.with_handle(MAP_CREDITS, |handle| self.touch_for_truncate(handle, inode, new_size))
+    }
+
+    fn touch_for_truncate(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>, new_size: u64) -> Result<()> {
+        self.require_large_file(handle, new_size)?;
+        let now = self.timestamp();
+        handle.change_inode(inode, Change::Data, |state| {
+            state.disk.size = new_size;
+            state.disk.mtime = now;
+            state.disk.ctime = now;
+        })
+    }
+
+    /// D33: the feature precedes the first file of 2 GiB.
+    pub(crate) fn require_large_file(&self, handle: &mut Handle<'_>, size: u64) -> Result<()> {
+        if size < 1 << 31 || self.superblock.lock().features().has_ro_compat(ro_compat::LARGE_FILE) {
+            return Ok(());
+        }
+        self.change_superblock(handle, |superblock| superblock.feature_ro_compat |= ro_compat::LARGE_FILE)
+    }
+
+    /// Zeroes what lies behind `size` in its block, on the device and in the page cache, if it is written.
+    pub(crate) fn zero_eof_block(&self, inode: &Inode, size: u64) -> Result<()> {
+        let block_size = self.block_size() as u64;
+        let inside = (size % block_size) as usize;
+        if inside == 0 {
+            return Ok(());
+        }
+        if let Some(pages) = inode.pages.get() {
+            pages.write_back_and_wait(size - inside as u64, block_size)?;
+        }
+        let lblk = Lblk((size / block_size) as u32);
+        let mapping = self.map_lookup(inode, lblk, 1)?;
+        if mapping.state != MapState::Written {
+            return Ok(());
+        }
+        let mut data = read_data_block(self, mapping.start)?;
+        if data[inside..].iter().all(|&byte| byte == 0) {
+            return Ok(());
+        }
+        data[inside..].fill(0);
+        Ok(self.device.write(mapping.start.0 * block_size, &data, false)?)
+    }
+
+    /// Frees every block beyond i_size, then the inode is no orphan any more. The caller holds the inode lock
+    /// exclusive.
+    pub(crate) fn remove_beyond_size(&self, inode: &Arc<Inode>) -> Result<()> {
+        let first = Lblk(inode.size().div_ceil(self.block_size() as u64).min(u64::from(u32::MAX)) as u32);
+        self.remove_from(inode, first)?;
+        self.with_handle(ORPHAN_CREDITS, |handle| handle.delete_orphan(inode, 0))
+    }
+
+    fn remove_from(&self, inode: &Inode, first: Lblk) -> Result<()> {
+        let metadata = !inode.is_regular();
+        self.with_handle(MAP_CREDITS, |handle| {
+            handle.set_data_is_metadata(metadata);
+            loop {
+                match handle.remove_blocks(inode, first, Lblk(u32::MAX))? {
+                    Progress::Done => return Ok(()),
+                    Progress::More { .. } => handle.restart(MAP_CREDITS)?,
+                }
+            }
+        })
+    }
+
+    /// Deletes an unlinked inode that nobody has open: blocks, xattr block, orphan entry, number.
+    pub(crate) fn evict(&self, inode: &Arc<Inode>) -> Result<()> {
+        if inode.state.lock().deleted {
+            return Ok(());
+        }
+        if let Some(pages) = inode.pages.get() {
+            pages.truncate(0)?;
+        }
+        let is_dir = inode.is_dir();
+        let maps_blocks = !inode.is_symlink() || inode.size() >= 60;
+        if maps_blocks && inode.check_data_supported().is_ok() {
+            self.with_handle(MAP_CREDITS, |handle| {
+                handle.change_inode(inode, Change::Data, |state| {
+                    state.size = 0;
+                    state.disk.size = 0;
+                })
+            })?;
+            self.remove_from(inode, Lblk(0))?;
+        }
+        self.with_handle(MAP_CREDITS, |handle| {
+            self.release_xattr_block(handle, inode)?;
+            let dtime = self.clock.now().sec as u32;
+            handle.delete_orphan(inode, dtime)?;
+            handle.change_inode(inode, Change::Attributes, |state| {
+                state.disk.dtime = dtime;
+                state.disk.links_count = 0;
+                state.size = 0;
+                state.disk.size = 0;
+                state.deleted = true;
+            })?;
+            self.inodes.forget(inode.ino);
+            let allocator = self.allocator.clone();
+            allocator.free_inode(handle, inode.ino, is_dir)
+        })
+    }
+
+    /// The last file on an inode was closed: an unlinked one goes away (O5).
+    pub fn release(&self, inode: &Arc<Inode>) -> Result<()> {
+        if inode.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return Ok(());
+        }
+        let unlinked = inode.state.lock().disk.links_count == 0;
+        if unlinked {
+            return if self.check_writable().is_ok() { self.evict(inode) } else { Ok(()) };
+        }
+        if let Some(pages) = inode.pages.get() {
+            pages.write_back_and_wait(0, u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// F86: the last user of an xattr block frees it, another one lowers its count.
+    fn release_xattr_block(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
+        use crate::meta::{BlockKind, Meta};
+        use ext4_format::xattr::XattrHeader;
+
+        let block = Pblk(inode.state.lock().disk.file_acl);
+        if block.0 == 0 {
+            return Ok(());
+        }
+        let image = handle.read(block, BlockKind::Xattr)?;
+        let mut header = XattrHeader::decode(&image, None, block)
+            .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
+        if header.refcount > 1 {
+            header.refcount -= 1;
+            handle.update(block, BlockKind::Xattr, &mut |image| header.encode_into(image))?;
+        } else {
+            handle.free_block(block, inode.ino)?;
+        }
+        let sectors = (self.block_size() / 512) as u64;
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.file_acl = 0;
+            state.disk.blocks = state.disk.blocks.saturating_sub(sectors);
+        })
+    }
+}
