@@ -8,9 +8,11 @@ mod aligned;
 mod device;
 mod error;
 mod queue;
+mod shared_memory;
 pub mod sync;
 
 pub use aligned::AlignedBuf;
 pub use device::{Device, Limits};
 pub use error::{Error, Result};
 pub use queue::{Completion, Memory, Operation, Queue, Request};
+pub use shared_memory::SharedMemory;

@@ -1,1 +1,4 @@
 //! Oracles and models for tests: e2fsck, debugfs and the kernel as judges.
+
+pub mod oracle;
+pub mod pattern;

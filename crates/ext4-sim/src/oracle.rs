@@ -1,0 +1,128 @@
+//! e2fsck, debugfs, mke2fs and the kernel's own mount. A test asks [`available`] first and skips in the open.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What an oracle needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// e2fsck, mke2fs, debugfs and dumpe2fs.
+    E2fsprogs,
+    /// Root and loop devices: the kernel mounts an image.
+    KernelMount,
+}
+
+/// Whether an oracle can be asked here. If not, prints one line that says what is skipped.
+pub fn available(need: Need, test: &str) -> bool {
+    let missing = match need {
+        Need::E2fsprogs => ["e2fsck", "mke2fs", "debugfs"].into_iter().find(|tool| find(tool).is_none()),
+        Need::KernelMount => (!kernel_mount_works()).then_some("root with loop devices"),
+    };
+    if let Some(missing) = missing {
+        eprintln!("skipped: {test}: needs {missing}");
+    }
+    missing.is_none()
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/sbin", "/usr/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(tool))
+        .find(|candidate| candidate.is_file())
+}
+
+fn kernel_mount_works() -> bool {
+    use std::sync::OnceLock;
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"));
+        let ext4 = std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("ext4"));
+        is_root && ext4 && Path::new("/dev/loop-control").exists()
+    })
+}
+
+/// Runs a tool of e2fsprogs under a time limit.
+pub fn tool(name: &str, args: &[&str]) -> Output {
+    let path = find(name).unwrap_or_else(|| panic!("{name} is missing"));
+    Command::new("timeout")
+        .args(["-s", "KILL", "300"])
+        .arg(path)
+        .args(args)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The same; panics with the output if the tool fails.
+pub fn tool_ok(name: &str, args: &[&str]) -> String {
+    let output = tool(name, args);
+    let text = text_of(&output);
+    assert!(output.status.success(), "{name} {args:?}: {}\n{text}", output.status);
+    text
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// *e2fsck-clean*: exit status 0 and no question but "Optimize?". `Err` holds e2fsck's output.
+pub fn e2fsck(image: &Path) -> Result<(), String> {
+    let output = tool("e2fsck", &["-fn", path_str(image)]);
+    let text = text_of(&output);
+    let asks = text.lines().any(|line| line.contains('?') && !line.contains("Optimize?"));
+    if output.status.code() == Some(0) && !asks { Ok(()) } else { Err(format!("{}\n{text}", output.status)) }
+}
+
+/// Panics with e2fsck's output unless the image is clean.
+pub fn assert_clean(image: &Path) {
+    if let Err(text) = e2fsck(image) {
+        panic!("e2fsck on {}: {text}", image.display());
+    }
+}
+
+/// What debugfs answers to one request.
+pub fn debugfs(image: &Path, request: &str) -> String {
+    tool_ok("debugfs", &["-R", request, path_str(image)])
+}
+
+fn path_str(path: &Path) -> &str {
+    path.to_str().expect("a path of ours is UTF-8")
+}
+
+/// An image mounted by the kernel; unmounted on drop.
+pub struct KernelMount {
+    dir: tempfile::TempDir,
+}
+
+impl KernelMount {
+    /// Mounts `image` through a loop device. Options as for mount(8), `ro` or `rw` among them.
+    pub fn new(image: &Path, options: &str) -> Self {
+        Self::try_new(image, options).unwrap_or_else(|text| panic!("mount {}: {text}", image.display()))
+    }
+
+    /// The same, with what mount(8) said if it failed.
+    pub fn try_new(image: &Path, options: &str) -> Result<Self, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let output = Command::new("mount")
+            .args(["-t", "ext4", "-o", &format!("loop,{options}")])
+            .args([image, dir.path()])
+            .output()
+            .map_err(|error| error.to_string())?;
+        if output.status.success() { Ok(Self { dir }) } else { Err(text_of(&output)) }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for KernelMount {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(self.dir.path()).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("umount {} failed", self.dir.path().display());
+        }
+    }
+}
