@@ -2,6 +2,7 @@
 
 mod error;
 pub mod extents;
+pub mod extents_status;
 pub mod meta;
 
 pub use error::{Error, Result};

@@ -297,3 +297,43 @@ fn depth_3_in_every_order() {
         assert_eq!(world.root, empty_root());
     }
 }
+
+#[test]
+fn d5_a_small_leaf_returns_to_the_root() {
+    let mut world = striped(20, 0..20);
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(1));
+    world.remove(8, 100);
+    world.check();
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(0));
+    // Two leaves, of which the one that stays is small.
+    let mut world = striped(100, 0..100);
+    world.remove(8, 2 * 84 - 1);
+    world.check();
+    world.remove(2 * 84, 1000);
+    world.check();
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(0));
+}
+
+#[test]
+fn d6_the_next_leaf_takes_what_a_full_one_cannot() {
+    let mut world = striped(170, 0..170);
+    world.remove(2 * 84, 2 * 84);
+    world.remove(2 * 84 + 2, 2 * 84 + 2);
+    world.check();
+    let nodes = world.store.allocated.len();
+    world.insert(extent(2 * 84, 1, 1 << 20, false));
+    world.check();
+    assert_eq!(world.store.allocated.len(), nodes);
+}
+
+#[test]
+fn d11_goals() {
+    let mut world = World::new();
+    let goal = |world: &World, at| extents::goal(&world.store, &world.root, OWNER, Lblk(at)).unwrap().0;
+    assert_eq!(goal(&world, 7), OWNER.goal.0);
+    world.insert(extent(100, 10, 1000, false));
+    assert_eq!([110, 200, 90].map(|at| goal(&world, at)), [1010, 1100, 990]);
+    world.insert(extent(5000, 10, 20, false));
+    world.remove(100, 109);
+    assert_eq!(goal(&world, 0), OWNER.goal.0, "before the volume's first block");
+}
