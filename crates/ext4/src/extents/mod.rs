@@ -99,7 +99,9 @@ pub enum Progress {
     },
 }
 
-/// Zeroes data blocks on the device, before the metadata that calls them written may commit (D7).
+/// Zeroes data blocks on the device, before the metadata that calls them written may commit (D7). They are unwritten
+/// neighbours in the tree, but I/O to them may be in flight, its data not yet called written: whoever cannot exclude that
+/// must answer with an error, ENOSPC for one, which ends the conversion with the tree unchanged.
 pub type Zero<'z> = dyn FnMut(Pblk, u32) -> Result<()> + 'z;
 
 /// A tree open for change within one handle. The caller stores `root` back into the inode, whatever the result, and adds

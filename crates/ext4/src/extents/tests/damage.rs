@@ -103,18 +103,45 @@ fn a_node_that_points_to_itself_ends() {
     assert_eq!(error.errno(), errno::EUCLEAN);
 }
 
-/// A full tree of depth 2 in which every insertion splits up to the root.
+/// A full tree of depth 2 in which every insertion splits up to the root; extents of three blocks.
 fn packed() -> World {
     let mut world = World::new();
     let mut i = 0;
     // Four full children of the root, each of 84 full leaves.
-    while world.model.len() < 4 * 84 * 84 {
-        world.insert(extent(4 * i, 1, 100 + 5 * u64::from(i), true));
+    while i < 4 * 84 * 84 {
+        world.insert(extent(5 * i, 3, 100 + 5 * u64::from(i), true));
         i += 1;
     }
     assert_eq!(extents::depth(&world.root, OWNER), Ok(2));
     world.check();
     world
+}
+
+#[test]
+fn enospc_at_every_allocation_of_a_split() {
+    let base = packed();
+    let middle = 5 * 200 + 1;
+    for allowed in 0..=3 {
+        let mut world = base.clone();
+        world.store.allocations_left = allowed;
+        world.remove(middle, middle);
+        world.check();
+        assert_eq!(world.model.contains_key(&middle), allowed < 3);
+        // Once refused for the blocks after EOF, once zeroed, once split.
+        for eof in [0, u64::MAX] {
+            let mut world = base.clone();
+            world.store.allocations_left = allowed;
+            world.convert(middle, 1, false, eof);
+            world.check();
+            let states = [middle - 1, middle, middle + 1].map(|at| world.model[&at].1);
+            let expected = match (allowed, eof) {
+                (3, _) => [true, false, true],
+                (_, 0) => [true, true, true],
+                _ => [false, false, false],
+            };
+            assert_eq!(states, expected, "{allowed} allocations, EOF {eof}");
+        }
+    }
 }
 
 #[test]
@@ -125,7 +152,7 @@ fn enospc_at_every_allocation_changes_nothing() {
             let (mut store, mut root) = (base.store.clone(), base.root);
             store.allocations_left = allowed;
             let mut tree = Tree::new(&mut store, &mut root, OWNER);
-            let result = tree.insert(extent(4 * 200 + 2, 1, 1 << 30, unwritten));
+            let result = tree.insert(extent(5 * 200 + 4, 1, 1 << 30, unwritten));
             // A leaf, an index node and the old root's copy.
             assert_eq!(result.is_ok(), allowed == 3, "{allowed} allocations: {result:?}");
             let delta = tree.meta_blocks_delta;
@@ -145,7 +172,7 @@ fn credits_bound_the_updates() {
     let base = packed();
     let (mut store, mut root) = (base.store.clone(), base.root);
     store.updates.clear();
-    Tree::new(&mut store, &mut root, OWNER).insert(extent(802, 1, 1 << 30, true)).unwrap();
+    Tree::new(&mut store, &mut root, OWNER).insert(extent(1004, 1, 1 << 30, true)).unwrap();
     let new = store.allocated.len() - base.store.allocated.len();
     let used = store.updates.len() + 2 * new;
     assert!(used <= extents::credits_for_insert(2) as usize, "{used}");

@@ -14,6 +14,7 @@ use crate::extents::{self, MapState, Progress, Tree};
 /// Per mapped block: its physical block and whether it is unwritten.
 type Model = BTreeMap<u32, (u64, bool)>;
 
+#[derive(Clone)]
 pub struct World {
     pub store: Store,
     pub root: [u8; 60],
@@ -131,7 +132,7 @@ impl World {
                 }
                 assert!(in_range(*at) || !zeroed.contains(block), "zeroed what it must keep");
             } else {
-                assert!(!(*is_unwritten && !was_unwritten));
+                assert!(was_unwritten || !*is_unwritten);
                 if was_unwritten && !is_unwritten && !in_range(*at) {
                     assert!(zeroed.contains(block), "written, but neither valid nor zeroed");
                     assert!(u64::from(*at) < eof.max((lblk + len).into()), "written past EOF");
@@ -173,7 +174,7 @@ impl World {
         }
         assert_eq!((old - self.model.len()) as u64, freed);
         // What is freed is not mapped.
-        for (_, (block, _)) in &self.model {
+        for (block, _) in self.model.values() {
             if let Some((start, len)) = self.store.freed_data.range(..=block).next_back() {
                 assert!(start + u64::from(*len) <= *block, "freed and mapped: {block}");
             }
