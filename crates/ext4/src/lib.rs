@@ -12,6 +12,7 @@ mod inode;
 mod journal_host;
 mod journal_inode;
 mod map_blocks;
+pub mod extents_status;
 pub mod meta;
 mod mount;
 mod namei;

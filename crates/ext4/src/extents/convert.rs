@@ -98,6 +98,7 @@ impl Tree<'_> {
                 let part = slice(&whole, from, end).expect("it holds `from`");
                 let part = Extent { unwritten, ..part };
                 let (left, right) = (slice(&whole, 0, from), slice(&whole, end, u64::MAX));
+                self.touch(&whole);
                 step(self, Cut { path, at, left, part, right })?;
             }
             from = next;

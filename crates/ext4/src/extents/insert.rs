@@ -26,6 +26,7 @@ impl Tree<'_> {
         if u64::from(extent.lblk.0) < free_from || extent.end() > free_to {
             return Err(Error::refused(errno::EEXIST, format!("logical block {} is mapped", extent.lblk)));
         }
+        self.touch(&extent);
         let appended = at == extents.len();
         let new = spliced(extents, at..at, &[extent]);
         if new.len() > path.leaf_max()

@@ -99,7 +99,9 @@ pub enum Progress {
     },
 }
 
-/// Zeroes data blocks on the device, before the metadata that calls them written may commit (D7).
+/// Zeroes data blocks on the device, before the metadata that calls them written may commit (D7). They are unwritten
+/// neighbours in the tree, but I/O to them may be in flight, its data not yet called written: whoever cannot exclude that
+/// must answer with an error, ENOSPC for one, which ends the conversion with the tree unchanged.
 pub type Zero<'z> = dyn FnMut(Pblk, u32) -> Result<()> + 'z;
 
 /// A tree open for change within one handle. The caller stores `root` back into the inode, whatever the result, and adds
@@ -112,12 +114,15 @@ pub struct Tree<'a> {
     pub meta_blocks_delta: i64,
     /// Data blocks freed so far.
     pub data_blocks_freed: u64,
+    /// First and last logical block of what has, or may have, changed its state so far, errors included. It may reach beyond
+    /// the range asked for (D7): the caller drops it from the status cache whatever the result.
+    pub changed: Option<(Lblk, Lblk)>,
 }
 
 impl<'a> Tree<'a> {
     /// `root` is i_block of an inode with the EXTENTS flag.
     pub fn new(meta: &'a mut dyn Meta, root: &'a mut [u8; ROOT_SIZE], owner: TreeOwner) -> Self {
-        Self { meta, root, owner, meta_blocks_delta: 0, data_blocks_freed: 0 }
+        Self { meta, root, owner, meta_blocks_delta: 0, data_blocks_freed: 0, changed: None }
     }
 
     /// As the function [`lookup`].
@@ -136,6 +141,16 @@ impl<'a> Tree<'a> {
     }
 }
 
+impl Tree<'_> {
+    fn touch(&mut self, extent: &Extent) {
+        let last = Lblk(extent.lblk.0.saturating_add(extent.len.saturating_sub(1)));
+        self.changed = Some(match self.changed {
+            Some((from, to)) => (from.min(extent.lblk), to.max(last)),
+            None => (extent.lblk, last),
+        });
+    }
+}
+
 /// Credits of one allocated or freed block: its bitmap and its group's descriptor.
 const CREDITS_PER_BLOCK: u32 = 2;
 
@@ -151,7 +166,7 @@ pub fn credits_for_convert(depth: u16) -> u32 {
     2 * credits_for_insert(depth)
 }
 
-/// Credits that a step of [`Tree::remove`] needs at most, for `runs` runs of data.
+/// Credits that a step of [`Tree::remove`] needs at most, for `runs` runs of data. It revokes at most `depth` blocks (T9).
 pub fn credits_for_remove(depth: u16, block_size: usize, runs: u32) -> u32 {
     // A bitmap is one block: a run of 32768 blocks may touch this many groups.
     let blocks_per_group = u32::try_from(block_size).unwrap_or(u32::MAX).saturating_mul(8).max(1);

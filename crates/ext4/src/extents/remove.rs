@@ -59,6 +59,7 @@ impl Tree<'_> {
         let down_to = extents[low].lblk;
         let kept: Vec<Extent> = left.into_iter().chain(right).collect();
         let new = spliced(extents, low..high, &kept);
+        gone.iter().for_each(|run| self.touch(run));
         // Unmapped first: an error in between then loses space rather than sharing it.
         self.rewrite_leaf(path, new)?;
         for run in gone.iter().rev() {

@@ -21,8 +21,8 @@ struct Plan {
     created: Vec<Write>,
     updated: Vec<Write>,
     freed: Vec<Pblk>,
-    /// Depth and contents, if the root changes.
-    root: Option<(u16, Entries)>,
+    /// Depth, eh_max and contents, if the root changes.
+    root: Option<(u16, u16, Entries)>,
 }
 
 impl Tree<'_> {
@@ -46,12 +46,13 @@ impl Tree<'_> {
     fn plan(&mut self, path: Path, mut entries: Entries, goal: Pblk, plan: &mut Plan) -> Result<()> {
         let mut ancestors = path.nodes;
         while let Some(node) = ancestors.pop() {
-            if node.entries == entries {
-                return Ok(());
-            }
             let Some(block) = node.block else {
                 return self.plan_root(&node, entries, goal, plan);
             };
+            // A node that stays as it is changes nothing above it, unless the leaf fits the root now.
+            if node.entries == entries && ancestors.len() > 1 {
+                return Ok(());
+            }
             let children = self.plan_node(&node, block, entries, goal, plan)?;
             let parent = ancestors.last().expect("a node in a block has a parent");
             entries = with_children(parent, &children);
@@ -85,7 +86,7 @@ impl Tree<'_> {
 
     fn plan_root(&mut self, root: &Node, entries: Entries, goal: Pblk, plan: &mut Plan) -> Result<()> {
         if entries.is_empty() {
-            plan.root = Some((0, Entries::Leaf(Vec::new())));
+            plan.root = Some((0, root.max, Entries::Leaf(Vec::new())));
         } else if entries.len() > usize::from(root.max) {
             if root.depth >= MAX_DEPTH {
                 let corrupt = Corrupt::structure("extent node", "a tree that would be deeper than 5");
@@ -93,9 +94,9 @@ impl Tree<'_> {
             }
             let lblk = entries.first_key().expect("not empty");
             let leaf = self.plan_created(root.depth, entries, goal, plan)?;
-            plan.root = Some((root.depth + 1, Entries::Index(vec![ExtentIndex { lblk, leaf }])));
+            plan.root = Some((root.depth + 1, root.max, Entries::Index(vec![ExtentIndex { lblk, leaf }])));
         } else {
-            plan.root = Some((root.depth, entries));
+            plan.root = Some((root.depth, root.max, entries));
             self.plan_collapse(root, plan)?;
         }
         Ok(())
@@ -110,7 +111,7 @@ impl Tree<'_> {
 
     /// D5: a single leaf that fits the root goes there.
     fn plan_collapse(&mut self, root: &Node, plan: &mut Plan) -> Result<()> {
-        let Some((1, Entries::Index(children))) = &plan.root else { return Ok(()) };
+        let Some((1, _, Entries::Index(children))) = &plan.root else { return Ok(()) };
         let [child] = children[..] else { return Ok(()) };
         let planned = plan.updated.iter().position(|write| write.block == child.leaf);
         let entries = match planned {
@@ -120,7 +121,7 @@ impl Tree<'_> {
         if entries.len() <= usize::from(root.max) {
             plan.updated.retain(|write| write.block != child.leaf);
             plan.freed.push(child.leaf);
-            plan.root = Some((0, entries));
+            plan.root = Some((0, root.max, entries));
         }
         Ok(())
     }
@@ -134,9 +135,8 @@ impl Tree<'_> {
         for Write { block, depth, max, entries } in &plan.updated {
             self.meta.update(*block, kind, &mut |node| encode_node(node, *depth, *max, entries))?;
         }
-        if let Some((depth, entries)) = &plan.root {
-            let max = u16::from_le_bytes([self.root[4], self.root[5]]);
-            encode_node(self.root, *depth, max, entries);
+        if let Some((depth, max, entries)) = &plan.root {
+            encode_node(self.root, *depth, *max, entries);
         }
         for block in plan.freed {
             self.meta.free_block(block, self.owner.ino)?;

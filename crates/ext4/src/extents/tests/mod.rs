@@ -4,4 +4,5 @@ mod cases;
 mod damage;
 mod model;
 mod store;
+mod tools;
 mod validate;

@@ -14,6 +14,7 @@ use crate::extents::{self, MapState, Progress, Tree};
 /// Per mapped block: its physical block and whether it is unwritten.
 type Model = BTreeMap<u32, (u64, bool)>;
 
+#[derive(Clone)]
 pub struct World {
     pub store: Store,
     pub root: [u8; 60],
@@ -131,7 +132,7 @@ impl World {
                 }
                 assert!(in_range(*at) || !zeroed.contains(block), "zeroed what it must keep");
             } else {
-                assert!(!(*is_unwritten && !was_unwritten));
+                assert!(was_unwritten || !*is_unwritten);
                 if was_unwritten && !is_unwritten && !in_range(*at) {
                     assert!(zeroed.contains(block), "written, but neither valid nor zeroed");
                     assert!(u64::from(*at) < eof.max((lblk + len).into()), "written past EOF");
@@ -173,7 +174,7 @@ impl World {
         }
         assert_eq!((old - self.model.len()) as u64, freed);
         // What is freed is not mapped.
-        for (_, (block, _)) in &self.model {
+        for (block, _) in self.model.values() {
             if let Some((start, len)) = self.store.freed_data.range(..=block).next_back() {
                 assert!(start + u64::from(*len) <= *block, "freed and mapped: {block}");
             }
@@ -296,4 +297,44 @@ fn depth_3_in_every_order() {
         }
         assert_eq!(world.root, empty_root());
     }
+}
+
+#[test]
+fn d5_a_small_leaf_returns_to_the_root() {
+    let mut world = striped(20, 0..20);
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(1));
+    world.remove(8, 100);
+    world.check();
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(0));
+    // Two leaves, of which the one that stays is small.
+    let mut world = striped(100, 0..100);
+    world.remove(8, 2 * 84 - 1);
+    world.check();
+    world.remove(2 * 84, 1000);
+    world.check();
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(0));
+}
+
+#[test]
+fn d6_the_next_leaf_takes_what_a_full_one_cannot() {
+    let mut world = striped(170, 0..170);
+    world.remove(2 * 84, 2 * 84);
+    world.remove(2 * 84 + 2, 2 * 84 + 2);
+    world.check();
+    let nodes = world.store.allocated.len();
+    world.insert(extent(2 * 84, 1, 1 << 20, false));
+    world.check();
+    assert_eq!(world.store.allocated.len(), nodes);
+}
+
+#[test]
+fn d11_goals() {
+    let mut world = World::new();
+    let goal = |world: &World, at| extents::goal(&world.store, &world.root, OWNER, Lblk(at)).unwrap().0;
+    assert_eq!(goal(&world, 7), OWNER.goal.0);
+    world.insert(extent(100, 10, 1000, false));
+    assert_eq!([110, 200, 90].map(|at| goal(&world, at)), [1010, 1100, 990]);
+    world.insert(extent(5000, 10, 20, false));
+    world.remove(100, 109);
+    assert_eq!(goal(&world, 0), OWNER.goal.0, "before the volume's first block");
 }

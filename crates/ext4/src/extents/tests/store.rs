@@ -18,6 +18,7 @@ pub const BLOCKS: u64 = 1 << 40;
 pub const FIRST_NODE: u64 = 1 << 39;
 pub const OWNER: TreeOwner = TreeOwner { ino: Ino(12), seed: SEED, goal: Pblk(5000), blocks: BLOCKS };
 
+#[derive(Clone)]
 pub struct Store {
     pub block_size: usize,
     pub nodes: HashMap<Pblk, AlignedBuf>,
