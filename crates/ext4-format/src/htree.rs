@@ -86,7 +86,7 @@ impl DxKind {
             }
         };
         let entries: Vec<_> = (0..count).map(entry).collect();
-        if let Some(pair) = entries.get(1..).unwrap_or(&[]).windows(2).find(|pair| !follows(pair)) {
+        if let Some(pair) = entries.get(1..).unwrap_or(&[]).windows(2).find(|pair| !follows(pair[0].hash, pair[1].hash)) {
             let detail = format!("key {:#x} after {:#x}", pair[1].hash, pair[0].hash);
             return Err(Corrupt::structure(WHAT, detail));
         }
@@ -97,7 +97,7 @@ impl DxKind {
     pub fn encode(self, format: DirFormat, block: &mut [u8], entries: &[DxEntry]) {
         let limit = self.limit(format);
         assert!(!entries.is_empty() && entries.len() <= limit);
-        debug_assert!(entries[1..].windows(2).all(follows));
+        debug_assert!(entries[1..].windows(2).all(|pair| follows(pair[0].hash, pair[1].hash)));
         let start = self.count_offset();
         for (index, entry) in entries.iter().enumerate() {
             assert!(entry.block <= BLOCK_MASK);
@@ -111,10 +111,10 @@ impl DxKind {
     }
 }
 
-/// F69: keys ascend; equal ones continue each other.
-fn follows(pair: &[DxEntry]) -> bool {
-    let [before, after] = [pair[0].hash & !CONTINUATION, pair[1].hash & !CONTINUATION];
-    before < after || (before == after && pair[1].hash & CONTINUATION != 0)
+/// F69: whether the key `after` may come behind `before`: keys ascend; equal ones continue each other.
+pub fn follows(before: u32, after: u32) -> bool {
+    let [before_hash, after_hash] = [before & !CONTINUATION, after & !CONTINUATION];
+    before_hash < after_hash || (before_hash == after_hash && after & CONTINUATION != 0)
 }
 
 /// Makes `block` an empty node; [`DxKind::encode`] completes it.

@@ -21,7 +21,9 @@ use crate::{Error, Result, htree};
 
 pub use list::{END_POSITION, Listed, list};
 
-pub(crate) use block::find as find_in_leaf;
+pub(crate) use block::{
+    add as insert_into_leaf, find as find_in_leaf, find_room as find_room_in_leaf, write_dots,
+};
 pub(crate) use linear::append as append_linear;
 
 /// The blocks of one directory, by logical number, within a running handle.
@@ -114,10 +116,16 @@ pub struct Entry {
     pub lblk: u32,
 }
 
-/// Most blocks that [`insert`] changes or appends: for a split of every index level the node, its new half and its
-/// parent, and for the leaf its two halves. i_size and the maps of appended blocks are the implementation's.
-pub fn credits_for_insert(large_dir: bool) -> u32 {
-    htree::max_levels(large_dir) * 3 + 2
+/// Most blocks of the directory that one [`insert`] changes: the root, two halves of a node at each level below it,
+/// two halves of a leaf. What the inode, the allocator and the extent tree change for [`appends_for_insert`] blocks
+/// comes on top.
+pub const fn credits_for_insert(large_dir: bool) -> u32 {
+    2 * htree::max_levels(large_dir) + 1
+}
+
+/// Most blocks that one [`insert`] appends.
+pub const fn appends_for_insert(large_dir: bool) -> u32 {
+    htree::max_levels(large_dir)
 }
 
 /// Blocks that [`remove`] and [`replace`] change.

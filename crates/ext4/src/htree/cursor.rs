@@ -1,7 +1,7 @@
 //! A path from the root to a leaf, and the way to the next leaf.
 
 use ext4_format::hash::HashVersion;
-use ext4_format::htree::{DxEntry, DxKind, RootInfo};
+use ext4_format::htree::{DxEntry, DxKind, RootInfo, follows};
 
 use crate::Result;
 use crate::dir::{DirBlocks, DirParams};
@@ -79,6 +79,9 @@ impl<'a> Cursor<'a> {
             }
             let image = dir.read(lblk, true)?;
             let entries = DxKind::Node.decode(format, &image).map_err(|e| self.params.corrupt(e))?;
+            if !self.bounds_hold(&entries) {
+                return Err(self.params.damage("htree", format!("keys of block {lblk} against its parent's")));
+            }
             let at = choose(&entries);
             self.frames.push(Frame { lblk, entries, at });
         }
@@ -91,6 +94,19 @@ impl<'a> Cursor<'a> {
     /// The leaf at this position.
     pub fn leaf(&self) -> u32 {
         self.last().child()
+    }
+
+    /// The key of this leaf, 0 at the first one.
+    pub fn key(&self) -> u32 {
+        // Entry 0 continues its parent's entry.
+        self.frames.iter().rev().find(|frame| frame.at > 0).map_or(0, |frame| frame.entries[frame.at].hash)
+    }
+
+    /// F69: whether the keys of a node below the last frame lie between that frame's.
+    fn bounds_hold(&self, entries: &[DxEntry]) -> bool {
+        let [Some(first), Some(last)] = [entries.get(1), entries.last()] else { return true };
+        let key = self.key();
+        (key == 0 || follows(key, first.hash)) && self.next_key().is_none_or(|next| follows(last.hash, next))
     }
 
     /// The key of the next leaf, with its continuation bit (F71); `None` at the last one.

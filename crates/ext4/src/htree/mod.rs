@@ -1,11 +1,14 @@
 //! F67–F73: the index of a directory, with the algorithms of fs/ext4/namei.c's dx_ functions.
 
+mod convert;
 mod cursor;
 mod insert;
+mod leaf;
 mod lookup;
 
+pub(crate) use convert::convert;
 pub(crate) use cursor::Cursor;
-pub(crate) use insert::{convert, insert};
+pub(crate) use insert::insert;
 pub(crate) use lookup::{find, is_empty};
 
 /// F73: levels of index blocks, the root among them.
