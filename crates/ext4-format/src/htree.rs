@@ -86,7 +86,9 @@ impl DxKind {
             }
         };
         let entries: Vec<_> = (0..count).map(entry).collect();
-        if let Some(pair) = entries.get(1..).unwrap_or(&[]).windows(2).find(|pair| !follows(pair[0].hash, pair[1].hash)) {
+        if let Some(pair) =
+            entries.get(1..).unwrap_or(&[]).windows(2).find(|pair| !follows(pair[0].hash, pair[1].hash))
+        {
             let detail = format!("key {:#x} after {:#x}", pair[1].hash, pair[0].hash);
             return Err(Corrupt::structure(WHAT, detail));
         }

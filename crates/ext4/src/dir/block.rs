@@ -7,7 +7,10 @@ use super::{Entry, Found, NewEntry};
 
 /// Finds a name in a leaf. The whole block is judged only as far as it is read.
 pub(crate) fn find(
-    format: DirFormat, block: &[u8], lblk: u32, name: &[u8],
+    format: DirFormat,
+    block: &[u8],
+    lblk: u32,
+    name: &[u8],
 ) -> std::result::Result<Option<Found>, Corrupt> {
     let mut previous = None;
     for record in format.records(block) {
@@ -23,7 +26,9 @@ pub(crate) fn find(
 
 /// The first record with room for a name of `name_len` bytes behind its own; `None` if there is none.
 pub(crate) fn find_room(
-    format: DirFormat, block: &[u8], name_len: usize,
+    format: DirFormat,
+    block: &[u8],
+    name_len: usize,
 ) -> std::result::Result<Option<usize>, Corrupt> {
     for record in format.records(block) {
         let record = record?;

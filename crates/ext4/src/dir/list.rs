@@ -24,7 +24,10 @@ pub struct Listed<'a> {
 /// Hands the entries from position `cookie` on (0: all) to `sink`, each with the position after it. After `false`
 /// from the sink only those entries follow that share the position of the last one (F117): take them too.
 pub fn list(
-    dir: &dyn DirBlocks, params: &DirParams, cookie: u64, sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
+    dir: &dyn DirBlocks,
+    params: &DirParams,
+    cookie: u64,
+    sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
 ) -> Result<()> {
     if dir.indexed() || (params.dir_index && dir.block_count() == 1) {
         list_by_hash(dir, params, cookie, sink)
@@ -35,7 +38,10 @@ pub fn list(
 
 /// Positions are byte offsets.
 fn list_by_block(
-    dir: &dyn DirBlocks, params: &DirParams, cookie: u64, sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
+    dir: &dyn DirBlocks,
+    params: &DirParams,
+    cookie: u64,
+    sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
 ) -> Result<()> {
     let format = params.format(dir);
     let block_size = dir.block_size() as u64;
@@ -72,7 +78,10 @@ fn position(hash: NameHash) -> u64 {
 }
 
 fn list_by_hash(
-    dir: &dyn DirBlocks, params: &DirParams, cookie: u64, sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
+    dir: &dyn DirBlocks,
+    params: &DirParams,
+    cookie: u64,
+    sink: &mut dyn FnMut(&Listed<'_>, u64) -> bool,
 ) -> Result<()> {
     if cookie >= END_POSITION {
         return Ok(());
@@ -165,7 +174,11 @@ impl<'a> Groups<'a> {
 }
 
 fn add_leaf(
-    dir: &dyn DirBlocks, params: &DirParams, version: HashVersion, lblk: u32, group: &mut Vec<Sorted>,
+    dir: &dyn DirBlocks,
+    params: &DirParams,
+    version: HashVersion,
+    lblk: u32,
+    group: &mut Vec<Sorted>,
 ) -> Result<()> {
     let image = dir.read(lblk, false)?;
     for record in params.format(dir).records(&image) {

@@ -138,7 +138,11 @@ pub fn lookup(dir: &dyn DirBlocks, params: &DirParams, name: &[u8]) -> Result<Op
 
 /// Adds a name: EEXIST if it is there, ENOSPC without room, ENAMETOOLONG, EINVAL.
 pub fn insert(
-    dir: &mut dyn DirBlocks, params: &DirParams, name: &[u8], ino: Ino, file_type: u8,
+    dir: &mut dyn DirBlocks,
+    params: &DirParams,
+    name: &[u8],
+    ino: Ino,
+    file_type: u8,
 ) -> Result<()> {
     assert_ne!(ino.0, 0);
     if locate(dir, params, name)?.is_some() {
@@ -162,7 +166,11 @@ pub fn remove(dir: &mut dyn DirBlocks, params: &DirParams, name: &[u8]) -> Resul
 /// Makes an existing name stand for another inode (".." of a moved directory, the target of a rename) and says what
 /// it stood for. ENOENT without it.
 pub fn replace(
-    dir: &mut dyn DirBlocks, params: &DirParams, name: &[u8], ino: Ino, file_type: u8,
+    dir: &mut dyn DirBlocks,
+    params: &DirParams,
+    name: &[u8],
+    ino: Ino,
+    file_type: u8,
 ) -> Result<Entry> {
     assert_ne!(ino.0, 0);
     let found = locate(dir, params, name)?.ok_or_else(|| Error::errno_only(errno::ENOENT))?;

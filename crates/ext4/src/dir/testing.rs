@@ -159,7 +159,7 @@ pub fn judge(dir: &MemDir, params: &DirParams) -> BTreeMap<Vec<u8>, (u32, u8)> {
 impl Judge<'_> {
     fn block(&mut self, lblk: u32, index: bool) -> Image {
         assert!(self.seen.insert(lblk), "block {lblk} referenced twice");
-        let (image, is_index) = &self.dir.blocks[lblk as usize];
+        let (_, is_index) = &self.dir.blocks[lblk as usize];
         assert_eq!(*is_index, index, "kind of block {lblk}");
         self.dir.read(lblk, index).unwrap()
     }
@@ -200,7 +200,8 @@ impl Judge<'_> {
         let end = block.len() - if self.params.has_csum { 12 } else { 0 };
         let mut at = 0;
         while at < end {
-            let (ino, rec_len, name_len) = (le32(&block, at), le16(&block, at + 4), usize::from(block[at + 6]));
+            let (ino, rec_len, name_len) =
+                (le32(&block, at), le16(&block, at + 4), usize::from(block[at + 6]));
             assert!(rec_len >= 8 + name_len && rec_len % 4 == 0);
             let name = &block[at + 8..at + 8 + name_len];
             at += rec_len;

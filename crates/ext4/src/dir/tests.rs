@@ -39,7 +39,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     // Few letters and lengths, so that names meet again; some long, so that leaves fill.
     let name = prop_oneof![
         proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(0xE4)], 1..5),
-        (0..60_u8, 200..=255_usize).prop_map(|(byte, len)| vec![byte + 50, len as u8 | 1].repeat(128)[..len].to_vec()),
+        (0..60_u8, 200..=255_usize)
+            .prop_map(|(byte, len)| vec![byte + 50, len as u8 | 1].repeat(128)[..len].to_vec()),
     ];
     let step = prop_oneof![
         4 => name.clone().prop_map(Step::Insert),
@@ -169,29 +170,42 @@ fn f73_levels_run_out_unless_large_dir() {
     assert!(is_empty(&dir, &three).is_ok_and(|empty| !empty));
 }
 
-/// Names of one legacy hash: the hash is linear enough for a search by halves of names.
-fn colliding_names(params: &DirParams, count: usize) -> Vec<Vec<u8>> {
-    let mut by_hash: std::collections::HashMap<u32, Vec<Vec<u8>>> = std::collections::HashMap::new();
-    for i in 0_u32.. {
-        // Two chars cancel each other's effect often; long names fill leaves fast.
-        let mut name = vec![b'x'; 100];
-        for (digit, at) in (0..5).zip([0, 1, 2, 3, 4]) {
-            name[at] = 1 + ((i / 40_u32.pow(digit)) % 40) as u8 + 0x40;
+/// Names of 255 bytes with one legacy hash (F75, signed chars): for every start the last two bytes are solved for.
+fn colliding_names(count: usize) -> Vec<Vec<u8>> {
+    const FACTOR: u32 = 7_152_373;
+    const TARGET: u32 = 0x1234_5678;
+    let product = |byte: u8| i32::from(byte.cast_signed()).cast_unsigned().wrapping_mul(FACTOR);
+    let fold = |h: u32| if h & 0x8000_0000 == 0 { h } else { h.wrapping_sub(0x7FFF_FFFF) };
+    let step = |[h0, h1]: [u32; 2], byte| [fold(h1.wrapping_add(h0 ^ product(byte))), h0];
+    let letters = || (1..=255_u8).filter(|&byte| byte != b'/');
+    let mut letter_of = vec![0_u8; 0x1_0000];
+    letters().for_each(|byte| letter_of[product(byte) as usize & 0xFFFF] = byte);
+    let common = [b'y'; 250];
+    let start = common.iter().fold([0x12A3_FE2D, 0x37AB_E8F9], |state, &byte| step(state, byte));
+    let mut names = Vec::new();
+    for (a, b, c) in letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| (a, b, c)))) {
+        let [h0, h1] = [a, b, c].into_iter().fold(start, step);
+        for last in letters() {
+            let before = TARGET.wrapping_sub(h0) ^ product(last);
+            let wanted = before.wrapping_sub(h1) ^ h0;
+            let letter = letter_of[wanted as usize & 0xFFFF];
+            if letter != 0 && product(letter) == wanted && before >> 31 == 0 {
+                names.push([&common[..], &[a, b, c, letter, last]].concat());
+            }
         }
-        let hash = params.hash_version.hash(&params.hash_seed, &name).hash;
-        let names = by_hash.entry(hash).or_default();
-        names.push(name);
         if names.len() >= count {
-            return by_hash.remove(&hash).unwrap();
+            return names;
         }
     }
-    unreachable!()
+    panic!("{} names", names.len());
 }
 
 #[test]
 fn f71_names_of_one_hash_continue_over_leaves() {
     let params = params(HashAlgorithm::Legacy);
-    let names = colliding_names(&params, 60);
+    let names = colliding_names(12);
+    let hash = params.hash_version.hash(&params.hash_seed, &names[0]);
+    assert!(names.iter().all(|name| params.hash_version.hash(&params.hash_seed, name) == hash));
     let mut dir = MemDir::new(1024, &params);
     let mut model = Model::new();
     for (i, same) in (0..).zip(&names) {
@@ -203,10 +217,9 @@ fn f71_names_of_one_hash_continue_over_leaves() {
     }
     let lblks: std::collections::HashSet<u32> =
         names.iter().map(|name| lookup(&dir, &params, name).unwrap().unwrap().lblk).collect();
-    assert!(lblks.len() >= 7, "{lblks:?}");
+    assert!(lblks.len() >= 4, "{lblks:?}");
     assert_eq!(listing(&dir, &params), model);
     // F117: a sink that stops at the first of them gets them all, and none again from the position after them.
-    let hash = params.hash_version.hash(&params.hash_seed, &names[0]);
     let position = u64::from(hash.hash >> 1) << 32;
     let (mut got, mut after) = (0, 0);
     list(&dir, &params, position, &mut |item, next| {
@@ -294,9 +307,12 @@ fn f65_dots() {
 fn names_are_judged() {
     let params = params(HashAlgorithm::HalfMd4);
     let mut dir = MemDir::new(1024, &params);
-    for (name, expected) in
-        [(&[b'n'; 256][..], errno::ENAMETOOLONG), (b"a/b", errno::EINVAL), (b"a\0", errno::EINVAL), (b"", errno::EINVAL)]
-    {
+    for (name, expected) in [
+        (&[b'n'; 256][..], errno::ENAMETOOLONG),
+        (b"a/b", errno::EINVAL),
+        (b"a\0", errno::EINVAL),
+        (b"", errno::EINVAL),
+    ] {
         assert_eq!(insert(&mut dir, &params, name, Ino(5), 1).unwrap_err().errno(), expected);
         assert_eq!(lookup(&dir, &params, name).unwrap_err().errno(), expected);
     }

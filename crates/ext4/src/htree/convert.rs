@@ -2,9 +2,9 @@
 
 use ext4_format::htree::{DxEntry, DxKind, RootInfo};
 
+use crate::Result;
 use crate::dir::{DirBlocks, DirParams, NewEntry, append_linear, dots, write_dots};
 use crate::error::errno;
-use crate::Result;
 
 use super::leaf::{Halves, Leaf};
 

@@ -80,7 +80,9 @@ impl<'a> Cursor<'a> {
             let image = dir.read(lblk, true)?;
             let entries = DxKind::Node.decode(format, &image).map_err(|e| self.params.corrupt(e))?;
             if !self.bounds_hold(&entries) {
-                return Err(self.params.damage("htree", format!("keys of block {lblk} against its parent's")));
+                return Err(self
+                    .params
+                    .damage("htree", format!("keys of block {lblk} against its parent's")));
             }
             let at = choose(&entries);
             self.frames.push(Frame { lblk, entries, at });

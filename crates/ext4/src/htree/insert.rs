@@ -19,7 +19,8 @@ pub(crate) fn insert(dir: &mut dyn DirBlocks, params: &DirParams, new: NewEntry<
     cursor.seek(dir, hash)?;
     let lblk = cursor.leaf();
     let image = dir.read(lblk, false)?;
-    let room = find_room_in_leaf(format, &image, new.name.len()).map_err(|corrupt| params.corrupt(corrupt))?;
+    let room =
+        find_room_in_leaf(format, &image, new.name.len()).map_err(|corrupt| params.corrupt(corrupt))?;
     if let Some(offset) = room {
         return dir.update(lblk, false, &mut |bytes| insert_into_leaf(format, bytes, offset, new));
     }
@@ -36,7 +37,12 @@ pub(crate) fn insert(dir: &mut dyn DirBlocks, params: &DirParams, new: NewEntry<
 }
 
 /// Moves the upper names of the cursor's leaf to a new block. The index has room for its key.
-fn split_leaf(dir: &mut dyn DirBlocks, params: &DirParams, cursor: &mut Cursor<'_>, leaf: Leaf) -> Result<()> {
+fn split_leaf(
+    dir: &mut dyn DirBlocks,
+    params: &DirParams,
+    cursor: &mut Cursor<'_>,
+    leaf: Leaf,
+) -> Result<()> {
     let halves = leaf.split();
     params.check_growth(dir, 1)?;
     let block = dir.append(false, &mut |bytes| halves.upper.write(bytes))?;
@@ -48,7 +54,10 @@ fn split_leaf(dir: &mut dyn DirBlocks, params: &DirParams, cursor: &mut Cursor<'
 
 /// Splits index blocks until the parent of the cursor's leaf has room for one more entry.
 fn make_room<'a>(
-    dir: &mut dyn DirBlocks, params: &'a DirParams, cursor: &mut Cursor<'a>, hash: u32,
+    dir: &mut dyn DirBlocks,
+    params: &'a DirParams,
+    cursor: &mut Cursor<'a>,
+    hash: u32,
 ) -> Result<()> {
     let format = params.format(dir);
     let has_room = |frame: &Frame| frame.entries.len() < frame.kind().limit(format);

@@ -37,7 +37,11 @@ pub(crate) struct Halves {
 impl Leaf {
     /// The names of `block` but "." and "..", and `new`.
     pub fn with_new(
-        params: &DirParams, format: DirFormat, version: HashVersion, block: &[u8], new: NewEntry<'_>,
+        params: &DirParams,
+        format: DirFormat,
+        version: HashVersion,
+        block: &[u8],
+        new: NewEntry<'_>,
     ) -> Result<Self> {
         let entry = |name: &[u8], ino, file_type| {
             let hash = version.hash(&params.hash_seed, name).hash;
