@@ -135,12 +135,7 @@ fn half_md4(state: [u32; 4], input: [u32; 8]) -> [u32; 4] {
             (a, b, c, d) = (d, sum.rotate_left(shifts[step % 4]), b, c);
         }
     }
-    [
-        state[0].wrapping_add(a),
-        state[1].wrapping_add(b),
-        state[2].wrapping_add(c),
-        state[3].wrapping_add(d),
-    ]
+    [state[0].wrapping_add(a), state[1].wrapping_add(b), state[2].wrapping_add(c), state[3].wrapping_add(d)]
 }
 
 fn tea(state: [u32; 4], input: [u32; 4]) -> [u32; 4] {
@@ -182,7 +177,8 @@ mod tests {
             };
             let version = HashVersion { algorithm, unsigned: !case["signed"].as_bool().unwrap() };
             let uuid = bytes(&case["seed"].as_str().unwrap().replace('-', ""));
-            let seed = std::array::from_fn(|i| u32::from_le_bytes(uuid[i * 4..i * 4 + 4].try_into().unwrap()));
+            let seed =
+                std::array::from_fn(|i| u32::from_le_bytes(uuid[i * 4..i * 4 + 4].try_into().unwrap()));
             let found = version.hash(&seed, &bytes(case["nameHex"].as_str().unwrap()));
             let word = |key: &str| u32::from_str_radix(case[key].as_str().unwrap(), 16).unwrap();
             assert_eq!((found.hash, found.minor), (word("hash"), word("minor")), "{case}");

@@ -1,5 +1,6 @@
 //! The ext4 file system, with the names of fs/ext4.
 
+pub mod dir;
 mod error;
 pub mod attr;
 pub mod block_cache;
@@ -13,6 +14,7 @@ mod journal_host;
 mod journal_inode;
 mod map_blocks;
 pub mod extents_status;
+pub mod htree;
 pub mod meta;
 mod mount;
 mod namei;
