@@ -1,0 +1,333 @@
+//! The journal of a mounted volume: opening, starting handles, looking up blocks, aborting.
+
+use std::sync::Arc;
+
+use block_io::sync::{Condvar, Mutex};
+use block_io::{AlignedBuf, Device};
+
+use crate::format::{JournalSuperblock, Layout, feature};
+use crate::handle::Handle;
+use crate::state::{Sizes, State, Transaction};
+use crate::{Config, Error, Features, Host, Image, LogMap, Result, Stats, Tid};
+
+/// The journal superblock, with the rest of its block.
+pub(crate) struct SuperblockBuffer {
+    pub superblock: JournalSuperblock,
+    pub block: AlignedBuf,
+}
+
+/// What a journal with a log has beyond one without.
+pub(crate) struct Log {
+    pub map: LogMap,
+    pub layout: Layout,
+    /// First block of the ring and the one after its last (J21).
+    pub first: u32,
+    pub end: u32,
+    pub fast_commit: bool,
+    pub superblock: Mutex<SuperblockBuffer>,
+}
+
+impl Log {
+    /// The log block after `n` (J21).
+    pub fn after(&self, n: u32) -> u32 {
+        if n + 1 >= self.end { self.first } else { n + 1 }
+    }
+
+    /// The device block of log block `n`.
+    pub fn device_block(&self, n: u32) -> u64 {
+        self.map.run(n).expect("the map covers s_maxlen").0
+    }
+}
+
+/// A journal. Shared by threads; nothing in it starts one.
+///
+/// Lock order: `committing` → `home` → superblock → `state` → an entry's bytes.
+pub struct Journal {
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) block_size: usize,
+    pub(crate) config: Config,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) log: Option<Log>,
+    pub(crate) sizes: Sizes,
+    pub(crate) state: Mutex<State>,
+    /// A handle stopped, a transaction switched, a commit or checkpoint finished, or the journal aborted.
+    pub(crate) changed: Condvar,
+    /// Held by whoever runs a commit.
+    pub(crate) committing: Mutex<()>,
+    /// Held while blocks are written home: a commit that forgets blocks waits for it (T8).
+    pub(crate) home: Mutex<()>,
+}
+
+impl Journal {
+    /// Attaches to an internal journal that is clean or was just recovered. Writes nothing but zeros into the first
+    /// block of the fast-commit area (J29); features go to disk with the first commit (J8).
+    ///
+    /// EINVAL, EBADMSG: J7. EUCLEAN: not clean.
+    pub fn open(
+        device: Arc<dyn Device>,
+        block_size: usize,
+        map: LogMap,
+        features: Features,
+        config: Config,
+        host: Arc<dyn Host>,
+    ) -> Result<Arc<Self>> {
+        let (mut superblock, block) = read_superblock(&*device, block_size, &map)?;
+        if superblock.s_start != 0 {
+            return Err(Error::Corrupt("the journal needs recovery".into()));
+        }
+        superblock.set_features(features)?;
+        let (first, end) = (superblock.s_first, superblock.ring_end());
+        // J23; s_head may lie in what is now the fast-commit area (J29).
+        let head = if (first..end).contains(&superblock.s_head) { superblock.s_head } else { first };
+        let next_tid = Tid(superblock.s_sequence).next();
+        let layout = superblock.layout();
+        let sizes = Sizes::new(end - first, layout.tags_per_descriptor(), layout.records_per_revoke_block());
+        if sizes.max_credits == 0 {
+            return Err(Error::Invalid("too short".into()));
+        }
+        let fast_commit = superblock.has(feature::INCOMPAT_FAST_COMMIT);
+        let superblock = Mutex::new(SuperblockBuffer { superblock, block });
+        let log = Log { map, layout, first, end, fast_commit, superblock };
+        if fast_commit && end + 1 < log.map.len() {
+            let offset = log.device_block(end + 1) * block_size as u64;
+            device.write(offset, &AlignedBuf::zeroed(block_size), false)?;
+        }
+        let state = State::new(next_tid, head, config.last_commit_seconds);
+        Ok(Self::assemble(device, block_size, config, host, Some(log), sizes, state))
+    }
+
+    /// A journal without a log: a commit seals the transaction's blocks, writes them home and flushes; the space
+    /// freed in it is usable after that. Handles and transactions are the same.
+    pub fn without_log(
+        device: Arc<dyn Device>,
+        block_size: usize,
+        config: Config,
+        host: Arc<dyn Host>,
+    ) -> Arc<Self> {
+        let sizes = Sizes::without_log(config.max_blocks_without_log);
+        let state = State::new(Tid(1), 0, 0);
+        Self::assemble(device, block_size, config, host, None, sizes, state)
+    }
+
+    fn assemble(
+        device: Arc<dyn Device>,
+        block_size: usize,
+        config: Config,
+        host: Arc<dyn Host>,
+        log: Option<Log>,
+        sizes: Sizes,
+        state: State,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            device,
+            block_size,
+            config,
+            host,
+            log,
+            sizes,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            committing: Mutex::new(()),
+            home: Mutex::new(()),
+        })
+    }
+
+    /// Whether there is a log.
+    pub fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Bytes of a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// The most credits that a handle can have (T3).
+    pub fn max_transaction_credits(&self) -> u32 {
+        self.sizes.max_credits
+    }
+
+    /// Counters since the journal was opened.
+    pub fn stats(&self) -> Stats {
+        self.state.lock().stats
+    }
+
+    /// T3. Waits for a transaction with room and for log space; commits and checkpoints in the caller's thread for
+    /// it, so the caller holds no handle and no lock that a handle's owner may wait for.
+    ///
+    /// ENOSPC: more than a transaction may have. EROFS: aborted.
+    pub fn start(self: &Arc<Self>, credits: u32) -> Result<Handle> {
+        loop {
+            match self.join(credits, true)? {
+                Join::Joined(handle) => return Ok(handle),
+                Join::Full(tid) => match self.commit(tid) {
+                    // The loop says why the journal takes no more handles.
+                    Ok(()) | Err(Error::Lost { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+                Join::NoLogSpace => self.make_log_space()?,
+                Join::Locked => {}
+            }
+        }
+    }
+
+    /// The same where nothing has to be waited for; else `None`.
+    pub fn try_start(self: &Arc<Self>, credits: u32) -> Result<Option<Handle>> {
+        match self.join(credits, false)? {
+            Join::Joined(handle) => Ok(Some(handle)),
+            Join::Full(_) | Join::NoLogSpace | Join::Locked => Ok(None),
+        }
+    }
+
+    fn join(self: &Arc<Self>, credits: u32, wait: bool) -> Result<Join> {
+        let maximum = self.sizes.max_credits;
+        if credits > maximum {
+            return Err(Error::TooManyCredits { credits, maximum });
+        }
+        let mut state = self.state.lock();
+        if let Some(errno) = state.aborted {
+            return Err(Error::Aborted { errno });
+        }
+        if let Some(running) = &state.running {
+            if running.locked {
+                if wait {
+                    self.changed.wait(&mut state);
+                }
+                return Ok(Join::Locked);
+            }
+            if self.sizes.cost(running, credits) > self.sizes.max_log_blocks {
+                return Ok(Join::Full(running.tid));
+            }
+        }
+        if self.log.is_some() && state.free(&self.sizes) < self.sizes.max_log_blocks {
+            return Ok(Join::NoLogSpace);
+        }
+        let tid = state.next_tid;
+        let running = state.running.get_or_insert_with(|| Transaction {
+            tid,
+            blocks: Default::default(),
+            revokes: Default::default(),
+            forgotten: Default::default(),
+            handles: 0,
+            credits: 0,
+            locked: false,
+            started_ms: self.now_ms(),
+        });
+        running.handles += 1;
+        running.credits += credits;
+        state.stats.handles += 1;
+        Ok(Join::Joined(Handle::new(self.clone(), tid, credits)))
+    }
+
+    /// The current image of a block that belongs to the journal: in a transaction, or awaiting its checkpoint.
+    pub fn lookup(&self, block: u64) -> Option<Image> {
+        let current = self.state.lock().entries.get(&block)?.current.clone();
+        let image = current.lock().clone();
+        Some(image)
+    }
+
+    /// The running transaction, if there is one.
+    pub fn running_tid(&self) -> Option<Tid> {
+        self.state.lock().running.as_ref().map(|running| running.tid)
+    }
+
+    /// The last transaction that is durable.
+    pub fn last_committed(&self) -> Tid {
+        self.state.lock().last_committed
+    }
+
+    /// The positive errno of the abort, if there was one.
+    pub fn aborted(&self) -> Option<i32> {
+        self.state.lock().aborted
+    }
+
+    /// T29: no more log, commit or tail writes; the running transaction is lost. The first errno (positive) wins; it
+    /// is written to s_errno as far as that works.
+    pub fn abort(&self, errno: i32) {
+        {
+            let mut state = self.state.lock();
+            if state.aborted.is_some() {
+                return;
+            }
+            state.aborted = Some(errno);
+            self.changed.notify_all();
+        }
+        if let Some(log) = &self.log {
+            let mut buffer = log.superblock.lock();
+            buffer.superblock.s_errno = -errno;
+            // The abort is in force, whatever becomes of this write.
+            let _ = self.write_superblock(log, &mut buffer, true);
+        }
+        self.host.aborted(errno);
+    }
+
+    /// Aborts on any error but those of an abort before it.
+    pub(crate) fn abort_on_error<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && !matches!(error, Error::Aborted { .. } | Error::Lost { .. })
+        {
+            self.abort(error.errno());
+        }
+        result
+    }
+
+    /// Flushes the volume's device (T24 (3)). A failure aborts: the first failed flush is the last.
+    pub fn flush_device(&self) -> Result<()> {
+        self.check_live()?;
+        self.abort_on_error(self.flush())
+    }
+
+    /// T16, T17.
+    pub(crate) fn flush(&self) -> Result<()> {
+        if self.config.barrier {
+            self.device.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Writes JSB's block as `buffer` has it. T22: FUA, but for T15.1.
+    pub(crate) fn write_superblock(&self, log: &Log, buffer: &mut SuperblockBuffer, fua: bool) -> Result<()> {
+        let SuperblockBuffer { superblock, block } = buffer;
+        superblock.encode(block);
+        let offset = log.device_block(0) * self.block_size as u64;
+        self.device.write(offset, block, fua && self.config.barrier)?;
+        Ok(())
+    }
+
+    pub(crate) fn check_live(&self) -> Result<()> {
+        match self.aborted() {
+            Some(errno) => Err(Error::Aborted { errno }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        let (seconds, nanoseconds) = self.host.now();
+        seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000))
+    }
+}
+
+/// How an attempt to join the running transaction ended.
+enum Join {
+    Joined(Handle),
+    Full(Tid),
+    NoLogSpace,
+    Locked,
+}
+
+/// Reads and checks JSB (J7).
+pub(crate) fn read_superblock(
+    device: &dyn Device,
+    block_size: usize,
+    map: &LogMap,
+) -> Result<(JournalSuperblock, AlignedBuf)> {
+    assert!(block_size >= JournalSuperblock::SIZE && block_size <= 65536);
+    let Some((device_block, _)) = map.run(0) else { return Err(Error::Corrupt("the log is empty".into())) };
+    let offset = device_block
+        .checked_mul(block_size as u64)
+        .ok_or_else(|| Error::Corrupt("the log lies outside the device".into()))?;
+    let mut block = AlignedBuf::zeroed(block_size);
+    device.read(offset, &mut block)?;
+    let superblock = JournalSuperblock::decode(&block, block_size as u32, map.len())?;
+    Ok((superblock, block))
+}
