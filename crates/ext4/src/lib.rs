@@ -15,6 +15,8 @@ mod journal_inode;
 mod map_blocks;
 pub mod extents_status;
 pub mod htree;
+pub mod ialloc;
+pub mod mballoc;
 pub mod meta;
 mod mount;
 mod namei;

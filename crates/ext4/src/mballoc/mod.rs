@@ -1,0 +1,3 @@
+//! The block allocator.
+mod buddy;
+pub use buddy::Buddy;
