@@ -10,13 +10,16 @@ use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
 
 use crate::extents::TreeOwner;
-use crate::extents_status::ExtentStatusCache;
+use crate::extents_status::ExtentStatus;
 use crate::file::PageCache;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::OrphanPlace;
 use crate::{Error, Result, errno};
+
+/// Runs of the map that an inode keeps in memory.
+const STATUS_EXTENTS: usize = 4096;
 
 /// The part of an inode that changes.
 pub(crate) struct InodeState {
@@ -47,7 +50,7 @@ pub struct Inode {
     pub(crate) state: Mutex<InodeState>,
     /// The extent lock (i_data_sem): shared to look the map up, exclusive to change it.
     pub(crate) map_lock: RwLock<()>,
-    pub(crate) extents: Mutex<ExtentStatusCache>,
+    pub(crate) extents: Mutex<ExtentStatus>,
     /// Buffered data, made at the first buffered access.
     pub(crate) pages: OnceLock<PageCache>,
     /// Open files.
@@ -71,7 +74,7 @@ impl Inode {
                 deleted: false,
             }),
             map_lock: RwLock::new(()),
-            extents: Mutex::new(ExtentStatusCache::default()),
+            extents: Mutex::new(ExtentStatus::new(STATUS_EXTENTS)),
             pages: OnceLock::new(),
             opens: AtomicU32::new(0),
         }

@@ -6,6 +6,7 @@ use ext4_format::extent::Extent;
 use ext4_format::{Lblk, Pblk};
 
 use crate::extents::{self, MapState, Mapping, Progress, Tree};
+use crate::extents_status::{Status, StatusExtent};
 use crate::fs::Fs;
 use crate::handle::{Handle, Reader, zero_blocks};
 use crate::inode::{Change, Inode};
@@ -31,20 +32,21 @@ pub(crate) enum Allocate {
 impl Fs {
     /// The mapping at `lblk`, at most `len` blocks of it, from memory alone. `None`: not in memory, or in use.
     pub(crate) fn try_map_cached(&self, inode: &Inode, lblk: Lblk, len: u32) -> Option<Mapping> {
-        let cached = inode.extents.try_lock()?.lookup(lblk)?;
-        Some(clip(cached, lblk, len))
+        let known = inode.extents.try_lock()?.lookup(lblk)?;
+        Some(clip(mapping_of(known)?, len))
     }
 
     /// The mapping at `lblk`, at most `len` blocks of it.
     pub(crate) fn map_lookup(&self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Mapping> {
-        if let Some(cached) = inode.extents.lock().lookup(lblk) {
-            return Ok(clip(cached, lblk, len));
+        let known = inode.extents.lock().lookup(lblk);
+        if let Some(mapping) = known.and_then(mapping_of) {
+            return Ok(clip(mapping, len));
         }
         let _map = inode.map_lock.read();
         let root = inode.state.lock().disk.i_block;
         let mapping = extents::lookup(&Reader(self), &root, inode.tree_owner(self), lblk)?;
-        inode.extents.lock().insert(mapping);
-        Ok(clip(mapping, lblk, len))
+        inode.extents.lock().insert(mapping.into());
+        Ok(clip(mapping, len))
     }
 
     /// Where a directory or symlink block lies. A hole there is damage (F60).
@@ -58,13 +60,19 @@ impl Fs {
     }
 }
 
-fn clip(mapping: Mapping, lblk: Lblk, len: u32) -> Mapping {
-    let skipped = lblk.0 - mapping.lblk.0;
-    let start = match mapping.state {
-        MapState::Hole => Pblk(0),
-        _ => Pblk(mapping.start.0 + u64::from(skipped)),
+fn clip(mapping: Mapping, len: u32) -> Mapping {
+    Mapping { len: mapping.len.min(len), ..mapping }
+}
+
+/// What the cache knows, as a mapping.
+fn mapping_of(known: StatusExtent) -> Option<Mapping> {
+    let state = match known.status {
+        Status::Written => MapState::Written,
+        Status::Unwritten => MapState::Unwritten,
+        Status::Hole => MapState::Hole,
+        Status::Delayed => return None,
     };
-    Mapping { lblk, len: (mapping.len - skipped).min(len), start, state: mapping.state }
+    Some(Mapping { lblk: known.lblk, len: known.len, start: known.start, state })
 }
 
 impl Handle<'_> {
@@ -88,9 +96,9 @@ impl Handle<'_> {
         let owner = inode.tree_owner(fs);
         let found = extents::lookup(self, &root, owner, lblk)?;
         if found.state != MapState::Hole {
-            return Ok((clip(found, lblk, len), false));
+            return Ok((clip(found, len), false));
         }
-        let found = clip(found, lblk, len.min(MAX_MAP_BLOCKS));
+        let found = clip(found, len.min(MAX_MAP_BLOCKS));
         let goal = extents::goal(self, &root, owner, lblk)?;
         let request = mballoc::Request { lblk: Some(lblk), len: found.len, ..mballoc::Request::new(inode.ino, goal, kind) };
         let run = self.allocate_data(&request)?;
@@ -111,7 +119,7 @@ impl Handle<'_> {
             return Err(error);
         }
         self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;
-        inode.extents.lock().insert(mapping);
+        inode.extents.lock().insert(mapping.into());
         Ok((mapping, true))
     }
 
@@ -132,7 +140,7 @@ impl Handle<'_> {
         });
         let tree_blocks = tree.meta_blocks_delta;
         // A failed split may have moved mappings about: believe the tree alone from here on.
-        inode.extents.lock().remove(lblk, len);
+        inode.extents.lock().remove(lblk, Lblk(lblk.0 + (len - 1)));
         self.set_use_reserve(false);
         self.store_root(inode, root, tree_blocks)?;
         converted
@@ -148,7 +156,7 @@ impl Handle<'_> {
         let mut tree = Tree::new(self, &mut root, owner);
         let removed = tree.remove(from, to);
         let delta = tree.meta_blocks_delta - tree.data_blocks_freed as i64;
-        inode.extents.lock().remove(from, (to.0 - from.0).saturating_add(1));
+        inode.extents.lock().remove(from, to);
         self.set_use_reserve(false);
         self.store_root(inode, root, delta)?;
         removed
