@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use block_io::Device;
 use block_io::sync::{Mutex, RwLock};
-use ext4_format::{Pblk, Superblock};
+use ext4_format::features::{compat, incompat};
+use ext4_format::hash::HashVersion;
+use ext4_format::{Ino, Pblk, Superblock};
 use jbd2::Journal;
 
 use crate::block_cache::BlockCache;
@@ -38,7 +40,7 @@ pub struct Fs {
     pub(crate) orphans: Mutex<Orphans>,
     /// Directories and what they name: look-ups read, changes write.
     pub(crate) namespace: RwLock<()>,
-    pub(crate) dir_params: DirParams,
+    pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) read_only: bool,
@@ -61,6 +63,20 @@ impl Fs {
         let mut superblock = self.superblock.lock().clone();
         self.refresh_counts(&mut superblock);
         superblock
+    }
+
+    /// What the operations of one directory need to know of the volume.
+    pub(crate) fn dir_params(&self, self_ino: Ino) -> DirParams {
+        let features = self.geometry.features();
+        DirParams {
+            has_csum: self.sealer.has_csum,
+            filetype: features.has_incompat(incompat::FILETYPE),
+            dir_index: features.has_compat(compat::DIR_INDEX),
+            large_dir: features.has_incompat(incompat::LARGE_DIR),
+            hash_version: self.hash_version,
+            hash_seed: self.geometry.hash_seed,
+            self_ino,
+        }
     }
 
     /// EIO after a shutdown, EROFS after an abort or on a read-only mount (A1, C23, T29).

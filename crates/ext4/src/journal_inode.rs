@@ -7,7 +7,7 @@ use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
-use jbd2::{Journal, LogMap};
+use jbd2::{Journal, LogExtent, LogMap};
 
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
@@ -111,7 +111,12 @@ pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
     if blocks == 0 || !runs.iter().all(inside) {
         return Err(corrupt("empty, or outside the volume"));
     }
-    Ok(LogMap::new(runs.into_iter().map(|run| (run.lblk.0, run.len, run.start.0)).collect()))
+    let extent = |run: crate::extents::Mapping| LogExtent {
+        log_start: run.lblk.0,
+        len: run.len,
+        device_block: run.start.0,
+    };
+    Ok(LogMap::new(runs.into_iter().map(extent).collect())?)
 }
 
 fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<DiskInode> {
@@ -149,8 +154,8 @@ pub(crate) fn open(
     host: Arc<JournalHost>,
 ) -> Result<Arc<Journal>> {
     let features = jbd2::Features {
-        wide_blocks: superblock.features().has_incompat(incompat::BIT64),
-        checksums: has_metadata_csum(superblock),
+        wide: superblock.features().has_incompat(incompat::BIT64),
+        csum_v3: has_metadata_csum(superblock),
         fast_commit: superblock.features().has_compat(compat::FAST_COMMIT),
     };
     Ok(Journal::open(device.clone(), superblock.block_size() as usize, map, features, config, host)?)

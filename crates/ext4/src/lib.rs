@@ -1,23 +1,25 @@
 //! The ext4 file system, with the names of fs/ext4.
 
+pub mod aio;
+mod attr;
+mod block_cache;
+mod clock;
 pub mod dir;
-mod error;
-pub mod attr;
-pub mod block_cache;
-pub mod clock;
 mod dir_file;
+mod error;
 pub mod extents;
-pub mod fs;
+pub mod extents_status;
+mod file;
+mod fs;
 mod handle;
+pub mod htree;
 mod inode;
 mod journal_host;
 mod journal_inode;
-mod map_blocks;
-pub mod extents_status;
-pub mod htree;
-pub mod ialloc;
 pub mod mballoc;
+mod map_blocks;
 pub mod meta;
+pub mod mkfs;
 mod mount;
 mod namei;
 mod orphan;
@@ -26,4 +28,12 @@ mod path;
 mod seal;
 mod truncate;
 
-pub use error::{Error, Result};
+pub use attr::Stat;
+pub use clock::{Clock, CoarseClock, Now};
+pub use error::{Error, Result, errno};
+pub use file::{Look, Probe};
+pub use fs::Fs;
+pub use inode::Inode;
+pub use mount::{MountOptions, MountReport, read_superblock};
+pub use namei::NewInode;
+pub use orphan::OrphansProcessed;

@@ -140,7 +140,9 @@ impl Handle<'_> {
         });
         let tree_blocks = tree.meta_blocks_delta;
         // A failed split may have moved mappings about: believe the tree alone from here on.
-        inode.extents.lock().remove(lblk, Lblk(lblk.0 + (len - 1)));
+        if let Some((first, last)) = tree.changed {
+            inode.extents.lock().remove(first, last);
+        }
         self.set_use_reserve(false);
         self.store_root(inode, root, tree_blocks)?;
         converted

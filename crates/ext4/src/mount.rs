@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use block_io::sync::{Mutex, RwLock};
 use block_io::{AlignedBuf, Device};
 use ext4_format::features::{compat, incompat, ro_compat};
+use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
 use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
 use jbd2::Journal;
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
-use crate::dir::DirParams;
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
 use crate::inode::InodeCache;
@@ -165,8 +165,10 @@ impl Fs {
         let journal = match has_journal(&superblock) {
             true => {
                 let map = journal_inode::log_map(device.as_ref(), &superblock)?;
-                for (start, len) in map.device_runs() {
+                let mut block = 0;
+                while let Some((start, len)) = map.run(block) {
                     allocator.add_system_zone(Pblk(start), len);
+                    block += len;
                 }
                 journal_inode::open(&device, &superblock, map, config, host.clone())?
             }
@@ -181,7 +183,8 @@ impl Fs {
             blocks_count: superblock.blocks_count(),
             sealer,
             geometry: Arc::new(superblock.clone()),
-            dir_params: DirParams::new(&superblock),
+            hash_version: HashVersion::from_stored(superblock.def_hash_version, hash::uses_unsigned_chars(superblock.flags))
+                .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?,
             superblock: Mutex::new(superblock),
             journal,
             host,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ext4_format::features::ro_compat;
-use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT, flags};
+use ext4_format::dirent::file_type;
+use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
 use ext4_format::{Ino, Inode as DiskInode, Lblk};
 
 use crate::dir_file::{DirFile, DirReader};
@@ -101,10 +102,10 @@ impl Fs {
         }
         let mode = new.mode & 0o7777 | S_IFDIR;
         self.make_node(&parent, NewInode { mode, ..new }, |handle, inode| {
-            let (own, above) = (inode.ino, parent.dir.ino);
+            let (params, above) = (self.dir_params(inode.ino), parent.dir.ino);
             let kind = BlockKind::DirLeaf { seed: inode.seed };
             handle.append_metadata_block(inode, kind, &mut |image| {
-                dir::init_block(image, &self.dir_params, own, above);
+                dir::init_block(&params, image, above);
             })?;
             handle.change_inode(inode, Change::Attributes, |state| state.disk.links_count = 2)
         })
@@ -190,7 +191,7 @@ impl Fs {
         self.check_removable(&parent.dir, &inode)?;
         let now = self.timestamp();
         self.with_handle(self.dir_credits() + ORPHAN_CREDITS, |handle| {
-            dir::remove(&mut DirFile { handle, inode: &parent.dir }, &self.dir_params, name)?;
+            dir::remove(&mut DirFile { handle, inode: &parent.dir }, &self.dir_params(parent.dir.ino), name)?;
             handle.change_inode(&parent.dir, Change::Attributes, |state| {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
@@ -216,12 +217,12 @@ impl Fs {
             return Err(Error::errno_only(errno::ENOTDIR));
         }
         self.check_removable(&parent.dir, &inode)?;
-        if !dir::is_empty(&DirReader { fs: self, inode: &inode }, &self.dir_params)? {
+        if !dir::is_empty(&DirReader { fs: self, inode: &inode }, &self.dir_params(inode.ino))? {
             return Err(Error::errno_only(errno::ENOTEMPTY));
         }
         let now = self.timestamp();
         self.with_handle(self.dir_credits() + ORPHAN_CREDITS, |handle| {
-            dir::remove(&mut DirFile { handle, inode: &parent.dir }, &self.dir_params, name)?;
+            dir::remove(&mut DirFile { handle, inode: &parent.dir }, &self.dir_params(parent.dir.ino), name)?;
             handle.change_inode(&parent.dir, Change::Attributes, |state| {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
@@ -274,7 +275,7 @@ impl Fs {
     }
 
     fn dir_credits(&self) -> u32 {
-        dir::credits_for_insert() + MAP_CREDITS
+        dir::credits_for_insert(false) + MAP_CREDITS
     }
 
     /// Allocates an inode, lets `fill` complete it, and enters it into its directory, all in one handle. If any of
@@ -297,10 +298,10 @@ impl Fs {
         let is_dir = new.mode & S_IFMT == S_IFDIR;
         self.with_handle(2 * self.dir_credits(), |handle| {
             let inode = self.new_inode(handle, &parent.dir, new)?;
-            let file_type = dir::file_type_of_mode(new.mode);
+            let file_type = file_type_of_mode(new.mode);
             let entered = fill(handle, &inode).and_then(|()| {
                 let mut dir = DirFile { handle, inode: &parent.dir };
-                dir::insert(&mut dir, &self.dir_params, name, inode.ino, file_type)
+                dir::insert(&mut dir, &self.dir_params(parent.dir.ino), name, inode.ino, file_type)
             });
             if let Err(error) = entered {
                 self.undo_new_inode(handle, &inode)?;
@@ -372,8 +373,22 @@ impl Fs {
         }
         inode.check_data_supported()?;
         let reader = DirReader { fs: self, inode: &inode };
-        dir::list(&reader, &self.dir_params, 0, &mut |entry, _next| {
-            sink(&entry.name, entry.ino, entry.file_type)
+        dir::list(&reader, &self.dir_params(inode.ino), 0, &mut |listed, _next| {
+            sink(listed.name, listed.entry.ino, listed.entry.file_type)
         })
+    }
+}
+
+/// F63: the type byte of a directory entry.
+fn file_type_of_mode(mode: u16) -> u8 {
+    match mode & S_IFMT {
+        S_IFREG => file_type::REG_FILE,
+        S_IFDIR => file_type::DIR,
+        S_IFCHR => file_type::CHRDEV,
+        S_IFBLK => file_type::BLKDEV,
+        S_IFIFO => file_type::FIFO,
+        S_IFSOCK => file_type::SOCK,
+        S_IFLNK => file_type::SYMLINK,
+        _ => file_type::UNKNOWN,
     }
 }

@@ -38,7 +38,7 @@ impl Fs {
             return Err(Error::errno_only(errno::ENAMETOOLONG));
         }
         dir.check_data_supported()?;
-        match dir::lookup(&DirReader { fs: self, inode: dir }, &self.dir_params, name)? {
+        match dir::lookup(&DirReader { fs: self, inode: dir }, &self.dir_params(dir.ino), name)? {
             Some(entry) => Ok(Some(self.inode_of_entry(entry.ino)?)),
             None => Ok(None),
         }
