@@ -2,5 +2,6 @@
 
 mod error;
 pub mod meta;
+pub mod mkfs;
 
 pub use error::{Error, Result};
