@@ -1,0 +1,5 @@
+//! Against runs of mke2fs, and against e2fsck.
+
+mod device;
+mod oracle;
+mod samples;
