@@ -9,7 +9,7 @@ use iomap::{Mapping, ReadPlan, ReadRequest, WritePlan, WriteRequest};
 use super::engine::{Engine, FileId, Finished, Value};
 use crate::file::Look;
 use crate::inode::Inode;
-use crate::{Error, Result, errno};
+use crate::{Error, Result};
 
 /// How the policy holds the inode lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,4 +54,266 @@ pub(super) enum Step {
     Ended(Result<()>),
     Synced(Result<()>),
     Failed(Error),
+}
+
+enum Kind {
+    Read { pos: u64 },
+    Write { pos: u64, dsync: bool, unwritten: bool, fua: bool },
+}
+
+/// A direct operation under way.
+pub(super) struct Direct {
+    op: u64,
+    inode: Arc<Inode>,
+    kind: Kind,
+    /// Length of the caller's memory.
+    len: u64,
+    /// The caller's memory, while no request uses it.
+    memory: Option<Memory>,
+    shared: Option<SharedMemory>,
+    /// Device requests not yet reaped.
+    outstanding: usize,
+    /// The first error of a device request: it fails the whole operation (B9).
+    error: Option<Error>,
+    /// What the operation returns if nothing fails.
+    bytes: u64,
+}
+
+impl Engine {
+    /// Starts a direct write. It ends as a [`Finished`] with the memory and the bytes written. Under
+    /// [`LockMode::Shared`] it ends with EAGAIN unless the range is an overwrite (DESIGN).
+    pub fn direct_write(&mut self, write: DirectWrite) {
+        let DirectWrite { op, file, lock, dsync, pos, memory } = write;
+        let len = memory.len() as u64;
+        let checked = self.file(file).cloned().and_then(|inode| {
+            self.fs.check_writable()?;
+            inode.check_data_supported()?;
+            if lock == LockMode::Shared {
+                self.fs.check_shared(&inode, pos, len).inspect_err(|_| {
+                    self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
+                })?;
+            }
+            let mappings = self.fs.map_range(&inode, pos, len, Look::Cached)?;
+            Ok((inode, mappings.filter(|mappings| mappings.iter().all(Mapping::is_allocated))))
+        });
+        let (inode, mappings) = match checked {
+            Ok(found) => found,
+            Err(error) => return self.finish(op, Err(error), Some(memory)),
+        };
+        let kind = Kind::Write { pos, dsync, unwritten: false, fua: false };
+        let slot = self.insert(op, inode.clone(), kind, memory);
+        match mappings {
+            Some(mappings) => {
+                self.counters.mapped_in_place.fetch_add(1, Ordering::Relaxed);
+                self.step(slot, Step::Mapped(Ok(mappings)));
+            }
+            None => {
+                self.counters.mapped_by_job.fetch_add(1, Ordering::Relaxed);
+                self.run_step(slot, false, move |fs| Step::Mapped(fs.map_for_write(&inode, pos, len)));
+            }
+        }
+    }
+
+    /// Starts a direct read. It ends as a [`Finished`] with the memory and the bytes read.
+    pub fn direct_read(&mut self, read: DirectRead) {
+        let DirectRead { op, file, pos, memory } = read;
+        let len = memory.len() as u64;
+        let checked = self.file(file).cloned().and_then(|inode| {
+            self.fs.check_alive()?;
+            inode.check_data_supported()?;
+            let available = len.min(inode.size().saturating_sub(pos));
+            let mappings = match available {
+                0 => Some(Vec::new()),
+                _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
+            };
+            Ok((inode, available, mappings))
+        });
+        let (inode, available, mappings) = match checked {
+            Ok(found) => found,
+            Err(error) => return self.finish(op, Err(error), Some(memory)),
+        };
+        let slot = self.insert(op, inode.clone(), Kind::Read { pos }, memory);
+        match mappings {
+            Some(mappings) => self.step(slot, Step::Mapped(Ok(mappings))),
+            None => self.run_step(slot, false, move |fs| {
+                let mapped = fs.map_range(&inode, pos, available, Look::Disk);
+                Step::Mapped(mapped.map(Option::unwrap_or_default))
+            }),
+        }
+    }
+
+    fn insert(&mut self, op: u64, inode: Arc<Inode>, kind: Kind, memory: Memory) -> usize {
+        let len = memory.len() as u64;
+        self.direct.insert(Direct {
+            op,
+            inode,
+            kind,
+            len,
+            memory: Some(memory),
+            shared: None,
+            outstanding: 0,
+            error: None,
+            bytes: len,
+        })
+    }
+
+    /// Moves a direct operation on.
+    pub(super) fn step(&mut self, slot: usize, step: Step) {
+        let issued = match step {
+            Step::Mapped(Ok(mappings)) => match self.direct[slot].kind {
+                Kind::Write { .. } => self.issue_writes(slot, &mappings),
+                Kind::Read { .. } => self.issue_reads(slot, &mappings),
+            },
+            Step::Mapped(Err(error)) | Step::Ended(Err(error)) | Step::Synced(Err(error)) | Step::Failed(error) => {
+                Err(error)
+            }
+            Step::Ended(Ok(())) => return self.after_end_io(slot),
+            Step::Synced(Ok(())) => return self.complete(slot),
+        };
+        match issued {
+            Err(error) => self.fail(slot, error),
+            Ok(()) if self.direct[slot].outstanding == 0 => self.device_finished(slot),
+            Ok(()) => {}
+        }
+    }
+
+    fn issue_writes(&mut self, slot: usize, mappings: &[Mapping]) -> Result<()> {
+        let direct = &mut self.direct[slot];
+        let Kind::Write { pos, dsync, unwritten, fua } = &mut direct.kind else { return Ok(()) };
+        let memory = direct.memory.take().expect("no request uses it yet");
+        let request = WriteRequest {
+            pos: *pos,
+            data: memory.bytes(),
+            size_bytes: direct.inode.size(),
+            block_size: self.fs.block_size() as u32,
+            logical_block: self.fs.device().limits().logical_block_bytes,
+            dsync: *dsync,
+        };
+        let plan = match WritePlan::new(&request, mappings) {
+            Ok(plan) => plan,
+            Err(errno) => {
+                direct.memory = Some(memory);
+                return Err(Error::errno_only(errno));
+            }
+        };
+        (*unwritten, *fua) = (plan.unwritten, plan.fua);
+        direct.outstanding = plan.pieces.len();
+        let operation = Operation::Write { fua: plan.fua };
+        let id = slot as u64;
+        if let [iomap::WritePiece { device_offset_bytes, source: iomap::Source::Data(range) }] = &plan.pieces[..]
+            && range.len() == memory.len()
+        {
+            self.queue.push(Request { id, operation, offset_bytes: *device_offset_bytes, memory });
+            return Ok(());
+        }
+        let shared = SharedMemory::new(memory);
+        for piece in plan.pieces {
+            let memory = match piece.source {
+                iomap::Source::Data(range) => shared.part(range),
+                iomap::Source::Edge(edge) => Memory::Owned(edge),
+            };
+            self.queue.push(Request { id, operation, offset_bytes: piece.device_offset_bytes, memory });
+        }
+        direct.shared = Some(shared);
+        Ok(())
+    }
+
+    fn issue_reads(&mut self, slot: usize, mappings: &[Mapping]) -> Result<()> {
+        let direct = &mut self.direct[slot];
+        let Kind::Read { pos } = direct.kind else { return Ok(()) };
+        let request = ReadRequest {
+            pos,
+            len: direct.len,
+            size_bytes: direct.inode.size(),
+            logical_block: self.fs.device().limits().logical_block_bytes,
+        };
+        let plan = ReadPlan::new(&request, mappings).map_err(Error::errno_only)?;
+        direct.bytes = plan.bytes;
+        direct.outstanding = plan.pieces.len();
+        let mut memory = direct.memory.take().expect("no request uses it yet");
+        for zeros in plan.zeros {
+            memory.bytes_mut()[zeros].fill(0);
+        }
+        let (id, operation) = (slot as u64, Operation::Read);
+        match &plan.pieces[..] {
+            [] => direct.memory = Some(memory),
+            [piece] if piece.range.len() == memory.len() => {
+                self.queue.push(Request { id, operation, offset_bytes: piece.device_offset_bytes, memory });
+            }
+            pieces => {
+                let shared = SharedMemory::new(memory);
+                for piece in pieces {
+                    let memory = shared.part(piece.range.clone());
+                    self.queue.push(Request { id, operation, offset_bytes: piece.device_offset_bytes, memory });
+                }
+                direct.shared = Some(shared);
+            }
+        }
+        Ok(())
+    }
+
+    /// One device request is over.
+    pub(super) fn device_done(&mut self, completion: Completion) {
+        let slot = completion.id as usize;
+        let direct = &mut self.direct[slot];
+        if let Err(error) = completion.result {
+            direct.error.get_or_insert(error.into());
+        }
+        if direct.shared.is_none() {
+            direct.memory = Some(completion.memory);
+        } else {
+            drop(completion.memory);
+        }
+        direct.outstanding -= 1;
+        if direct.outstanding == 0 {
+            self.device_finished(slot);
+        }
+    }
+
+    /// All data is there: conversion and sizes (C25.8), in place where there is nothing to do (B13).
+    fn device_finished(&mut self, slot: usize) {
+        let direct = &mut self.direct[slot];
+        if let Some(shared) = direct.shared.take() {
+            direct.memory = shared.into_whole();
+        }
+        if let Some(error) = direct.error.take() {
+            return self.fail(slot, error);
+        }
+        let Kind::Write { pos, unwritten, .. } = direct.kind else { return self.complete(slot) };
+        let len = direct.len;
+        let (size, disk_size) = self.fs.sizes(&direct.inode);
+        let end = pos + len;
+        if !unwritten && end <= size && end <= disk_size {
+            self.counters.ended_in_place.fetch_add(1, Ordering::Relaxed);
+            return self.after_end_io(slot);
+        }
+        let inode = direct.inode.clone();
+        self.run_step(slot, true, move |fs| Step::Ended(fs.end_io(&inode, pos, len, unwritten)));
+    }
+
+    fn after_end_io(&mut self, slot: usize) {
+        let direct = &self.direct[slot];
+        match direct.kind {
+            // A write with FUA is durable already (B8).
+            Kind::Write { dsync: true, fua: false, .. } => {
+                let inode = direct.inode.clone();
+                self.sync_step(slot, inode);
+            }
+            _ => self.complete(slot),
+        }
+    }
+
+    fn complete(&mut self, slot: usize) {
+        let direct = self.direct.remove(slot);
+        self.finish(direct.op, Ok(direct.bytes), direct.memory);
+    }
+
+    fn fail(&mut self, slot: usize, error: Error) {
+        let direct = self.direct.remove(slot);
+        self.finish(direct.op, Err(error), direct.memory);
+    }
+
+    fn finish(&mut self, op: u64, result: Result<u64>, memory: Option<Memory>) {
+        self.finished.push(Finished { op, result, memory, value: Value::None });
+    }
 }
