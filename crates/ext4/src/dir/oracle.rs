@@ -102,8 +102,13 @@ fn is_accepted(feature: &str, hash: &str, algorithm: HashAlgorithm) {
     for ((bytes, _), block) in ours.blocks.iter().zip(mapped(&image, folder.path(), ours.blocks.len())) {
         file.write_all_at(bytes, block * BLOCK_SIZE as u64).unwrap();
     }
-    drop(file);
     run("e2fsck", &["-fn", &image]);
+
+    // It does look: a changed key is found.
+    let root = mapped(&image, folder.path(), 1)[0] * BLOCK_SIZE as u64;
+    file.write_all_at(&[ours.blocks[0].0[0x2B] ^ 0x40], root + 0x2B).unwrap();
+    let output = Command::new("e2fsck").args(["-fn", &image]).output().unwrap();
+    assert!(!output.status.success());
 }
 
 #[test]
