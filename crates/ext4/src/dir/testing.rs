@@ -31,6 +31,8 @@ pub struct MemDir {
     pub blocks: Vec<(Image, bool)>,
     pub block_size: usize,
     pub has_csum: bool,
+    /// F4.
+    pub seed: u32,
     pub indexed: bool,
     /// How many blocks it may have.
     pub space: usize,
@@ -45,6 +47,7 @@ impl MemDir {
             blocks: Vec::new(),
             block_size,
             has_csum,
+            seed: SEED,
             indexed: false,
             space: usize::MAX,
             changed: HashSet::new(),
@@ -65,9 +68,9 @@ impl MemDir {
     fn seal(&self, bytes: &mut [u8], index: bool) {
         match (self.has_csum, index) {
             (false, _) => {}
-            (true, false) => seal_leaf(bytes, SEED),
-            (true, true) if verify_index(bytes, SEED).is_err_and(|e| e.errno() == 117) => {}
-            (true, true) => seal_index(bytes, SEED),
+            (true, false) => seal_leaf(bytes, self.seed),
+            (true, true) if verify_index(bytes, self.seed).is_err_and(|e| e.errno() == 117) => {}
+            (true, true) => seal_index(bytes, self.seed),
         }
     }
 }
@@ -85,7 +88,7 @@ impl DirBlocks for MemDir {
         let (image, _) = &self.blocks[lblk as usize];
         if self.has_csum {
             let verify = if index { verify_index } else { verify_leaf };
-            verify(image, SEED).map_err(|corrupt| Error::corrupt_block(u64::from(lblk), corrupt))?;
+            verify(image, self.seed).map_err(|corrupt| Error::corrupt_block(u64::from(lblk), corrupt))?;
         }
         Ok(image.clone())
     }

@@ -40,7 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let name = prop_oneof![
         proptest::collection::vec(prop_oneof![Just(b'a'), Just(b'b'), Just(0xE4)], 1..5),
         (0..60_u8, 200..=255_usize)
-            .prop_map(|(byte, len)| vec![byte + 50, len as u8 | 1].repeat(128)[..len].to_vec()),
+            .prop_map(|(byte, len)| [byte + 50, len as u8 | 1].repeat(128)[..len].to_vec()),
     ];
     let step = prop_oneof![
         4 => name.clone().prop_map(Step::Insert),
@@ -344,9 +344,9 @@ proptest! {
         damage in proptest::collection::vec((any::<prop::sample::Index>(), 0..1024_usize, any::<u8>()), 1..6),
         count in prop_oneof![Just(5_u32), Just(60), Just(4000)], near_start: bool, reseal: bool, has_csum: bool,
     ) {
+        type Made = std::collections::HashMap<(u32, bool), (Vec<(Image, bool)>, bool)>;
         thread_local! {
-            static MADE: std::cell::RefCell<std::collections::HashMap<(u32, bool), (Vec<(Image, bool)>, bool)>> =
-                std::cell::RefCell::default();
+            static MADE: std::cell::RefCell<Made> = std::cell::RefCell::default();
         }
         let params = DirParams { has_csum, ..params(HashAlgorithm::HalfMd4) };
         let mut dir = MemDir::new(1024, &params);
