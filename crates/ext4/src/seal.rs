@@ -56,7 +56,7 @@ impl Sealer {
             BlockKind::Plain => {}
             BlockKind::ExtentNode { seed } => extent::seal_tail(image, seed),
             BlockKind::DirLeaf { seed } => dirent::seal_leaf(image, seed),
-            BlockKind::DirIndex { seed } => htree::seal_tail(image, seed),
+            BlockKind::DirIndex { seed } => htree::seal_index(image, seed),
             BlockKind::Xattr => XattrHeader::seal(image, self.fs_seed, block),
             BlockKind::OrphanFile { seed } => orphan::seal(image, seed, block),
         }
@@ -69,7 +69,7 @@ impl Sealer {
             _ if !self.has_csum => Ok(()),
             BlockKind::ExtentNode { seed } => extent::verify_tail(image, seed),
             BlockKind::DirLeaf { seed } => dirent::verify_leaf(image, seed),
-            BlockKind::DirIndex { seed } => htree::verify_tail(image, seed),
+            BlockKind::DirIndex { seed } => htree::verify_index(image, seed),
             BlockKind::Xattr => XattrHeader::decode(image, Some(self.fs_seed), block).map(|_| ()),
             BlockKind::OrphanFile { seed } => orphan::verify(image, Some(seed), block),
         };
