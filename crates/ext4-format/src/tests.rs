@@ -301,7 +301,7 @@ fn f1_f2_vectors() {
     for case in data["continuation"].as_array().unwrap() {
         let (mut long, mut short) = (hex(&case["crc32cSeed"]), hex(&case["crc16Seed"]) as u16);
         for (index, part) in case["parts"].as_array().unwrap().iter().enumerate() {
-            let part = unhex(part.as_str().unwrap());
+            let part = part.as_str().map_or_else(|| input(part), unhex);
             long = crc32c(long, &part);
             short = crc16(short, &part);
             assert_eq!(long, hex(&case["crc32cStates"][index]), "{case}");

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use proptest::prelude::*;
+
 use super::device::SparseDevice;
 use crate::mkfs::{FormatOptions, format};
 
@@ -43,6 +45,13 @@ fn image(options: &FormatOptions, size: u64, fill: u8, path: &Path) {
     }
 }
 
+fn e2fsck(path: &Path, what: &str) {
+    let (code, text) = run("e2fsck", &["-fn"], path);
+    assert_eq!(code, 0, "{what}:\n{text}");
+    let questions = text.lines().filter(|line| line.contains('?') && !line.contains("Optimize?"));
+    assert_eq!(questions.count(), 0, "{what}:\n{text}");
+}
+
 fn check(features: &str, block_size: Option<u32>, size: u64, fill: u8, lazy: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
@@ -53,10 +62,7 @@ fn check(features: &str, block_size: Option<u32>, size: u64, fill: u8, lazy: boo
     options.lazy_itable_init = lazy;
     image(&options, size, fill, &path);
     let what = format!("{features:?} {block_size:?} {size} bytes, filled with {fill}");
-    let (code, text) = run("e2fsck", &["-fn"], &path);
-    assert_eq!(code, 0, "{what}:\n{text}");
-    let questions = text.lines().filter(|line| line.contains('?') && !line.contains("Optimize?"));
-    assert_eq!(questions.count(), 0, "{what}:\n{text}");
+    e2fsck(&path, &what);
     let (code, text) = run("dumpe2fs", &[], &path);
     assert!(code == 0 && !text.contains("EXPECTED") && !text.contains("invalid"), "{what}:\n{text}");
 }
@@ -117,6 +123,55 @@ fn a_dirty_device_passes_e2fsck() {
     for features in ["", "^metadata_csum,^metadata_csum_seed", "^has_journal,^flex_bg"] {
         for lazy in [false, true] {
             check(features, None, 64 * MIB, 0xE5, lazy);
+        }
+    }
+}
+
+fn any_options() -> impl Strategy<Value = (FormatOptions, u64)> {
+    let features = prop_oneof![
+        Just(""),
+        Just("^64bit"),
+        Just("^flex_bg,^resize_inode"),
+        Just("meta_bg,^resize_inode"),
+        Just("^metadata_csum,^metadata_csum_seed,uninit_bg"),
+        Just("^metadata_csum,^metadata_csum_seed,^has_journal"),
+        Just("sparse_super2,^flex_bg"),
+        Just("^sparse_super,^resize_inode,fast_commit"),
+    ];
+    let group = proptest::option::of((32u32..1024).prop_map(|n| n * 8));
+    let flex = proptest::option::of((0u32..8).prop_map(|log| 1 << log));
+    let inodes = proptest::option::of(1u32..100_000);
+    let journal = proptest::option::weighted(0.2, 1024u32..5000);
+    (features, 10u32..=16, 7u32..=10, group, flex, inodes, journal, 0u32..3, 100u64..150_000).prop_map(
+        |(features, log, inode_log, group, flex, inodes, journal, backups, kib)| {
+            let mut options = FormatOptions::new(1_700_000_000);
+            options.features = features.into();
+            options.block_size = Some(1 << log);
+            options.inode_size = Some(1 << inode_log);
+            options.blocks_per_group = group;
+            options.groups_per_flex = flex;
+            options.inodes_count = inodes;
+            options.journal_blocks = journal;
+            options.backup_superblocks = backups;
+            options.assume_zeroed = true;
+            (options, kib << 10)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Options of any kind: an error, or a volume that e2fsck accepts.
+    #[test]
+    fn any_options_pass_e2fsck((options, size) in any_options()) {
+        let device = SparseDevice::new(size & !511, 0);
+        let outcome = format(&device, &options);
+        if outcome.is_ok() && Command::new("e2fsck").arg("-V").output().is_ok() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("image");
+            image(&options, size & !511, 0, &path);
+            e2fsck(&path, &format!("{options:?}, {size} bytes"));
         }
     }
 }
