@@ -408,14 +408,22 @@ impl Inode {
         }
     }
 
-    /// The bytes behind the fixed part: in-inode xattrs and slack (F82). Empty with 128-byte inodes.
+    /// Where in-inode xattrs may start. Without a fixed part past 0x80 there are none: the two bytes of
+    /// i_extra_isize itself are in the way, and the kernel takes the room for a fixed part.
+    fn xattr_start(&self) -> usize {
+        let extra = usize::from(self.extra_isize);
+        if extra == 0 { self.raw.len() } else { (Self::GOOD_OLD_SIZE + extra).min(self.raw.len()) }
+    }
+
+    /// The bytes behind the fixed part: in-inode xattrs and slack (F82). Empty with 128-byte inodes and with
+    /// i_extra_isize 0.
     pub fn xattr_area(&self) -> &[u8] {
-        self.raw.get(Self::GOOD_OLD_SIZE + usize::from(self.extra_isize)..).unwrap_or(&[])
+        &self.raw[self.xattr_start()..]
     }
 
     /// The same, to change.
     pub fn xattr_area_mut(&mut self) -> &mut [u8] {
-        let start = (Self::GOOD_OLD_SIZE + usize::from(self.extra_isize)).min(self.raw.len());
+        let start = self.xattr_start();
         &mut self.raw[start..]
     }
 

@@ -10,6 +10,8 @@ mod group_desc;
 pub mod inode;
 pub mod orphan;
 pub mod superblock;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 pub mod extent;
 pub mod dirent;

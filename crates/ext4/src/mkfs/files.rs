@@ -242,8 +242,7 @@ impl Builder<'_> {
         let desc_blocks = u64::from(sb.desc_blocks());
         let goal = 3 + reserved + desc_blocks + u64::from(sb.inode_table_blocks());
         let dind_block = self.take(goal, 1)?[0].1;
-        let backups: Vec<Group> =
-            self.layout.groups().skip(1).filter(|group| sb.has_super(*group)).collect();
+        let backups: Vec<Group> = self.layout.groups().skip(1).filter(|group| sb.has_super(*group)).collect();
 
         let pointers = self.block_size() / 4;
         let put = |block: &mut [u8], slot: u64, pointer: u64| {

@@ -47,15 +47,20 @@ fn backup_groups(groups: u32, wanted: u32) -> [u32; 2] {
 /// F38: inodes per group, whole table blocks and a multiple of 8. `None`: too many for a bitmap.
 fn inodes_per_group(sb: &Superblock, inodes: u32) -> Option<u32> {
     let (block_size, inode_size) = (u64::from(sb.block_size()), u64::from(sb.inode_size()));
-    let wanted = u64::from(inodes.max(sb.first_ino() + 1)).div_ceil(u64::from(sb.group_count()));
+    let groups = u64::from(sb.group_count());
+    let least = u64::from(sb.first_ino()) + 1;
+    let wanted = u64::from(inodes).max(least).div_ceil(groups);
     if wanted > 8 * block_size {
         return None;
     }
     let mut per_group = wanted.min(65536 - block_size / inode_size);
     loop {
         let table_blocks = (per_group * inode_size).div_ceil(block_size);
-        let rounded = (table_blocks * block_size / inode_size & !7).max(8);
-        if rounded * u64::from(sb.group_count()) <= u64::from(u32::MAX) {
+        let mut rounded = ((table_blocks * block_size / inode_size) & !7).max(8);
+        if rounded * groups < least {
+            rounded += 8;
+        }
+        if rounded * groups <= u64::from(u32::MAX) {
             return Some(rounded as u32);
         }
         per_group = per_group.min(rounded) - 1;

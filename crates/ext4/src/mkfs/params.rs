@@ -76,7 +76,6 @@ fn resolve_features(options: &FormatOptions, blocks: u64) -> Result<Features> {
     let mut features = Features::default();
     let unknown = |name: String| invalid(format!("unknown feature {name}"));
     features.apply(UPSTREAM).map_err(unknown)?;
-    let defaults = features;
     features.apply(&options.features).map_err(unknown)?;
 
     if features.has_ro_compat(ro_compat::METADATA_CSUM) {
@@ -109,9 +108,8 @@ fn resolve_features(options: &FormatOptions, blocks: u64) -> Result<Features> {
             return Err(invalid("resize_inode needs sparse_super"));
         }
     }
-    let asked_orphan_file = features != defaults && options.features.contains("orphan_file");
     if !features.has_compat(compat::HAS_JOURNAL) && features.has_compat(compat::ORPHAN_FILE) {
-        if asked_orphan_file {
+        if options.features.contains("orphan_file") {
             return Err(invalid("orphan_file needs a journal"));
         }
         features.compat &= !compat::ORPHAN_FILE;

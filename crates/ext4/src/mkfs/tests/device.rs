@@ -33,7 +33,12 @@ impl SparseDevice {
     }
 
     /// Calls back for every piece that lies in one page: page, offset in it, range of the request.
-    fn each(&self, offset: u64, len: usize, mut piece: impl FnMut(u64, usize, std::ops::Range<usize>)) -> Result<()> {
+    fn each(
+        &self,
+        offset: u64,
+        len: usize,
+        mut piece: impl FnMut(u64, usize, std::ops::Range<usize>),
+    ) -> Result<()> {
         let outside = offset.checked_add(len as u64).is_none_or(|end| end > self.limits.size_bytes);
         if outside || !offset.is_multiple_of(512) || !len.is_multiple_of(512) {
             return Err(Error::at("test", offset, 22));
