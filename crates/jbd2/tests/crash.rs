@@ -121,7 +121,8 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
         }
     }
     let trace = device.take_trace();
-    let options = recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 16 };
+    let options =
+        recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 16 };
     for cut in 0..=trace.len() {
         let image = cut_image(&base, &trace, cut, seed ^ cut as u64);
         let crashed = TestDevice::of(image.clone());
@@ -132,11 +133,8 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
         assert!(recovered.next_tid.is_after(acks.iter().rev().find(|ack| ack.0 <= cut).unwrap().1));
         let acked = acks.iter().rev().find(|ack| ack.0 <= cut).unwrap().1;
         // With an empty log the state is that of the last transaction before s_sequence.
-        let candidates: Vec<Tid> = if was_clean {
-            vec![acked, acked.next()]
-        } else {
-            vec![summary.next_tid.previous().previous()]
-        };
+        let candidates: Vec<Tid> =
+            if was_clean { vec![acked, acked.next()] } else { vec![summary.next_tid.previous().previous()] };
         let matches = candidates.iter().any(|&tid| {
             let of_tid: Vec<_> = snapshots.iter().filter(|snapshot| snapshot.tid == tid).collect();
             let Some(first) = of_tid.first() else { return false };
@@ -148,7 +146,8 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
         // R12: recovery itself is cut at every event, and repeated.
         let replay = crashed.take_trace();
         for again in 0..=replay.len() {
-            let second = TestDevice::of(cut_image(&image, &replay, again, seed.rotate_left(7) ^ again as u64));
+            let second =
+                TestDevice::of(cut_image(&image, &replay, again, seed.rotate_left(7) ^ again as u64));
             recovery::recover(&*second, BS, &log_map(), options).unwrap();
             for block in clean_before.blocks() {
                 assert_eq!(second.block(block), crashed.block(block), "cut {cut}, recovery cut {again}");

@@ -67,7 +67,9 @@ impl Inner {
     fn count(&mut self, operation: &'static str) -> Result<()> {
         self.operations += 1;
         match self.fail_from {
-            Some(n) if self.operations == n || (self.operations > n && !self.fail_once) => Err(Error::new(operation, 5)),
+            Some(n) if self.operations == n || (self.operations > n && !self.fail_once) => {
+                Err(Error::new(operation, 5))
+            }
             _ => Ok(()),
         }
     }
@@ -198,5 +200,7 @@ pub fn load(device: &TestDevice, block: u64) -> Image {
 }
 
 pub fn set(handle: &mut jbd2::Handle, device: &TestDevice, block: u64, value: u64) -> jbd2::Result<()> {
-    handle.update::<jbd2::Error>(block, TAG, &mut || Ok(load(device, block)), &mut |bytes| content(value, bytes))
+    handle.update::<jbd2::Error>(block, TAG, &mut || Ok(load(device, block)), &mut |bytes| {
+        content(value, bytes)
+    })
 }
