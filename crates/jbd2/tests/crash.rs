@@ -1,6 +1,6 @@
 //! Recovery after a cut at every event of a random workload: the volume equals the model at the end of a
 //! transaction that is not older than the last acknowledged one.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -107,8 +107,8 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
                     }
                 }
                 let Some(tid) = tid.filter(|tid| *tid == journal.last_committed()) else { continue };
-                acks.push((device.events(), tid));
-                snapshots.push(Snapshot { tid, from: device.events(), model: model.clone() });
+                acks.push((device.inner.lock().trace.len(), tid));
+                snapshots.push(Snapshot { tid, from: device.inner.lock().trace.len(), model: model.clone() });
                 // Freed blocks become file data, durable at once.
                 for block in freed.drain(..) {
                     marker += 1;
@@ -116,7 +116,7 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
                     model.insert(block, Content::Data(marker));
                 }
                 device.flush().unwrap();
-                snapshots.push(Snapshot { tid, from: device.events(), model: model.clone() });
+                snapshots.push(Snapshot { tid, from: device.inner.lock().trace.len(), model: model.clone() });
             }
         }
     }

@@ -1,5 +1,4 @@
 //! Journal structures: round trips, capacities, damage.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use jbd2::Error;
 use jbd2::format::{
@@ -25,7 +24,7 @@ fn x2_tags_of_every_layout() {
                         block: index * 7 + if layout.wide { index << 40 } else { 0 },
                         flags: TagFlags((index % 2) as u32),
                         checksum: match layout.checksums {
-                            Checksums::V3 => index as u32 * 0x0101_0101,
+                            Checksums::V3 => (index as u32).wrapping_mul(0x0101_0101),
                             Checksums::V2 => index as u32 & 0xFFFF,
                             _ => 0,
                         },

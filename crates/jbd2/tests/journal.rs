@@ -1,5 +1,5 @@
 //! The order of what reaches the device, and what handles may do.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -10,8 +10,13 @@ use common::*;
 use jbd2::format::{Header, JournalSuperblock, block_type};
 use jbd2::{Config, Error, Features, Journal, Tid, recovery};
 
+const FEATURES: Features = Features { wide: true, csum_v3: true, fast_commit: false };
 const OPTIONS: recovery::RecoverOptions =
     recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 20 };
+
+fn open(device: &Arc<TestDevice>) -> (Arc<Journal>, Arc<TestHost>) {
+    open_with(device, FEATURES)
+}
 
 /// The trace in words: what each write is, per block.
 fn words(trace: &[Event]) -> Vec<String> {

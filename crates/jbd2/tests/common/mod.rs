@@ -1,5 +1,4 @@
 //! A device that records what reaches it and can fail, and a host that counts its calls.
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by several test programs")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,10 +46,6 @@ impl TestDevice {
             direct: true,
         };
         Arc::new(Self { limits, inner: Mutex::new(Inner { bytes, ..Inner::default() }) })
-    }
-
-    pub fn events(&self) -> usize {
-        self.inner.lock().trace.len()
     }
 
     pub fn take_trace(&self) -> Vec<Event> {
@@ -163,17 +158,11 @@ pub fn formatted(head: u32, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-pub const FEATURES: Features = Features { wide: true, csum_v3: true, fast_commit: false };
-
 pub fn open_with(device: &Arc<TestDevice>, features: Features) -> (Arc<Journal>, Arc<TestHost>) {
     let host = Arc::new(TestHost::default());
     let journal =
         Journal::open(device.clone(), BS, log_map(), features, Config::default(), host.clone()).unwrap();
     (journal, host)
-}
-
-pub fn open(device: &Arc<TestDevice>) -> (Arc<Journal>, Arc<TestHost>) {
-    open_with(device, FEATURES)
 }
 
 /// An image filled with `value`, whose first word may be the journal's magic.
@@ -182,7 +171,7 @@ pub fn content(value: u64, bytes: &mut [u8]) {
         chunk.copy_from_slice(&value.to_le_bytes());
     }
     bytes[SUM_AT..].fill(0);
-    if value % 3 == 0 {
+    if value.is_multiple_of(3) {
         bytes[..4].copy_from_slice(&0xC03B_3998u32.to_be_bytes());
     }
 }
