@@ -321,7 +321,7 @@ pub(crate) fn read_superblock(
     block_size: usize,
     map: &LogMap,
 ) -> Result<(JournalSuperblock, AlignedBuf)> {
-    assert!(block_size >= JournalSuperblock::SIZE && block_size <= 65536);
+    assert!((JournalSuperblock::SIZE..=65536).contains(&block_size));
     let Some((device_block, _)) = map.run(0) else { return Err(Error::Corrupt("the log is empty".into())) };
     let offset = device_block
         .checked_mul(block_size as u64)

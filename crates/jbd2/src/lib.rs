@@ -12,7 +12,7 @@ mod handle;
 mod io;
 mod journal;
 mod log_map;
-//RECOVERY
+pub mod recovery;
 mod state;
 mod tid;
 

@@ -1,0 +1,224 @@
+//! Recovery: what the log holds, and replaying it (R2–R14).
+
+mod scan;
+
+use std::collections::{BTreeMap, HashMap};
+
+use block_io::{AlignedBuf, Device};
+
+use crate::format::{JournalSuperblock, MAGIC, feature, put_be32};
+use crate::io::GatheringWriter;
+use crate::journal::read_superblock;
+use crate::{Error, LogMap, Result, Tid};
+use scan::{Copy, Log, Scan};
+
+/// What recovery has to know of the volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoverOptions {
+    /// Blocks of the volume: home locations end before it (R10).
+    pub volume_blocks: u64,
+    /// `false`: no flush, no FUA (T17).
+    pub barrier: bool,
+    /// Device writes gather up to this many bytes; at least one block.
+    pub write_bytes: usize,
+}
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Complete transactions in the log.
+    pub transactions: u32,
+    /// Blocks written home.
+    pub blocks: u64,
+    /// Copies that were not, for the block was revoked (R9).
+    pub revoked: u64,
+    /// The next transaction's id.
+    pub next_tid: Tid,
+    /// Log block after the last commit: where the next transaction starts (R16).
+    pub head: u32,
+    /// 0, or the negative errno of an abort; stays in JSB (R15: [`clear_errno`]).
+    pub s_errno: i32,
+    /// Time of the last commit in the log, 0 if there was none: for [`crate::Config::last_commit_seconds`] (J20).
+    pub last_commit_seconds: u64,
+}
+
+/// What a replay would write: also the overlay of a read-only mount (R18).
+pub struct Plan {
+    superblock: JournalSuperblock,
+    block: AlignedBuf,
+    scan: Scan,
+    survivors: BTreeMap<u64, Copy>,
+    revoked: u64,
+}
+
+/// Whether there is nothing to replay (J23).
+pub fn is_clean(superblock: &JournalSuperblock) -> bool {
+    superblock.s_start == 0
+}
+
+/// Reads the log and decides, without writing anything (R2–R10). All copies that a replay would write are verified.
+///
+/// EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
+pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &RecoverOptions) -> Result<Plan> {
+    let (superblock, block) = read_superblock(device, block_size, map)?;
+    let log = Log::new(device, map, &superblock);
+    let mut scan = if is_clean(&superblock) { Scan::empty(&superblock) } else { log.scan()? };
+    loop {
+        let (survivors, revoked) = survivors(&scan);
+        check_homes(&survivors, map, options)?;
+        match log.verify(&survivors)? {
+            None => return Ok(Plan { superblock, block, scan, survivors, revoked }),
+            // R7: a crash can leave this, in the last transaction only.
+            Some(tid) if superblock.has(feature::INCOMPAT_ASYNC_COMMIT) && tid.next() == scan.end => {
+                scan.drop_last();
+            }
+            Some(tid) => {
+                return Err(Error::Checksum(format!("a block of transaction {tid} has a wrong sum")));
+            }
+        }
+    }
+}
+
+/// R9, R13: of each block the last copy that no revoke covers; and how many copies are covered.
+fn survivors(scan: &Scan) -> (BTreeMap<u64, Copy>, u64) {
+    let mut revokes: HashMap<u64, Tid> = HashMap::new();
+    for &(block, tid) in &scan.revokes {
+        revokes.entry(block).and_modify(|latest| *latest = latest.later(tid)).or_insert(tid);
+    }
+    let mut survivors = BTreeMap::new();
+    let mut covered = 0;
+    for copy in &scan.copies {
+        if revokes.get(&copy.home).is_some_and(|revoke| revoke.is_at_or_after(copy.tid)) {
+            covered += 1;
+        } else {
+            survivors.insert(copy.home, *copy);
+        }
+    }
+    (survivors, covered)
+}
+
+/// R10.
+fn check_homes(survivors: &BTreeMap<u64, Copy>, map: &LogMap, options: &RecoverOptions) -> Result<()> {
+    for &home in survivors.keys() {
+        if home >= options.volume_blocks {
+            return Err(Error::Corrupt(format!("the log has block {home}, which is outside the volume")));
+        }
+        if map.holds(home) {
+            return Err(Error::Corrupt(format!("the log has block {home}, which is its own")));
+        }
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// The journal superblock as it is on disk.
+    pub fn superblock(&self) -> &JournalSuperblock {
+        &self.superblock
+    }
+
+    /// Home locations that a replay would write, ascending.
+    pub fn blocks(&self) -> impl Iterator<Item = u64> + '_ {
+        self.survivors.keys().copied()
+    }
+
+    /// What a block would hold after a replay, read from the log; `None` where the replay would not write it.
+    pub fn read(&self, device: &dyn Device, map: &LogMap, block: u64) -> Result<Option<AlignedBuf>> {
+        let Some(copy) = self.survivors.get(&block) else { return Ok(None) };
+        Log::new(device, map, &self.superblock).read_copy(copy).map(Some)
+    }
+
+    /// The numbers of this plan.
+    pub fn summary(&self) -> Recovered {
+        let start = self.superblock.s_sequence;
+        let transactions = if is_clean(&self.superblock) { 0 } else { self.scan.end.0.wrapping_sub(start) };
+        Recovered {
+            transactions,
+            blocks: self.survivors.len() as u64,
+            revoked: self.revoked,
+            next_tid: self.scan.end.next(),
+            head: self.scan.head,
+            s_errno: self.superblock.s_errno,
+            last_commit_seconds: self.scan.last_commit_seconds,
+        }
+    }
+
+    /// R11: home writes, flush, JSB with FUA. A crash or an error anywhere leaves a log that can be replayed again
+    /// (R12).
+    fn replay(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
+        let block_size = self.block.len();
+        let log = Log::new(device, map, &self.superblock);
+        let mut gather = GatheringWriter::new(device, block_size, options.write_bytes);
+        for (&home, copy) in &self.survivors {
+            gather.push(home, &log.read_copy(copy)?)?;
+        }
+        gather.write_out()?;
+        self.empty(device, map, options)
+    }
+
+    /// The log is empty from here on. The tid `end` is never used (R11).
+    fn empty(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
+        if options.barrier {
+            device.flush()?;
+        }
+        self.superblock.s_start = 0;
+        self.superblock.s_sequence = self.scan.end.next().0;
+        self.superblock.s_head = self.scan.head;
+        write_superblock(device, map, &self.superblock, &mut self.block, options.barrier)
+    }
+}
+
+fn write_superblock(
+    device: &dyn Device,
+    map: &LogMap,
+    superblock: &JournalSuperblock,
+    block: &mut AlignedBuf,
+    fua: bool,
+) -> Result<()> {
+    superblock.encode(block);
+    let (device_block, _) = map.run(0).expect("it was read from there");
+    device.write(device_block * block.len() as u64, block, fua)?;
+    Ok(())
+}
+
+/// Replays the log; afterwards it is empty. Nothing is written if it is already, or if it is refused (see [`plan`]).
+pub fn recover(
+    device: &dyn Device,
+    block_size: usize,
+    map: &LogMap,
+    options: RecoverOptions,
+) -> Result<Recovered> {
+    let mut plan = plan(device, block_size, map, &options)?;
+    let mut summary = plan.summary();
+    if is_clean(&plan.superblock) {
+        summary.next_tid = Tid(plan.superblock.s_sequence).next();
+        return Ok(summary);
+    }
+    plan.replay(device, map, &options)?;
+    // What `Journal::open` will start with.
+    summary.next_tid = Tid(plan.superblock.s_sequence).next();
+    Ok(summary)
+}
+
+/// R1, RECOVER clear and s_start ≠ 0: throws the log away without replaying it.
+pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: RecoverOptions) -> Result<()> {
+    let (superblock, block) = read_superblock(device, block_size, map)?;
+    if is_clean(&superblock) {
+        return Ok(());
+    }
+    // What the log is worth does not matter, only the tids in it do.
+    let scan = Log::new(device, map, &superblock).scan().unwrap_or_else(|_| Scan::empty(&superblock));
+    let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
+    plan.empty(device, map, &options)
+}
+
+/// R15: s_errno 0 in JSB, once ERROR_FS is written.
+pub fn clear_errno(device: &dyn Device, block_size: usize, map: &LogMap, barrier: bool) -> Result<()> {
+    let (mut superblock, mut block) = read_superblock(device, block_size, map)?;
+    superblock.s_errno = 0;
+    write_superblock(device, map, &superblock, &mut block, barrier)
+}
+
+/// Restores the magic of an escaped block (R10).
+fn unescape(block: &mut [u8]) {
+    put_be32(block, 0, MAGIC);
+}
