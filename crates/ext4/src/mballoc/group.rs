@@ -65,7 +65,8 @@ impl Slot {
 
     /// Publishes what changed under the lock.
     pub fn publish(&self, state: &GroupState) {
-        self.free_inodes.store(state.desc.free_inodes, Relaxed);
+        let free_inodes = if state.inode_bitmap_bad.is_some() { 0 } else { state.desc.free_inodes };
+        self.free_inodes.store(free_inodes, Relaxed);
         self.dirs.store(state.desc.used_dirs, Relaxed);
         if state.bad.is_some() {
             self.available.store(0, Relaxed);
