@@ -210,7 +210,8 @@ impl Meta for Volume {
     fn update(&mut self, block: Pblk, _: BlockKind, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         let mut blocks = self.blocks.lock().unwrap();
         let zeros = || Arc::new(AlignedBuf::zeroed(self.sb.block_size() as usize));
-        change(Arc::make_mut(blocks.entry(block.0).or_insert_with(zeros)));
+        let image: &mut AlignedBuf = Arc::make_mut(blocks.entry(block.0).or_insert_with(zeros));
+        change(image);
         Ok(())
     }
 
