@@ -52,7 +52,8 @@ impl Allocator {
             return Err(Error::errno_only(errno::ENOSPC));
         }
         let parent = self.sb.inode_location(request.parent).map_or(Group(0), |location| location.group);
-        let first = if request.is_dir { self.directory_group(request, parent) } else { self.file_group(parent) };
+        let first =
+            if request.is_dir { self.directory_group(request, parent) } else { self.file_group(parent) };
         let mut damage = None;
         for step in 0..self.group_count() {
             let group = self.group_after(first, step);
@@ -107,7 +108,8 @@ impl Allocator {
 
     /// The block of an inode and its offset there in bytes. EUCLEAN for a number that the volume has not.
     pub fn inode_location(&self, ino: Ino) -> Result<(Pblk, usize)> {
-        let outside = || Error::corrupt_inode(ino.0, Corrupt::structure("inode number", "outside the volume"));
+        let outside =
+            || Error::corrupt_inode(ino.0, Corrupt::structure("inode number", "outside the volume"));
         let location = self.sb.inode_location(ino).ok_or_else(outside)?;
         let block = self.slot(location.group).inode_table + u64::from(location.table_block);
         Ok((Pblk(block), location.offset_bytes as usize))
@@ -133,7 +135,8 @@ impl Allocator {
         let ipg = self.sb.inodes_per_group;
         if state.desc.has_flag(&self.sb, bg::INODE_UNINIT) {
             if state.desc.free_inodes != ipg {
-                let corrupt = Corrupt::structure("group descriptor", "inodes in use in a group without inode bitmap");
+                let corrupt =
+                    Corrupt::structure("group descriptor", "inodes in use in a group without inode bitmap");
                 return Err(Error::corrupt_block(state.desc.inode_bitmap, corrupt));
             }
             let mut bits = vec![0; self.sb.block_size() as usize];
@@ -173,7 +176,9 @@ impl Allocator {
         let bits = self.inode_bitmap(meta, group, &mut state)?;
         // Special inodes are never given out, even if their bits are clear.
         let reserved = (u64::from(sb.first_ino()) - 1).saturating_sub(u64::from(group.0) * u64::from(ipg));
-        let Some(index) = bitmap::next_zero(&bits, reserved.min(ipg.into()) as u32, ipg) else { return Ok(None) };
+        let Some(index) = bitmap::next_zero(&bits, reserved.min(ipg.into()) as u32, ipg) else {
+            return Ok(None);
+        };
         meta.read(sb.desc_location(group).0, BlockKind::Plain)?;
         let mut next = state.desc.clone();
         let mut change = |bits: &mut [u8]| {
@@ -216,7 +221,9 @@ impl Allocator {
             let slot = self.slot(group);
             slot.free_inodes.load(Relaxed) > 0 && slot.available.load(Relaxed) > 0
         };
-        let near = std::iter::successors(Some(1u32), |step| step.checked_mul(2).filter(|step| *step < self.group_count()));
+        let near = std::iter::successors(Some(1u32), |step| {
+            step.checked_mul(2).filter(|step| *step < self.group_count())
+        });
         let mut candidates = std::iter::once(0).chain(near).map(|step| self.group_after(parent, step));
         candidates.find(|group| good(*group)).unwrap_or(parent)
     }
@@ -246,7 +253,8 @@ impl Allocator {
             })
         };
         let flex = chosen.unwrap_or(own);
-        let groups = flex * per_flex..(flex.saturating_add(1)).saturating_mul(per_flex).min(self.group_count());
+        let groups =
+            flex * per_flex..(flex.saturating_add(1)).saturating_mul(per_flex).min(self.group_count());
         let in_parent = groups.contains(&parent.0).then_some(parent.0);
         let mut candidates = in_parent.into_iter().chain(groups).map(Group);
         candidates.find(|group| self.slot(*group).free_inodes.load(Relaxed) > 0).unwrap_or(parent)
@@ -282,5 +290,104 @@ impl Allocator {
             sums.dirs += u64::from(slot.dirs.load(Relaxed));
         }
         sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use ext4_format::features::ro_compat;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mballoc::volume::Layout;
+
+    fn request(parent: u32, is_dir: bool) -> NewInodeRequest {
+        NewInodeRequest { parent: Ino(parent), is_dir, is_top: false }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn agrees_with_a_set_of_inodes(
+            checksums in prop_oneof![Just(ro_compat::METADATA_CSUM), Just(ro_compat::GDT_CSUM), Just(0)],
+            bit64 in any::<bool>(),
+            uninit in any::<bool>(),
+            steps in proptest::collection::vec((0u32..3, any::<bool>(), any::<u32>()), 1..160),
+        ) {
+            let mut volume = Layout { checksums, bit64, uninit, ..Layout::default() }.format();
+            let allocator = volume.allocator().unwrap();
+            let all = volume.sb.inodes_count;
+            let mut model: HashMap<u32, bool> = HashMap::new();
+            for (step, is_dir, pick) in steps {
+                if step < 2 {
+                    match allocator.new_inode(&mut volume, &request(pick % all + 1, is_dir)) {
+                        Ok(new) => {
+                            prop_assert!(new.ino.0 >= 11 && new.ino.0 <= all);
+                            prop_assert_eq!(allocator.inode_location(new.ino).unwrap(), (new.block, new.offset));
+                            prop_assert!(model.insert(new.ino.0, is_dir).is_none());
+                        }
+                        Err(error) => {
+                            prop_assert_eq!(error.errno(), errno::ENOSPC);
+                            prop_assert_eq!(model.len() as u32, all - 10);
+                        }
+                    }
+                } else if let Some(ino) = model.keys().copied().nth(pick as usize % model.len().max(1)) {
+                    let is_dir = model.remove(&ino).unwrap();
+                    allocator.free_inode(&mut volume, Ino(ino), is_dir).unwrap();
+                    let again = allocator.free_inode(&mut volume, Ino(ino), is_dir).unwrap_err();
+                    prop_assert_eq!(again.errno(), errno::EUCLEAN);
+                }
+                volume.check();
+                for ino in 1..=all {
+                    let expected = ino < 11 || model.contains_key(&ino);
+                    prop_assert_eq!(allocator.inode_in_use(&volume, Ino(ino)).unwrap(), expected);
+                }
+                let dirs = model.values().filter(|is_dir| **is_dir).count() as u64;
+                let totals = allocator.totals();
+                prop_assert_eq!((totals.dirs, totals.free_inodes), (dirs, u64::from(all) - 10 - model.len() as u64));
+                let on_disk: u32 = volume.groups().map(|group| volume.desc(group).used_dirs).sum();
+                prop_assert_eq!(u64::from(on_disk), dirs);
+                prop_assert_eq!(volume.allocator().unwrap().totals(), totals);
+            }
+        }
+    }
+
+    #[test]
+    fn top_directories_spread_and_files_stay() {
+        let mut volume = Layout { groups: 8, ..Layout::default() }.format();
+        let allocator = volume.allocator().unwrap();
+        let group = |ino: Ino| (ino.0 - 1) / 32;
+        let mut flexes = Vec::new();
+        for _ in 0..3 {
+            let dir = allocator.new_inode(&mut volume, &request(2, true)).unwrap();
+            flexes.push(group(dir.ino) / 2);
+            let file = allocator.new_inode(&mut volume, &request(dir.ino.0, false)).unwrap();
+            assert_eq!(group(file.ino), group(dir.ino));
+            let child = allocator.new_inode(&mut volume, &request(dir.ino.0, true)).unwrap();
+            assert_eq!(group(child.ino), group(dir.ino));
+        }
+        flexes.sort_unstable();
+        flexes.dedup();
+        assert_eq!(flexes.len(), 3);
+    }
+
+    /// F22: the first inode of a block that was never used announces it, the others do not.
+    #[test]
+    fn announces_blocks_never_used() {
+        let mut volume = Layout::default().format();
+        let allocator = volume.allocator().unwrap();
+        let parent = 32 + 1;
+        let fresh: Vec<bool> = (0..9)
+            .map(|_| allocator.new_inode(&mut volume, &request(parent, false)).unwrap().block_never_used)
+            .collect();
+        assert_eq!(fresh, [true, false, false, false, true, false, false, false, true]);
+        allocator.free_inode(&mut volume, Ino(33), false).unwrap();
+        assert!(!allocator.new_inode(&mut volume, &request(parent, false)).unwrap().block_never_used);
+        assert_eq!(allocator.free_inode(&mut volume, Ino(5), false).unwrap_err().errno(), errno::EUCLEAN);
+        assert!(
+            allocator.inode_location(Ino(0)).is_err() && allocator.inode_location(Ino(u32::MAX)).is_err()
+        );
     }
 }

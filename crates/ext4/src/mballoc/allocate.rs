@@ -128,7 +128,8 @@ impl Allocator {
         let mask = (1u32 << bits) - 1;
         let lead = request.lblk.map_or(0, |lblk| lblk.0 & mask);
         let cpg = self.sb.clusters_per_group;
-        let clusters = |blocks: u32| (u64::from(lead) + u64::from(blocks)).div_ceil(1 << bits).min(cpg.into()) as u32;
+        let clusters =
+            |blocks: u32| (u64::from(lead) + u64::from(blocks)).div_ceil(1 << bits).min(cpg.into()) as u32;
         let len = clusters(request.len);
         let mut wish = Wish {
             goal: self.cluster_of(request.goal).unwrap_or((Group(0), 0)),
@@ -144,7 +145,9 @@ impl Allocator {
             wish.local = end <= SMALL_FILE_BLOCKS && !request.below_2_32;
             let blocks = match wish.local {
                 true => u64::from(LOCALITY_BLOCKS),
-                false => normalised_bytes(end * u64::from(self.sb.block_size())) / u64::from(self.sb.block_size()),
+                false => {
+                    normalised_bytes(end * u64::from(self.sb.block_size())) / u64::from(self.sb.block_size())
+                }
             };
             let window = (blocks >> bits).min(cpg.into()) as u32;
             // Nothing is set aside when space gets short.
@@ -226,7 +229,9 @@ impl Allocator {
         let skip = if wish.window > wish.len { 0 } else { wide.len() };
         for (len, criterion) in wide.into_iter().skip(skip).chain(exact) {
             for step in 0..self.group_count() {
-                let group = Group(((u64::from(goal_group.0) + u64::from(step)) % u64::from(self.group_count())) as u32);
+                let group = Group(
+                    ((u64::from(goal_group.0) + u64::from(step)) % u64::from(self.group_count())) as u32,
+                );
                 if !self.is_allowed(group, request) || !promises(self.slot(group), criterion, len) {
                     continue;
                 }
@@ -285,7 +290,11 @@ impl Allocator {
         drop(state);
         if found > len {
             let logical = wish.logical.unwrap_or(0) + u64::from(len);
-            self.set_aside(request.ino, wish, Preallocation { logical, group, start: start + len, len: found - len });
+            self.set_aside(
+                request.ino,
+                wish,
+                Preallocation { logical, group, start: start + len, len: found - len },
+            );
         }
         Ok(Some(self.run(request, wish, group, (start, len))))
     }
@@ -314,7 +323,8 @@ impl Allocator {
             return Err(self.condemn(group, state, corrupt));
         }
         if !self.disk_bits_are(meta, group, state, range, false)? {
-            let corrupt = Corrupt::structure("block bitmap", format!("cluster {start} changed under the buddy"));
+            let corrupt =
+                Corrupt::structure("block bitmap", format!("cluster {start} changed under the buddy"));
             return Err(self.condemn(group, state, corrupt));
         }
         self.change_bits(meta, group, state, range, true)?;
@@ -339,7 +349,9 @@ fn promises(slot: &Slot, criterion: Criterion, len: u32) -> bool {
     let (largest, fragments) = (slot.largest.load(Relaxed), slot.fragments.load(Relaxed));
     match criterion {
         Criterion::Buddy => available >= len && (largest == UNKNOWN || largest >= order_of(len)),
-        Criterion::AverageFragment => available >= len && (fragments == UNKNOWN || available / fragments.max(1) >= len),
+        Criterion::AverageFragment => {
+            available >= len && (fragments == UNKNOWN || available / fragments.max(1) >= len)
+        }
         Criterion::TotalFree => available >= len,
         Criterion::Any => available > 0,
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ext4_format::{Corrupt, Group, Pblk};
 
 use super::Allocator;
-use crate::meta::Meta;
+use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result};
 
 /// Clusters freed on disk that the buddy still holds as used.
@@ -33,6 +33,8 @@ impl Allocator {
             if !self.disk_bits_are(meta, *group, &state, (*first, *count), true)? {
                 return Err(refuse(start, len, "free already"));
             }
+            // Pinned before the first change, after which the handle must not wait.
+            meta.read(self.sb.desc_location(*group).0, BlockKind::Plain)?;
         }
         parts.into_iter().try_for_each(|part| self.free_in_group(meta, part))
     }
@@ -69,7 +71,9 @@ impl Allocator {
         let tid = meta.tid();
         let mut pending = self.pending.lock();
         match pending.last_mut() {
-            Some(last) if (last.tid, last.group, last.start + last.len) == (tid, group, start) => last.len += len,
+            Some(last) if (last.tid, last.group, last.start + last.len) == (tid, group, start) => {
+                last.len += len
+            }
             _ => pending.push(Freed { tid, group, start, len }),
         }
         Ok(())

@@ -165,7 +165,11 @@ impl Allocator {
         let mut next = state.desc.clone();
         let block = Pblk(next.block_bitmap);
         let mut change = |bits: &mut [u8]| {
-            if used { bitmap::set_range(bits, start, len) } else { bitmap::clear_range(bits, start, len) }
+            if used {
+                bitmap::set_range(bits, start, len)
+            } else {
+                bitmap::clear_range(bits, start, len)
+            }
             next.set_block_bitmap_csum(sb, bits);
         };
         if state.desc.has_flag(sb, bg::BLOCK_UNINIT) {

@@ -71,7 +71,8 @@ impl Allocator {
             return Err(Error::corrupt_block(sb.super_block().0, corrupt));
         }
         let groups = sb.group_count();
-        let mut descs = Vec::with_capacity(groups as usize);
+        // Grows with what is verified: the number of groups alone proves nothing.
+        let mut descs = Vec::new();
         let mut current: Option<(Pblk, Image)> = None;
         for group in (0..groups).map(Group) {
             let (block, offset) = sb.desc_location(group);
@@ -84,7 +85,8 @@ impl Allocator {
         }
         let zones = SystemZones::of_volume(&sb, &descs)
             .map_err(|corrupt| Error::corrupt_block(sb.super_block().0, corrupt))?;
-        let sum = |count: &dyn Fn(&GroupDesc) -> u32| descs.iter().map(|desc| u64::from(count(desc))).sum::<u64>();
+        let sum =
+            |count: &dyn Fn(&GroupDesc) -> u32| descs.iter().map(|desc| u64::from(count(desc))).sum::<u64>();
         let free = sum(&|desc| desc.free_clusters);
         Ok(Self {
             free: free.into(),

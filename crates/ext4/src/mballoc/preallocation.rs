@@ -51,7 +51,8 @@ impl Preallocations {
     /// Takes up to `len` clusters for a place in a file.
     pub fn take(&mut self, ino: Ino, logical: u64, len: u32) -> Option<Preallocation> {
         let list = self.inodes.get_mut(&ino)?;
-        let covers = |found: &Preallocation| (found.logical..found.logical + u64::from(found.len)).contains(&logical);
+        let covers =
+            |found: &Preallocation| (found.logical..found.logical + u64::from(found.len)).contains(&logical);
         let index = list.iter().position(covers)?;
         let found = list.remove(index);
         let offset = (logical - found.logical) as u32;

@@ -70,12 +70,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn layouts() -> impl Strategy<Value = Layout> {
     let checksums = prop_oneof![Just(ro_compat::METADATA_CSUM), Just(ro_compat::GDT_CSUM), Just(0)];
-    (checksums, any::<bool>(), any::<bool>(), 0u32..300).prop_map(|(checksums, bit64, uninit, short_by)| Layout {
-        checksums,
-        bit64,
-        uninit,
-        short_by,
-        ..Layout::default()
+    (checksums, any::<bool>(), any::<bool>(), 0u32..300).prop_map(|(checksums, bit64, uninit, short_by)| {
+        Layout { checksums, bit64, uninit, short_by, ..Layout::default() }
     })
 }
 
@@ -90,13 +86,17 @@ fn run_model(layout: Layout, steps: Vec<Step>) {
         match step {
             Step::Allocate { goal, len, lblk, ino, preallocate } => {
                 let mut wish = request(goal, len);
-                (wish.ino, wish.preallocate, wish.lblk) = (Ino(ino), preallocate, preallocate.then_some(Lblk(lblk)));
+                (wish.ino, wish.preallocate, wish.lblk) =
+                    (Ino(ino), preallocate, preallocate.then_some(Lblk(lblk)));
                 match allocator.allocate(&mut volume, &wish) {
                     Ok(run) => {
                         assert!(run.len >= 1 && run.len <= len);
                         for block in run.start.0..run.start.0 + u64::from(run.len) {
                             assert!(model.insert(block), "block {block} was in use");
-                            assert!(!waiting.contains(&block), "D13: block {block} was freed in a running transaction");
+                            assert!(
+                                !waiting.contains(&block),
+                                "D13: block {block} was freed in a running transaction"
+                            );
                         }
                         runs.push(run);
                     }
@@ -119,9 +119,12 @@ fn run_model(layout: Layout, steps: Vec<Step>) {
                 let again = allocator.free(&mut volume, Pblk(run.start.0 + u64::from(from)), len);
                 assert_eq!(again.unwrap_err().errno(), errno::EUCLEAN);
                 let rest = from + len;
-                runs.extend([(0, from), (rest, run.len - rest)].into_iter().filter(|part| part.1 > 0).map(
-                    |(offset, len)| Run { start: Pblk(run.start.0 + u64::from(offset)), len },
-                ));
+                runs.extend(
+                    [(0, from), (rest, run.len - rest)]
+                        .into_iter()
+                        .filter(|part| part.1 > 0)
+                        .map(|(offset, len)| Run { start: Pblk(run.start.0 + u64::from(offset)), len }),
+                );
             }
             Step::Free { .. } => {}
             Step::Commit => {
@@ -188,7 +191,10 @@ fn freed_blocks_come_back_after_the_commit() {
     allocator.committed(volume.tid - 1);
     assert!(allocator.allocate(&mut volume, &request(0, 1)).is_err());
     allocator.committed(volume.tid);
-    assert_eq!(allocator.allocate(&mut volume, &request(0, 9)).unwrap(), Run { start: runs[1].start, len: 7 });
+    assert_eq!(
+        allocator.allocate(&mut volume, &request(0, 9)).unwrap(),
+        Run { start: runs[1].start, len: 7 }
+    );
     volume.check();
 }
 
@@ -211,8 +217,14 @@ fn refuses_to_free_what_is_not_data() {
     let before = volume.check();
     let bitmap = volume.desc(Group(0)).block_bitmap;
     let end = volume.sb.blocks_count();
-    for (start, len) in [(1, 1), (bitmap, 1), (bitmap - 1, 5), (0, 1), (end, 1), (end - 1, 2), (u64::MAX, 2), (600, 1)] {
-        assert_eq!(allocator.free(&mut volume, Pblk(start), len).unwrap_err().errno(), errno::EUCLEAN, "{start}");
+    for (start, len) in
+        [(1, 1), (bitmap, 1), (bitmap - 1, 5), (0, 1), (end, 1), (end - 1, 2), (u64::MAX, 2), (600, 1)]
+    {
+        assert_eq!(
+            allocator.free(&mut volume, Pblk(start), len).unwrap_err().errno(),
+            errno::EUCLEAN,
+            "{start}"
+        );
     }
     assert_eq!(volume.check(), before);
     allocator.add_system_zone(Pblk(600), 10);
@@ -271,7 +283,8 @@ fn clusters() {
         let mut volume = layout.format();
         let allocator = volume.allocator().unwrap();
         let goal = 8192 + 8 * 500;
-        let take = |volume: &mut Volume, goal| allocator.allocate(volume, &request(goal, 1)).map(|run| run.start.0);
+        let take =
+            |volume: &mut Volume, goal| allocator.allocate(volume, &request(goal, 1)).map(|run| run.start.0);
         assert_eq!(take(&mut volume, goal).unwrap(), goal);
         assert_eq!(take(&mut volume, goal).unwrap(), goal + 8);
         assert_eq!(take(&mut volume, goal + 8 * 4 + 3).unwrap(), goal + 8 * 4);
@@ -325,7 +338,8 @@ fn threads_never_share_a_block() {
                     let lblk = Some(Lblk(round * 3));
                     let preallocate = round % 3 == 0;
                     let goal = u64::from(thread * 700 + round);
-                    let wish = Request { ino: Ino(12 + thread), lblk, preallocate, ..request(goal, 1 + round % 40) };
+                    let wish =
+                        Request { ino: Ino(12 + thread), lblk, preallocate, ..request(goal, 1 + round % 40) };
                     match allocator.allocate(&mut volume, &wish) {
                         Ok(run) => runs.push(run),
                         Err(_) => allocator.committed(1),

@@ -65,12 +65,14 @@ impl Layout {
         sb.set_blocks_count((clusters << self.cluster_bits) + u64::from(sb.first_data_block));
         sb.inodes_per_group = self.inodes_per_group;
         sb.inodes_count = self.inodes_per_group * self.groups;
+        sb.checksum_type = 1;
         sb.first_ino_raw = 11;
         sb.inode_size_raw = 256;
         sb.desc_size_raw = if self.bit64 { 64 } else { 0 };
         sb.log_groups_per_flex = 1;
         sb.uuid = *b"a uuid of a test";
-        let mut features = Features { compat: 0, incompat: incompat::EXTENTS | incompat::FLEX_BG, ro_compat: 0 };
+        let mut features =
+            Features { compat: 0, incompat: incompat::EXTENTS | incompat::FLEX_BG, ro_compat: 0 };
         features.incompat |= if self.bit64 { incompat::BIT64 } else { 0 };
         features.ro_compat |= self.checksums | ro_compat::SPARSE_SUPER;
         features.ro_compat |= if self.cluster_bits > 0 { ro_compat::BIGALLOC } else { 0 };
@@ -167,30 +169,33 @@ impl Volume {
     pub fn check(&self) -> Vec<Vec<bool>> {
         let descs: Vec<_> = self.groups().map(|group| self.desc(group)).collect();
         let zones = SystemZones::of_volume(&self.sb, &descs).unwrap();
-        self.groups().zip(&descs).map(|(group, desc)| {
-            let clusters = self.sb.clusters_in_group(group);
-            let bits = if desc.has_flag(&self.sb, bg::BLOCK_UNINIT) {
-                zones.derive_bitmap(&self.sb, group)
-            } else {
-                self.get(desc.block_bitmap).to_vec()
-            };
-            desc.verify_block_bitmap(&self.sb, &bits).unwrap();
-            assert!(bitmap::padding_is_set(&bits, clusters));
-            assert_eq!(desc.free_clusters, bitmap::count_zero(&bits, clusters));
-            if desc.has_flag(&self.sb, bg::INODE_UNINIT) {
-                assert_eq!(desc.free_inodes, self.sb.inodes_per_group);
-                assert_eq!(desc.itable_unused, self.sb.inodes_per_group);
-            } else {
-                let inodes = self.get(desc.inode_bitmap).to_vec();
-                let ipg = self.sb.inodes_per_group;
-                desc.verify_inode_bitmap(&self.sb, &inodes).unwrap();
-                assert!(bitmap::padding_is_set(&inodes, ipg));
-                assert_eq!(desc.free_inodes, bitmap::count_zero(&inodes, ipg));
-                let used_part = ipg - desc.itable_unused(&self.sb);
-                assert!(bitmap::all_clear(&inodes, used_part, ipg - used_part));
-            }
-            (0..clusters).map(|bit| bitmap::test(&bits, bit)).collect()
-        }).collect()
+        self.groups()
+            .zip(&descs)
+            .map(|(group, desc)| {
+                let clusters = self.sb.clusters_in_group(group);
+                let bits = if desc.has_flag(&self.sb, bg::BLOCK_UNINIT) {
+                    zones.derive_bitmap(&self.sb, group)
+                } else {
+                    self.get(desc.block_bitmap).to_vec()
+                };
+                desc.verify_block_bitmap(&self.sb, &bits).unwrap();
+                assert!(bitmap::padding_is_set(&bits, clusters));
+                assert_eq!(desc.free_clusters, bitmap::count_zero(&bits, clusters));
+                if desc.has_flag(&self.sb, bg::INODE_UNINIT) {
+                    assert_eq!(desc.free_inodes, self.sb.inodes_per_group);
+                    assert_eq!(desc.itable_unused, self.sb.inodes_per_group);
+                } else {
+                    let inodes = self.get(desc.inode_bitmap).to_vec();
+                    let ipg = self.sb.inodes_per_group;
+                    desc.verify_inode_bitmap(&self.sb, &inodes).unwrap();
+                    assert!(bitmap::padding_is_set(&inodes, ipg));
+                    assert_eq!(desc.free_inodes, bitmap::count_zero(&inodes, ipg));
+                    let used_part = ipg - desc.itable_unused(&self.sb);
+                    assert!(bitmap::all_clear(&inodes, used_part, ipg - used_part));
+                }
+                (0..clusters).map(|bit| bitmap::test(&bits, bit)).collect()
+            })
+            .collect()
     }
 }
 
