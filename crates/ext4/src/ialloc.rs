@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn top_directories_spread_and_files_stay() {
-        let mut volume = Layout { groups: 8, ..Layout::default() }.format();
+        let mut volume = Layout { groups: 8, short_by: 0, ..Layout::default() }.format();
         let allocator = volume.allocator().unwrap();
         let group = |ino: Ino| (ino.0 - 1) / 32;
         let mut flexes = Vec::new();

@@ -109,12 +109,7 @@ impl Preallocations {
 pub(crate) fn normalised_bytes(end_bytes: u64) -> u64 {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
-    match end_bytes {
-        0..=MIB => end_bytes.next_power_of_two().max(16 * KIB),
-        ..=0x40_0000 => 2 * MIB,
-        ..=0x80_0000 => 4 * MIB,
-        _ => 8 * MIB,
-    }
+    end_bytes.next_power_of_two().clamp(16 * KIB, 8 * MIB)
 }
 
 impl Allocator {
