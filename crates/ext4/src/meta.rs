@@ -61,6 +61,11 @@ pub trait Meta {
     /// Block size in bytes.
     fn block_size(&self) -> usize;
 
+    /// The transaction of the handle (D13). Wraps: compare serially. 0 where nothing commits, as in a test.
+    fn tid(&self) -> u32 {
+        0
+    }
+
     /// The current contents of a block, from the journal, the cache or the device, its checksum verified.
     fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image>;
 

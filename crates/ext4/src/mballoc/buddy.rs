@@ -177,8 +177,9 @@ impl Buddy {
 
     /// The free chunk that a free cluster is part of: order and index.
     fn chunk_of(&self, cluster: u32) -> (u32, u32) {
-        let found = (0..self.chunks.len() as u32)
-            .find(|order| cluster >> order < self.clusters >> order && self.has_chunk(*order, cluster >> order));
+        let found = (0..self.chunks.len() as u32).find(|order| {
+            cluster >> order < self.clusters >> order && self.has_chunk(*order, cluster >> order)
+        });
         let order = found.expect("every free cluster is in a chunk");
         (order, cluster >> order)
     }
