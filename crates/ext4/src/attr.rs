@@ -1,6 +1,8 @@
 //! Attributes: stat, chmod, utimes, file_modified, fsync.
 
 use ext4_format::{Ino, Inode as DiskInode, Timestamp};
+use std::sync::Arc;
+
 use ext4_format::inode::flags;
 use jbd2::Tid;
 
@@ -133,22 +135,38 @@ impl Fs {
 
     /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.
     pub fn fsync(&self, inode: &Inode, datasync: bool) -> Result<()> {
+        let tid = self.write_back_for_sync(inode, datasync)?;
+        self.make_durable(tid)
+    }
+
+    /// fsync of several files with one commit: each file's own result.
+    pub fn fsync_all(&self, files: &[(Arc<Inode>, bool)]) -> Vec<Result<()>> {
+        let tids: Vec<_> = files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
+        let latest = tids.iter().flatten().flatten().copied().reduce(|a, b| if b.follows(a) { b } else { a });
+        let durable = self.make_durable(latest);
+        tids.into_iter().map(|tid| tid.and(durable.clone())).collect()
+    }
+
+    /// Dirty pages of a file, and the transaction that its metadata needs.
+    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Option<Tid>> {
         self.check_alive()?;
         if let Some(pages) = inode.pages.get() {
             pages.sync()?;
         }
+        let state = inode.state.lock();
+        let tid = if datasync { state.datasync_tid } else { state.sync_tid };
+        Ok((tid != 0).then_some(Tid(tid)))
+    }
+
+    fn make_durable(&self, tid: Option<Tid>) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
             return Err(Error::refused(errno::EIO, "the journal was aborted"));
         }
-        let tid = {
-            let state = inode.state.lock();
-            if datasync { state.datasync_tid } else { state.sync_tid }
-        };
-        if tid != 0 && !self.journal.is_committed(Tid(tid)) {
-            self.journal.commit(Tid(tid))?;
+        if let Some(tid) = tid {
+            self.journal.commit(tid)?;
         }
         Ok(self.journal.flush_device()?)
     }
@@ -159,7 +177,7 @@ impl Fs {
         let mut first_error = Ok(());
         for inode in self.inodes.all() {
             if let Some(pages) = inode.pages.get() {
-                let written = pages.write_back_and_wait(0, u64::MAX);
+                let written = pages.write_back(0, u64::MAX);
                 if first_error.is_ok() {
                     first_error = written;
                 }

@@ -89,3 +89,12 @@ pub mod errno {
     pub const EOPNOTSUPP: i32 = 95;
     pub const EUCLEAN: i32 = 117;
 }
+
+impl From<jbd2::Error> for Error {
+    fn from(error: jbd2::Error) -> Self {
+        match error {
+            jbd2::Error::Device(error) => Self::Device(error),
+            other => Self::Refused { errno: other.errno(), detail: Some(other.to_string()) },
+        }
+    }
+}

@@ -186,7 +186,7 @@ impl Fs {
             let found = self.map_lookup(inode, lblk, count)?;
             let (mapping, new) = match found.state {
                 MapState::Hole => self.with_handle(MAP_CREDITS, |handle| {
-                    handle.map_create(inode, lblk, count, how, mballoc::Kind::Data)
+                    handle.map_create(inode, lblk, count, how, mballoc::RequestKind::Data)
                 })?,
                 _ => (found, false),
             };

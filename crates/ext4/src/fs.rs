@@ -79,6 +79,13 @@ impl Fs {
         }
     }
 
+    /// Where an inode's blocks go when nothing better is known: its flex group, behind the first group's metadata for files
+    /// (D11).
+    pub(crate) fn inode_goal(&self, ino: Ino) -> Pblk {
+        let group = self.geometry.inode_location(ino).map_or(ext4_format::Group(0), |location| location.group);
+        self.geometry.group_first_block(group)
+    }
+
     /// EIO after a shutdown, EROFS after an abort or on a read-only mount (A1, C23, T29).
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_alive()?;
@@ -161,7 +168,7 @@ impl Fs {
     fn refresh_counts(&self, superblock: &mut Superblock) {
         let totals = self.allocator.totals();
         superblock.set_free_blocks_count(totals.free_blocks);
-        superblock.free_inodes_count = totals.free_inodes;
+        superblock.free_inodes_count = totals.free_inodes as u32;
         superblock.set_wtime(self.clock.now().sec.max(0) as u64);
     }
 

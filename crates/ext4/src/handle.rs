@@ -98,8 +98,15 @@ impl Meta for Handle<'_> {
     fn allocate_block(&mut self, owner: BlockOwner) -> Result<Pblk> {
         let allocator = self.fs.allocator.clone();
         let request = mballoc::Request {
+            ino: owner.ino,
+            lblk: None,
+            goal: owner.goal,
+            len: 1,
+            min_len: 1,
+            kind: mballoc::RequestKind::Metadata,
             may_use_reserve: self.use_reserve,
-            ..mballoc::Request::metadata(owner.ino, owner.goal)
+            preallocate: false,
+            below_2_32: false,
         };
         Ok(allocator.allocate(self, &request)?.start)
     }

@@ -11,7 +11,7 @@ use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
 
 use crate::extents::TreeOwner;
 use crate::extents_status::ExtentStatus;
-use crate::file::PageCache;
+use crate::buffered::PageCache;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::meta::{BlockKind, Meta};

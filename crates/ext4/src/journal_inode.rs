@@ -140,8 +140,8 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
         return Ok(0);
     }
     let map = log_map(device, superblock)?;
-    let options = jbd2::recovery::Options { volume_blocks: superblock.blocks_count() };
-    let recovered = jbd2::recovery::recover(device.as_ref(), superblock.block_size() as usize, &map, &options)?;
+    let options = jbd2::recovery::RecoverOptions { volume_blocks: superblock.blocks_count(), ..Default::default() };
+    let recovered = jbd2::recovery::recover(device.as_ref(), superblock.block_size() as usize, &map, options)?;
     Ok(recovered.transactions)
 }
 

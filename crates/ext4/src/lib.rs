@@ -3,6 +3,7 @@
 pub mod aio;
 mod attr;
 mod block_cache;
+mod buffered;
 mod clock;
 pub mod dir;
 mod dir_file;
@@ -13,6 +14,7 @@ mod file;
 mod fs;
 mod handle;
 pub mod htree;
+pub mod ialloc;
 mod inode;
 mod journal_host;
 mod journal_inode;

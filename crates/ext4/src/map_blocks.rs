@@ -84,7 +84,7 @@ impl Handle<'_> {
         lblk: Lblk,
         len: u32,
         how: Allocate,
-        kind: mballoc::Kind,
+        kind: mballoc::RequestKind,
     ) -> Result<(Mapping, bool)> {
         let fs = self.fs();
         let found = fs.map_lookup(inode, lblk, len.min(MAX_MAP_BLOCKS))?;
@@ -100,7 +100,17 @@ impl Handle<'_> {
         }
         let found = clip(found, len.min(MAX_MAP_BLOCKS));
         let goal = extents::goal(self, &root, owner, lblk)?;
-        let request = mballoc::Request { lblk: Some(lblk), len: found.len, ..mballoc::Request::new(inode.ino, goal, kind) };
+        let request = mballoc::Request {
+            ino: inode.ino,
+            lblk: Some(lblk),
+            goal,
+            len: found.len,
+            min_len: 1,
+            kind,
+            may_use_reserve: false,
+            preallocate: kind == mballoc::RequestKind::Data,
+            below_2_32: false,
+        };
         let run = self.allocate_data(&request)?;
         let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
         let mapping = Mapping { lblk, len: run.len, start: run.start, state };
@@ -181,7 +191,7 @@ impl Handle<'_> {
     ) -> Result<Lblk> {
         let block_size = self.fs().block_size() as u64;
         let lblk = Lblk((inode.size() / block_size) as u32);
-        let (mapping, new) = self.map_create(inode, lblk, 1, Allocate::Written, mballoc::Kind::Metadata)?;
+        let (mapping, new) = self.map_create(inode, lblk, 1, Allocate::Written, mballoc::RequestKind::Metadata)?;
         if !new {
             let corrupt = ext4_format::Corrupt::structure("directory", format!("block {lblk} beyond i_size"));
             return Err(Error::corrupt_inode(inode.ino.0, corrupt));

@@ -156,7 +156,7 @@ impl Fs {
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
         });
-        let allocator = Arc::new(Allocator::load(&superblock, &|block| cache.read_device(block))?);
+        let allocator = Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
         host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !read_only {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
@@ -167,7 +167,7 @@ impl Fs {
                 let map = journal_inode::log_map(device.as_ref(), &superblock)?;
                 let mut block = 0;
                 while let Some((start, len)) = map.run(block) {
-                    allocator.add_system_zone(Pblk(start), len);
+                    allocator.add_system_zone(Pblk(start), len.into());
                     block += len;
                 }
                 journal_inode::open(&device, &superblock, map, config, host.clone())?

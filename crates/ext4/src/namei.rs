@@ -12,6 +12,7 @@ use ext4_format::{Ino, Inode as DiskInode, Lblk};
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
 use crate::handle::Handle;
+use crate::ialloc::NewInodeRequest;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::meta::{BlockKind, Meta};
@@ -135,7 +136,7 @@ impl Fs {
                 });
             }
             let (mapping, _) =
-                handle.map_create(inode, Lblk(0), 1, Allocate::Written, mballoc::Kind::Metadata)?;
+                handle.map_create(inode, Lblk(0), 1, Allocate::Written, mballoc::RequestKind::Metadata)?;
             handle.create(mapping.start, BlockKind::Plain, &mut |image| {
                 image[..target.len()].copy_from_slice(target);
             })?;
@@ -322,7 +323,12 @@ impl Fs {
     fn new_inode(&self, handle: &mut Handle<'_>, dir: &Inode, new: NewInode) -> Result<Arc<Inode>> {
         let is_dir = new.mode & S_IFMT == S_IFDIR;
         let allocator = self.allocator.clone();
-        let ino = allocator.new_inode(handle, dir.ino, is_dir)?;
+        let request = NewInodeRequest { parent: dir.ino, is_dir, is_top: dir.has_flag(flags::TOPDIR) };
+        let place = allocator.new_inode(handle, &request)?;
+        let ino = place.ino;
+        if place.block_never_used {
+            handle.create(place.block, BlockKind::Plain, &mut |_| ())?;
+        }
         let (dir_flags, dir_mode, dir_gid) = {
             let state = dir.state.lock();
             (state.disk.flags, state.disk.mode, state.disk.gid)

@@ -27,7 +27,7 @@ impl Fs {
             return self.grow(inode, old_size, new_size);
         }
         if let Some(pages) = inode.pages.get() {
-            pages.truncate(new_size)?;
+            pages.truncate(new_size);
         }
         inode.state.lock().size = new_size;
         self.zero_eof_block(inode, new_size)?;
@@ -74,7 +74,7 @@ impl Fs {
             return Ok(());
         }
         if let Some(pages) = inode.pages.get() {
-            pages.write_back_and_wait(size - inside as u64, block_size)?;
+            pages.write_back(size - inside as u64, block_size)?;
         }
         let lblk = Lblk((size / block_size) as u32);
         let mapping = self.map_lookup(inode, lblk, 1)?;
@@ -116,7 +116,7 @@ impl Fs {
             return Ok(());
         }
         if let Some(pages) = inode.pages.get() {
-            pages.truncate(0)?;
+            pages.truncate(0);
         }
         let is_dir = inode.is_dir();
         let maps_blocks = !inode.is_symlink() || inode.size() >= 60;
@@ -156,7 +156,7 @@ impl Fs {
             return if self.check_writable().is_ok() { self.evict(inode) } else { Ok(()) };
         }
         if let Some(pages) = inode.pages.get() {
-            pages.write_back_and_wait(0, u64::MAX)?;
+            pages.write_back(0, u64::MAX)?;
         }
         Ok(())
     }

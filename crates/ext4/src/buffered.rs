@@ -1,0 +1,159 @@
+//! Buffered reads and writes of regular files, through the page cache.
+
+use std::sync::{Arc, Weak};
+
+use iomap::{FileMapping, Mapping as IoMapping};
+
+use crate::extents::MapState;
+use crate::file::block_range;
+use crate::fs::Fs;
+use crate::inode::{Change, Inode};
+use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::{Error, Result, errno, mballoc};
+
+/// The page cache of an inode.
+pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
+
+/// What the page cache knows of its file. Weak on both sides: they own the cache.
+pub(crate) struct InodeMapping {
+    fs: Weak<Fs>,
+    inode: Weak<Inode>,
+}
+
+impl InodeMapping {
+    fn both(&self) -> Result<(Arc<Fs>, Arc<Inode>)> {
+        let gone = || Error::refused(errno::EIO, "the volume is closed");
+        Ok((self.fs.upgrade().ok_or_else(gone)?, self.inode.upgrade().ok_or_else(gone)?))
+    }
+}
+
+impl FileMapping for InodeMapping {
+    type Error = Error;
+
+    fn map_read(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
+        let (fs, inode) = self.both()?;
+        let blocks = block_range(fs.block_size(), pos, len_bytes)?;
+        let lblk = ext4_format::Lblk(blocks.start as u32);
+        let mapping = fs.map_lookup(&inode, lblk, (blocks.end - blocks.start) as u32)?;
+        Ok(fs.to_io_mapping(&mapping, false))
+    }
+
+    fn map_write(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
+        let (fs, inode) = self.both()?;
+        let blocks = block_range(fs.block_size(), pos, len_bytes)?;
+        let (lblk, count) = (ext4_format::Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        let found = fs.map_lookup(&inode, lblk, count)?;
+        if found.state != MapState::Hole {
+            return Ok(fs.to_io_mapping(&found, false));
+        }
+        let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
+            handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
+        })?;
+        Ok(fs.to_io_mapping(&mapping, new))
+    }
+
+    fn end_write(&self, pos: u64, end: u64) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        let (size, disk_size) = fs.sizes(&inode);
+        let end_of_data = end.min(size);
+        let unwritten = fs
+            .map_range(&inode, pos, end - pos, crate::file::Look::Disk)?
+            .is_some_and(|mappings| mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. })));
+        if !unwritten && end_of_data <= disk_size {
+            return Ok(());
+        }
+        fs.with_handle(MAP_CREDITS, |handle| {
+            if unwritten {
+                fs.convert_range(handle, &inode, pos, end - pos)?;
+            }
+            fs.require_large_file(handle, end_of_data)?;
+            handle.change_inode(&inode, Change::Data, |state| {
+                state.disk.size = state.disk.size.max(end_of_data);
+            })
+        })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.inode.upgrade().map_or(0, |inode| inode.size())
+    }
+}
+
+impl Fs {
+    fn pages<'i>(self: &Arc<Self>, inode: &'i Arc<Inode>) -> &'i PageCache {
+        inode.pages.get_or_init(|| {
+            let mapping = InodeMapping { fs: Arc::downgrade(self), inode: Arc::downgrade(inode) };
+            PageCache::new(mapping, self.device.clone(), self.page_budget.clone(), self.block_size())
+        })
+    }
+
+    /// Copies up to `out.len()` bytes at `pos`; returns how many the file has there.
+    pub fn buffered_read(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, out: &mut [u8]) -> Result<usize> {
+        self.check_alive()?;
+        inode.check_data_supported()?;
+        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        if available > 0 {
+            self.pages(inode).read(pos, &mut out[..available])?;
+            self.balance_memory();
+        }
+        Ok(available)
+    }
+
+    /// Writes into the page cache and raises i_size. The caller holds the inode lock exclusive and has done the checks of
+    /// A4. Returns the bytes taken: fewer than given if space ran out on the way.
+    pub fn buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
+        self.check_writable()?;
+        inode.check_data_supported()?;
+        let end = pos.checked_add(data.len() as u64).ok_or(Error::errno_only(errno::EFBIG))?;
+        if end > self.max_file_bytes() {
+            return Err(Error::errno_only(errno::EFBIG));
+        }
+        let size = inode.size();
+        if pos > size {
+            self.zero_eof_block(inode, size)?;
+        }
+        let (taken, result) = match self.pages(inode).write(pos, data) {
+            Ok(()) => (data.len(), Ok(data.len())),
+            Err((0, error)) => (0, Err(error)),
+            Err((taken, _)) => (taken, Ok(taken)),
+        };
+        if taken > 0 {
+            let mut state = inode.state.lock();
+            state.size = state.size.max(pos + taken as u64);
+        }
+        self.balance_memory();
+        result
+    }
+
+    /// Writes back and waits for the dirty pages of a range (B4).
+    pub fn write_and_wait(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+        match inode.pages.get() {
+            Some(pages) => pages.write_back(pos, len),
+            None => Ok(()),
+        }
+    }
+
+    /// Drops the clean pages of a range. EBUSY if one is dirty or in use (B4: the caller falls back).
+    pub fn invalidate(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+        match inode.pages.get() {
+            Some(pages) => pages.invalidate(pos, len).map_err(|_busy| Error::errno_only(errno::EBUSY)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the page cache may hold something of the file: a direct write then prepares first (B4).
+    pub fn has_pages(&self, inode: &Inode) -> bool {
+        inode.pages.get().is_some_and(|pages| !pages.is_empty())
+    }
+
+    /// Lets other files give pages back while the volume's budget is exceeded.
+    fn balance_memory(&self) {
+        if !self.page_budget.is_exceeded() {
+            return;
+        }
+        for inode in self.inodes.all() {
+            if let Some(pages) = inode.pages.get() {
+                pages.give_back();
+            }
+        }
+    }
+}
