@@ -1,5 +1,6 @@
 //! Recovery: what the log holds, and replaying it (R2–R14).
 
+mod fast_commit;
 mod scan;
 
 use std::collections::{BTreeMap, HashMap};
@@ -58,11 +59,14 @@ pub fn is_clean(superblock: &JournalSuperblock) -> bool {
 
 /// Reads the log and decides, without writing anything (R2–R10). All copies that a replay would write are verified.
 ///
-/// EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
+/// EOPNOTSUPP: fast commits follow the log, which only Linux replays (D25). EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
 pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &RecoverOptions) -> Result<Plan> {
     let (superblock, block) = read_superblock(device, block_size, map)?;
     let log = Log::new(device, map, &superblock);
     let mut scan = if is_clean(&superblock) { Scan::empty(&superblock) } else { log.scan()? };
+    if !is_clean(&superblock) && log.has_fast_commits(scan.end)? {
+        return Err(Error::FastCommits);
+    }
     loop {
         let (survivors, revoked) = survivors(&scan);
         check_homes(&survivors, map, options)?;

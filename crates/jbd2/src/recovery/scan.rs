@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use block_io::{AlignedBuf, Device};
 
+use super::fast_commit::FastCommits;
 use super::unescape;
 use crate::format::{
     Checksums, CommitBlock, CommitSum, Header, JournalSuperblock, Layout, TagFlags, block_type, crc32_be,
@@ -83,6 +84,8 @@ pub(super) struct Log<'a> {
     start: u32,
     sequence: Tid,
     async_commit: bool,
+    /// Blocks after the ring (J22), 0 without fast commits.
+    fast_commit_blocks: u32,
 }
 
 impl<'a> Log<'a> {
@@ -96,6 +99,7 @@ impl<'a> Log<'a> {
             start: superblock.s_start,
             sequence: Tid(superblock.s_sequence),
             async_commit: superblock.has(feature::INCOMPAT_ASYNC_COMMIT),
+            fast_commit_blocks: superblock.fast_commit_blocks(),
         }
     }
 
@@ -139,6 +143,19 @@ impl<'a> Log<'a> {
             }
         }
         Ok(bad)
+    }
+
+    /// R19, R21: whether a fast commit of `tid` is complete. Block L stays unused (J22).
+    pub fn has_fast_commits(&self, tid: Tid) -> Result<bool> {
+        let mut commits = FastCommits::new(tid);
+        let mut block = AlignedBuf::zeroed(self.layout.block_size);
+        for n in 1..self.fast_commit_blocks {
+            self.read(self.end + n, &mut block)?;
+            if let Some(found) = commits.look_at(&block) {
+                return Ok(found);
+            }
+        }
+        Ok(false)
     }
 
     /// R2, R3.
