@@ -310,6 +310,15 @@ impl Superblock {
         raw
     }
 
+    /// Stores the checksum of `bytes`, a superblock's [`Superblock::SIZE`], if it has metadata_csum.
+    pub fn seal(bytes: &mut [u8]) {
+        let ro_compat: u32 = get(bytes, Self::S_FEATURE_RO_COMPAT);
+        if ro_compat & ro_compat::METADATA_CSUM != 0 {
+            let checksum = crc32c(CRC32C_SEED, &bytes[..Self::S_CHECKSUM]);
+            put(bytes, Self::S_CHECKSUM, checksum);
+        }
+    }
+
     /// F12.
     fn check(&self) -> std::result::Result<(), String> {
         let rule = |ok: bool, detail: &str| if ok { Ok(()) } else { Err(detail.to_string()) };

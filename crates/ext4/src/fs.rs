@@ -134,7 +134,13 @@ impl Fs {
         loop {
             let mut handle = Handle::start(self, credits)?;
             let result = f(&mut handle);
-            let stopped = handle.stop();
+            let stopped = match &result {
+                Err(error) => {
+                    handle.fail(error);
+                    Ok(())
+                }
+                Ok(_) => handle.stop(),
+            };
             match result {
                 Err(error) if error.errno() == errno::ENOSPC && tries < 3 => {
                     tries += 1;

@@ -18,13 +18,15 @@ pub struct Handle<'f> {
     data_is_metadata: bool,
     /// Allocation may use the reserve of D14.
     use_reserve: bool,
+    /// Something was changed since the last point where the volume was consistent.
+    changed: bool,
 }
 
 impl<'f> Handle<'f> {
     /// T3. Waits for log space or a locked transaction; EROFS after an abort and on a read-only volume.
     pub(crate) fn start(fs: &'f Fs, credits: u32) -> Result<Self> {
         fs.check_writable()?;
-        Ok(Self { fs, journal: fs.journal.start(credits)?, data_is_metadata: false, use_reserve: false })
+        Ok(Self { fs, journal: fs.journal.start(credits)?, data_is_metadata: false, use_reserve: false, changed: false })
     }
 
     /// The volume.
@@ -44,7 +46,17 @@ impl<'f> Handle<'f> {
 
     /// T4: the caller left the volume consistent; what follows may commit in a later transaction.
     pub(crate) fn restart(&mut self, credits: u32) -> Result<()> {
+        self.changed = false;
         Ok(self.journal.restart(credits)?)
+    }
+
+    /// An operation failed. If a broken device or a damaged volume left it half done, the journal aborts: half an operation
+    /// must never commit (T30). A refusal (ENOSPC, EEXIST, …) comes before any change, or was undone.
+    pub(crate) fn fail(self, error: &Error) {
+        let broken = matches!(error, Error::Device(_) | Error::Corrupt { .. });
+        if broken && self.changed {
+            self.fs.journal.abort(error.errno());
+        }
     }
 
     /// Ends the handle. Errors of an aborted journal surface here.
@@ -76,7 +88,7 @@ impl Meta for Handle<'_> {
         let fs = self.fs;
         fs.check_block(block)?;
         let _shard = fs.cache.lock(block);
-        self.journal.update(
+        self.journal.update::<Error>(
             block.0,
             Sealer::tag(kind),
             &mut || -> Result<Image> {
@@ -85,14 +97,18 @@ impl Meta for Handle<'_> {
                 Ok(image)
             },
             change,
-        )
+        )?;
+        self.changed = true;
+        Ok(())
     }
 
     fn create(&mut self, block: Pblk, kind: BlockKind, fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         self.fs.check_block(block)?;
         let _shard = self.fs.cache.lock(block);
         self.fs.cache.remove(block);
-        Ok(self.journal.create(block.0, Sealer::tag(kind), fill)?)
+        self.journal.create(block.0, Sealer::tag(kind), fill)?;
+        self.changed = true;
+        Ok(())
     }
 
     fn allocate_block(&mut self, owner: BlockOwner) -> Result<Pblk> {

@@ -7,6 +7,7 @@ use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
+use jbd2::recovery::{self, RecoverOptions};
 use jbd2::{Journal, LogExtent, LogMap};
 
 use crate::block_cache::BlockCache;
@@ -134,15 +135,33 @@ fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<D
         .map_err(|corrupt| Error::corrupt_inode(ino.0, corrupt))
 }
 
-/// Replays what the journal holds, if the volume says that it needs it (R1, R2). Returns the transactions replayed.
-pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<u32> {
-    if !needs_recovery(superblock) {
-        return Ok(0);
-    }
+/// What recovery means to the mount.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Replayed {
+    /// Transactions written home.
+    pub transactions: u32,
+    /// J20: no later commit may bear an earlier time.
+    pub last_commit_seconds: u64,
+}
+
+/// Replays what the journal holds, if the volume says that it needs it; else a log that is there is void (R1).
+pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<Replayed> {
     let map = log_map(device, superblock)?;
-    let options = jbd2::recovery::RecoverOptions { volume_blocks: superblock.blocks_count(), ..Default::default() };
-    let recovered = jbd2::recovery::recover(device.as_ref(), superblock.block_size() as usize, &map, options)?;
-    Ok(recovered.transactions)
+    let block_size = superblock.block_size() as usize;
+    let options = RecoverOptions {
+        volume_blocks: superblock.blocks_count(),
+        barrier: true,
+        write_bytes: jbd2::Config::default().write_bytes,
+    };
+    if !needs_recovery(superblock) {
+        recovery::discard(device.as_ref(), block_size, &map, options)?;
+        return Ok(Replayed::default());
+    }
+    let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
+    Ok(Replayed {
+        transactions: recovered.transactions,
+        last_commit_seconds: recovered.last_commit_seconds,
+    })
 }
 
 /// Attaches to the journal, which is clean or was just recovered (J8).

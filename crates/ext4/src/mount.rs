@@ -115,10 +115,12 @@ impl Fs {
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let mut report = MountReport::default();
+        let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
             true => {
                 let recovered = journal_inode::recover(&device, &superblock)?;
-                report.transactions_replayed = recovered;
+                report.transactions_replayed = recovered.transactions;
+                last_commit_seconds = recovered.last_commit_seconds;
                 read_superblock(device.as_ref())?
             }
             false if needs_recovery(&superblock) => {
@@ -127,7 +129,7 @@ impl Fs {
             }
             false => superblock,
         };
-        let fs = Arc::new(Self::assemble(device, superblock, read_only, options)?);
+        let fs = Arc::new(Self::assemble(device, superblock, read_only, last_commit_seconds, options)?);
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
@@ -140,6 +142,7 @@ impl Fs {
         device: Arc<dyn Device>,
         superblock: Superblock,
         read_only: bool,
+        last_commit_seconds: u64,
         options: &MountOptions,
     ) -> Result<Self> {
         let block_size = superblock.block_size() as usize;
@@ -161,10 +164,10 @@ impl Fs {
         if !read_only {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
         }
-        let config = jbd2::Config { commit_interval_ms: options.commit_interval_ms, ..jbd2::Config::default() };
+        let config = jbd2::Config { commit_interval_ms: options.commit_interval_ms, last_commit_seconds, ..jbd2::Config::default() };
         let journal = match has_journal(&superblock) {
             true => {
-                let map = journal_inode::log_map(device.as_ref(), &superblock)?;
+                let map = journal_inode::log_map(&device, &superblock)?;
                 let mut block = 0;
                 while let Some((start, len)) = map.run(block) {
                     allocator.add_system_zone(Pblk(start), len.into());

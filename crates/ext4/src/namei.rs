@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ext4_format::features::ro_compat;
 use ext4_format::dirent::file_type;
+use ext4_format::extent::empty_root;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
 use ext4_format::{Ino, Inode as DiskInode, Lblk};
 
@@ -18,7 +19,7 @@ use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::ORPHAN_CREDITS;
 use crate::path::Parent;
-use crate::{Error, Result, dir, errno, extents, mballoc};
+use crate::{Error, Result, dir, errno, mballoc};
 
 /// F72: links of an inode, and what a directory stores when it has more.
 const LINK_MAX: u16 = 65000;
@@ -340,7 +341,7 @@ impl Fs {
         disk.gid = if setgid { dir_gid } else { new.gid };
         disk.links_count = 1;
         disk.flags = flags::EXTENTS | flags::inherited(dir_flags, new.mode);
-        disk.i_block = extents::empty_root();
+        disk.i_block = empty_root();
         disk.generation = self.next_generation();
         let now = self.timestamp();
         (disk.atime, disk.mtime, disk.ctime, disk.crtime) = (now, now, now, now);

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use block_io::{AlignedBuf, Completion, Memory, Queue};
 use slab::Slab;
@@ -20,7 +20,6 @@ use crate::{Error, Result, errno};
 pub type FileId = u32;
 
 /// What an operation leaves besides its number.
-#[derive(Debug)]
 pub enum Value {
     /// Nothing.
     None,
