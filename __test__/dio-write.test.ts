@@ -233,10 +233,7 @@ test('EAGAIN under the shared lock starts again exclusive, once', async (t) => {
   const { native, inode, write } = setup();
   native.script.set('directWrite', [-11, -11]);
   t.is(await write(), -11);
-  t.deepEqual(native.calls, [
-    'directWrite shared flags=0 4096@0',
-    'directWrite exclusive flags=0 4096@0',
-  ]);
+  t.deepEqual(native.calls, ['directWrite shared flags=0 4096@0', 'directWrite exclusive flags=0 4096@0']);
   t.true(isFree(inode));
 });
 
@@ -246,11 +243,7 @@ test('C25.7, C6: ENOTBLK becomes 0 and the whole write goes buffered', async (t)
   const one = io();
   t.is(await engine.run(writeIter(one), one), 4096);
   t.is(one.posBytes, 4096);
-  t.deepEqual(native.calls.slice(1), [
-    'bufferedWrite 4096@0',
-    'writeAndWait 4096@0',
-    'invalidate 4096@0',
-  ]);
+  t.deepEqual(native.calls.slice(1), ['bufferedWrite 4096@0', 'writeAndWait 4096@0', 'invalidate 4096@0']);
 });
 
 test('S6, E40: the prefix is reported when the buffered tail fails', async (t) => {
@@ -348,7 +341,7 @@ test('A17: buffered write: exclusive, file_modified, copy, then O_DSYNC or O_SYN
   t.is(await write({ direct: false, dsync: true }), -5);
 });
 
-test('B8, B11: O_DSYNC is the submission\'s business, O_SYNC syncs afterwards', async (t) => {
+test("B8, B11: O_DSYNC is the submission's business, O_SYNC syncs afterwards", async (t) => {
   const { native, write } = setup();
   await write({ dsync: true });
   await write({ dsync: true, sync: true });

@@ -420,8 +420,7 @@ export class FakeNative implements Native {
         throw new FakeErrno(ENOENT);
       }
       const last = index === parts.length - 1;
-      inode =
-        (child.mode & S_IFMT) === S_IFLNK && (follow || !last) ? this.#must(child.target, true) : child;
+      inode = (child.mode & S_IFMT) === S_IFLNK && (follow || !last) ? this.#must(child.target, true) : child;
     }
     return inode;
   }

@@ -4,7 +4,12 @@ import { Engine, type Task } from '../src/engine.js';
 import { InodeLock } from '../src/inode-lock.js';
 import { FakeNative } from './fake-native.js';
 
-function setup(): { engine: Engine; lock: InodeLock; log: string[]; go: (name: string, task: Task<void>) => void } {
+function setup(): {
+  engine: Engine;
+  lock: InodeLock;
+  log: string[];
+  go: (name: string, task: Task<void>) => void;
+} {
   const engine = new Engine(new FakeNative());
   const log: string[] = [];
   const go = (name: string, task: Task<void>): void => {
@@ -103,7 +108,8 @@ test('a thousand waiters that release at once leave the stack flat and the lock 
     else lock.unlockRead();
   }
   t.true(lock.tryWrite());
-  for (let index = 0; index < 20_000; index += 1) void engine.run(once(index % 3 === 0), { failure: undefined });
+  for (let index = 0; index < 20_000; index += 1)
+    void engine.run(once(index % 3 === 0), { failure: undefined });
   lock.unlockWrite();
   t.is(done, 20_000);
   t.true(lock.tryWrite());

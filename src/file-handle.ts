@@ -240,7 +240,11 @@ export class FileHandle {
   /** Changes the permission bits. */
   async chmod(mode: number | string): Promise<void> {
     const bits = parseMode(mode, 'mode');
-    await this.#simple('fchmod', 'fchmod', this.#call((native, op) => native.fchmod(op, this.#file, bits)));
+    await this.#simple(
+      'fchmod',
+      'fchmod',
+      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+    );
   }
 
   /** Sets the times of access and modification. */
@@ -258,7 +262,11 @@ export class FileHandle {
 
   /** fsync: data, size and all of the inode are durable when it resolves. */
   async sync(): Promise<void> {
-    await this.#simple('fsync', 'fsync', this.#call((native, op) => native.sync(op, this.#file, false)));
+    await this.#simple(
+      'fsync',
+      'fsync',
+      this.#call((native, op) => native.sync(op, this.#file, false)),
+    );
   }
 
   /** fdatasync: data, and what is needed to read it back, are durable when it resolves. */
@@ -519,8 +527,7 @@ function writeArguments(
   let from: unknown = offset;
   let count: unknown = length;
   let at: unknown = position;
-  if (typeof offset === 'object' && offset !== null)
-    ({ offset: from, length: count, position: at } = offset);
+  if (typeof offset === 'object' && offset !== null) ({ offset: from, length: count, position: at } = offset);
   if (buffer.byteLength === 0) return { buffer, offset: 0, length: 0, position: -1 };
   from ??= 0;
   validateInteger(from, 'offset', 0);

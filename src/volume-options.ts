@@ -42,7 +42,8 @@ const MAX_LABEL_BYTES = 16;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 function validateObject(options: unknown): asserts options is Record<string, unknown> {
-  if (typeof options !== 'object' || options === null) throw invalidType('options', 'be of type object', options);
+  if (typeof options !== 'object' || options === null)
+    throw invalidType('options', 'be of type object', options);
 }
 
 function validateBoolean(value: unknown, name: string): void {
@@ -80,7 +81,11 @@ export function openJson(options: OpenOptions): string {
   validateString(options.engine, 'options.engine');
   const engine = options.engine ?? (process.env['UEXT4_ENGINE'] || 'auto');
   if (!ENGINES.includes(engine)) {
-    throw invalidValue('options.engine', engine, `must be one of: ${ENGINES.map((name) => `'${name}'`).join(', ')}`);
+    throw invalidValue(
+      'options.engine',
+      engine,
+      `must be one of: ${ENGINES.map((name) => `'${name}'`).join(', ')}`,
+    );
   }
   return JSON.stringify({ readOnly: options.readOnly === true, engine });
 }

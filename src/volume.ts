@@ -63,7 +63,8 @@ async function requestOrThrow(engine: Engine, about: About, start: Start): Promi
 }
 
 /** Encoding, or an object with it; as node:fs takes it. */
-export type EncodingOption = BufferEncoding | 'buffer' | { encoding?: BufferEncoding | 'buffer' | null } | null;
+export type EncodingOption =
+  BufferEncoding | 'buffer' | { encoding?: BufferEncoding | 'buffer' | null } | null;
 
 function encodingOf(options: unknown): BufferEncoding | 'buffer' | undefined {
   const encoding: unknown =
@@ -148,7 +149,11 @@ export class Volume {
    *
    * @throws ENOENT, EEXIST, EISDIR, ENOTDIR, ELOOP, EROFS, EPERM, ENOSPC
    */
-  async open(path: PathLike, flags: string | number = 'r', mode: number | string = 0o666): Promise<FileHandle> {
+  async open(
+    path: PathLike,
+    flags: string | number = 'r',
+    mode: number | string = 0o666,
+  ): Promise<FileHandle> {
     const at = validatePath(path);
     const asked = parseFlags(flags);
     const permissions = parseMode(mode, 'mode', 0o666);
@@ -190,9 +195,14 @@ export class Volume {
     options?: number | string | { recursive?: boolean; mode?: number | string } | null,
   ): Promise<string | undefined> {
     const at = validatePath(path);
-    const settings = typeof options === 'object' && options !== null ? options : { mode: options ?? undefined };
+    const settings =
+      typeof options === 'object' && options !== null ? options : { mode: options ?? undefined };
     const mode = parseMode(settings.mode, 'mode', 0o777);
-    if ('recursive' in settings && settings.recursive !== undefined && typeof settings.recursive !== 'boolean')
+    if (
+      'recursive' in settings &&
+      settings.recursive !== undefined &&
+      typeof settings.recursive !== 'boolean'
+    )
       throw invalidType('options.recursive', 'be of type boolean', settings.recursive);
     const recursive = 'recursive' in settings && settings.recursive === true;
     const operation: Operation = { failure: undefined };
@@ -251,7 +261,10 @@ export class Volume {
     path: PathLike,
     options: { encoding?: BufferEncoding | null; withFileTypes: true },
   ): Promise<Dirent[]>;
-  async readdir(path: PathLike, options: { encoding: 'buffer'; withFileTypes: true }): Promise<Dirent<Buffer>[]>;
+  async readdir(
+    path: PathLike,
+    options: { encoding: 'buffer'; withFileTypes: true },
+  ): Promise<Dirent<Buffer>[]>;
   /** The names in a directory, without "." and "..", or Dirents of them. */
   async readdir(
     path: PathLike,
@@ -328,7 +341,10 @@ export class Volume {
     );
   }
 
-  async readlink(path: PathLike, options?: BufferEncoding | { encoding?: BufferEncoding | null } | null): Promise<string>;
+  async readlink(
+    path: PathLike,
+    options?: BufferEncoding | { encoding?: BufferEncoding | null } | null,
+  ): Promise<string>;
   async readlink(path: PathLike, options: 'buffer' | { encoding: 'buffer' }): Promise<Buffer>;
   /** What a symbolic link says. */
   async readlink(path: PathLike, options?: EncodingOption): Promise<string | Buffer> {
@@ -359,7 +375,10 @@ export class Volume {
     );
   }
 
-  async readFile(path: PathLike, options?: { encoding?: null; flag?: string | number } | null): Promise<Buffer>;
+  async readFile(
+    path: PathLike,
+    options?: { encoding?: null; flag?: string | number } | null,
+  ): Promise<Buffer>;
   async readFile(
     path: PathLike,
     options: BufferEncoding | { encoding: BufferEncoding; flag?: string | number },
@@ -465,4 +484,3 @@ export class Volume {
     }
   }
 }
-

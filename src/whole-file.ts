@@ -24,16 +24,16 @@ export async function writeAll(file: FileHandle, data: Uint8Array, position: num
   }
 }
 
-async function writeRest(
-  file: FileHandle,
-  data: Uint8Array,
-  start: number,
-  position: number,
-): Promise<void> {
+async function writeRest(file: FileHandle, data: Uint8Array, start: number, position: number): Promise<void> {
   let offset = start;
   while (offset < data.length) {
     const length = Math.min(CHUNK_BYTES, data.length - offset);
-    offset += await file.transfer('write', false, { buffer: data, offset, length, position: position + offset });
+    offset += await file.transfer('write', false, {
+      buffer: data,
+      offset,
+      length,
+      position: position + offset,
+    });
   }
 }
 
@@ -45,7 +45,12 @@ export async function readAll(file: FileHandle, sizeBytes: number): Promise<Buff
     if (offset === data.length) {
       // Grown meanwhile? One byte tells.
       const more = Buffer.alloc(1);
-      const read = await file.transfer('read', false, { buffer: more, offset: 0, length: 1, position: offset });
+      const read = await file.transfer('read', false, {
+        buffer: more,
+        offset: 0,
+        length: 1,
+        position: offset,
+      });
       if (read === 0) return data;
       data = Buffer.concat([data, more, Buffer.alloc(CHUNK_BYTES - 1)]);
       offset += 1;

@@ -79,7 +79,22 @@ function longLine({ name, type, stats, target }: Entry): string {
 
 function jsonEntry({ path, name, type, stats, target }: Entry): object {
   const { ino, mode, nlink, uid, gid, size, blocks, atime, mtime, ctime } = stats as Stats;
-  return { path, name, type, ino, mode: mode & 0o7777, nlink, uid, gid, size, blocks, atime, mtime, ctime, target };
+  return {
+    path,
+    name,
+    type,
+    ino,
+    mode: mode & 0o7777,
+    nlink,
+    uid,
+    gid,
+    size,
+    blocks,
+    atime,
+    mtime,
+    ctime,
+    target,
+  };
 }
 
 /** `ls`: one name a line; a file lists itself. */

@@ -109,7 +109,9 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
       args: ['IMAGE', 'PATH'],
       required: 2,
       run: (shell, [image, path]) =>
-        withVolume(shell, image as string, { readOnly: true }, (volume) => cat(shell, volume, path as string)),
+        withVolume(shell, image as string, { readOnly: true }, (volume) =>
+          cat(shell, volume, path as string),
+        ),
     },
   ],
   [

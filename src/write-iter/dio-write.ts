@@ -8,7 +8,14 @@ import { isMisaligned, isUnaligned } from './alignment.js';
 import { MODIFIES, bufferedWriteIter, fileModified } from './buffered-write.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
 import { writeTail } from './fallback.js';
-import { guessExclusive, judgeLock, mustDrain, mustWait, needsExclusive, type DioShape } from './lock-mode.js';
+import {
+  guessExclusive,
+  judgeLock,
+  mustDrain,
+  mustWait,
+  needsExclusive,
+  type DioShape,
+} from './lock-mode.js';
 import { checkWrite, clipCount, writePos } from './write-checks.js';
 
 /** {@link submitSharedOverwrite} did not submit: take the long way. */
