@@ -411,6 +411,7 @@ export class FakeNative implements Native {
 
   #find(path: string, follow: boolean, missingIsFine: boolean): FakeInode | undefined {
     let inode = this.root;
+    let parent = '';
     const parts = path.split('/').filter((part) => part !== '' && part !== '.');
     for (const [index, part] of parts.entries()) {
       if ((inode.mode & S_IFMT) !== S_IFDIR) throw new FakeErrno(ENOTDIR);
@@ -419,8 +420,11 @@ export class FakeNative implements Native {
         if (missingIsFine && index === parts.length - 1) return undefined;
         throw new FakeErrno(ENOENT);
       }
-      const last = index === parts.length - 1;
-      inode = (child.mode & S_IFMT) === S_IFLNK && (follow || !last) ? this.#must(child.target, true) : child;
+      const followed = (child.mode & S_IFMT) === S_IFLNK && (follow || index < parts.length - 1);
+      inode = followed
+        ? this.#must(child.target.startsWith('/') ? child.target : `${parent}/${child.target}`, true)
+        : child;
+      parent += `/${part}`;
     }
     return inode;
   }

@@ -114,6 +114,7 @@ if (process.getuid?.() !== 0) {
   console.log('Not root: the tests that mount a volume with the kernel are skipped.');
 }
 
+/** @type {{ passed: number; failed: number; skipped: string[] }} */
 const total = { passed: 0, failed: 0, skipped: [] };
 const failedSteps = [];
 for (const step of onlyTypeScript ? typeScriptSteps : [...cargoSteps, ...typeScriptSteps]) {

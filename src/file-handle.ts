@@ -123,6 +123,19 @@ export class FileHandle {
     this.#mount.closers.add(this.#closeSelf);
   }
 
+  async read<T extends NodeJS.ArrayBufferView>(
+    buffer: T,
+    offset?: number | null,
+    length?: number | null,
+    position?: number | bigint | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
+  async read<T extends NodeJS.ArrayBufferView>(
+    buffer: T,
+    options: Omit<ReadOptions<T>, 'buffer'> | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
+  async read<T extends NodeJS.ArrayBufferView = Buffer>(
+    options?: ReadOptions<T> | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
   /**
    * Reads up to `length` bytes into `buffer` at `offset`. Resolves with what was read: 0 at the end of the file.
    *
@@ -131,7 +144,7 @@ export class FileHandle {
    */
   async read<T extends NodeJS.ArrayBufferView = Buffer>(
     buffer?: T | ReadOptions<T> | null,
-    offset?: number | null | ReadOptions<T>,
+    offset?: number | null | Omit<ReadOptions<T>, 'buffer'>,
     length?: number | null,
     position?: number | bigint | null,
   ): Promise<{ bytesRead: number; buffer: T }> {
@@ -147,13 +160,13 @@ export class FileHandle {
   /** {@link read} for a caller that cannot wait; returns the number of bytes. */
   readSync(
     buffer: NodeJS.ArrayBufferView,
-    offset?: number | null | ReadOptions<NodeJS.ArrayBufferView>,
+    offset?: number | null | Omit<ReadOptions, 'buffer'>,
     length?: number | null,
     position?: number | bigint | null,
   ): number {
     this.#check('read');
     validateBuffer(buffer);
-    const args = readArguments(buffer, offset, length, position);
+    const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
     const operation: Operation = { failure: undefined };
     const bytesRead = this.#engine.runSync(this.#readTask(args, this.isDirect, operation), operation);
@@ -249,8 +262,8 @@ export class FileHandle {
 
   /** Sets the times of access and modification. */
   async utimes(atime: TimeLike, mtime: TimeLike): Promise<void> {
-    const a = parseTime(atime);
-    const m = parseTime(mtime);
+    const a = parseTime(atime, 'atime');
+    const m = parseTime(mtime, 'mtime');
     await this.#simple(
       'futimes',
       'futime',
@@ -459,7 +472,7 @@ export function* closeInode(mount: Mount, inode: OpenInode, file: NativeFile): T
 
 function readArguments<T extends NodeJS.ArrayBufferView>(
   bufferOrOptions: T | ReadOptions<T> | null | undefined,
-  offset: number | null | undefined | ReadOptions<T>,
+  offset: number | null | undefined | Omit<ReadOptions<T>, 'buffer'>,
   length: number | null | undefined,
   position: number | bigint | null | undefined,
 ): Transfer & { readonly view: T } {
@@ -503,9 +516,8 @@ function readPosition(position: unknown, length: number): number {
     if (position < -1n || position > max) validateInteger(Number(position), 'position', -1);
     return Number(position);
   }
-  if (typeof position !== 'number') throw invalidType('position', 'be of type bigint or integer', position);
-  validateInteger(position, 'position', -1);
-  return position;
+  // As in node:fs: what is no integer means the handle's position.
+  return typeof position === 'number' && Number.isSafeInteger(position) ? position : -1;
 }
 
 function writeArguments(
@@ -516,8 +528,8 @@ function writeArguments(
 ): Transfer {
   if (typeof data === 'string') {
     // write(string, position?, encoding?)
-    const encoding = typeof length === 'string' ? length : 'utf8';
-    if (!Buffer.isEncoding(encoding)) throw invalidValue('encoding', encoding);
+    // An encoding that is none is UTF-8, as in node:fs.
+    const encoding = typeof length === 'string' && Buffer.isEncoding(length) ? length : 'utf8';
     const buffer = Buffer.from(data, encoding);
     return { buffer, offset: 0, length: buffer.length, position: writePosition(offset) };
   }

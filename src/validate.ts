@@ -114,14 +114,14 @@ export function parseMode(mode: unknown, name: string, fallback?: number): numbe
 }
 
 /** Whole seconds and nanoseconds of a time; before 1970 in numbers means now, as in node:fs. */
-export function parseTime(time: unknown): { seconds: number; nanoseconds: number } {
+export function parseTime(time: unknown, name: string): { seconds: number; nanoseconds: number } {
   if (time instanceof Date && !Number.isNaN(time.getTime())) {
     const seconds = Math.floor(time.getTime() / 1000);
     return { seconds, nanoseconds: Math.round((time.getTime() - seconds * 1000) * 1e6) };
   }
   const number = typeof time === 'string' && time.trim() !== '' ? Number(time) : time;
   if (typeof number !== 'number' || !Number.isFinite(number)) {
-    throw invalidType('time', 'be an instance of Date or Time in seconds', time);
+    throw invalidType(name, 'be an instance of Date or an Time in seconds', time);
   }
   const value = number < 0 ? Date.now() / 1000 : number;
   // A double holds a time of today to a quarter of a microsecond.

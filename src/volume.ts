@@ -204,7 +204,7 @@ export class Volume {
       typeof settings.recursive !== 'boolean'
     )
       throw invalidType('options.recursive', 'be of type boolean', settings.recursive);
-    const recursive = 'recursive' in settings && settings.recursive === true;
+    const recursive = 'recursive' in settings && (settings.recursive ?? false);
     const operation: Operation = { failure: undefined };
     const made: { first?: string } = {};
     const task = recursive ? this.#mkdirAll(pathText(at), mode, made) : this.#mkdirOne(at, mode);
@@ -368,8 +368,8 @@ export class Volume {
   /** Sets the times of access and modification; of a symbolic link's target. */
   async utimes(path: PathLike, atime: TimeLike, mtime: TimeLike): Promise<void> {
     const at = validatePath(path);
-    const a = parseTime(atime);
-    const m = parseTime(mtime);
+    const a = parseTime(atime, 'time');
+    const m = parseTime(mtime, 'time');
     await this.#call({ syscall: 'utime', path: pathText(at) }, (native, op) =>
       native.utimes(op, this.#mount.handle, at, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
     );

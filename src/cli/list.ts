@@ -16,13 +16,13 @@ export interface ListOptions {
   readonly json: boolean;
 }
 
-function typeOf(entry: Dirent | Stats): string {
-  if (entry.isFile()) return 'file';
-  if (entry.isDirectory()) return 'directory';
-  if (entry.isSymbolicLink()) return 'symlink';
-  if (entry.isCharacterDevice()) return 'character device';
-  if (entry.isBlockDevice()) return 'block device';
-  return entry.isFIFO() ? 'fifo' : 'socket';
+function typeOf(inode: Dirent | Stats): string {
+  if (inode.isFile()) return 'file';
+  if (inode.isDirectory()) return 'directory';
+  if (inode.isSymbolicLink()) return 'symlink';
+  if (inode.isCharacterDevice()) return 'character device';
+  if (inode.isBlockDevice()) return 'block device';
+  return inode.isFIFO() ? 'fifo' : 'socket';
 }
 
 /** Joins a directory and a name inside a volume. */

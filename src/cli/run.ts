@@ -159,7 +159,7 @@ function parse(definition: Definition, argv: string[]): { values: Values; positi
       options: { ...definition.options, help: { type: 'boolean', short: 'h' } },
       allowPositionals: true,
     });
-    return { values: values as Values, positionals };
+    return { values, positionals };
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
