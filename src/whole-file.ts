@@ -1,5 +1,7 @@
 /** Whole files: the body in direct writes where the file is direct, the tail below one device block buffered. */
+import { errnoError } from './errors.js';
 import type { FileHandle } from './file-handle.js';
+import { EIO } from './native/errno.js';
 
 /** One request; large enough that a file of some MiB is one extent and one size update. */
 const CHUNK_BYTES = 8 * 1024 * 1024;
@@ -18,6 +20,8 @@ export async function writeAll(file: FileHandle, data: Uint8Array, position: num
     const length = Math.min(CHUNK_BYTES, (direct ? body : data.length) - offset);
     const at = position < 0 ? -1 : position + offset;
     const written = await file.transfer('write', direct, { buffer: data, offset, length, position: at });
+    // Nothing written and no error: never loop on that.
+    if (written === 0) throw errnoError(-EIO, 'write');
     offset += written;
     // A device that stops short of a block leaves the rest to the page cache.
     if (direct && written % file.directAlignBytes !== 0) return writeRest(file, data, offset, position);
@@ -28,12 +32,10 @@ async function writeRest(file: FileHandle, data: Uint8Array, start: number, posi
   let offset = start;
   while (offset < data.length) {
     const length = Math.min(CHUNK_BYTES, data.length - offset);
-    offset += await file.transfer('write', false, {
-      buffer: data,
-      offset,
-      length,
-      position: position + offset,
-    });
+    const part = { buffer: data, offset, length, position: position + offset };
+    const written = await file.transfer('write', false, part);
+    if (written === 0) throw errnoError(-EIO, 'write');
+    offset += written;
   }
 }
 
