@@ -4,7 +4,15 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -93,7 +101,10 @@ function buildDist() {
   make('dist', {
     sources: ['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'],
     isThere: () => existsSync(join(root, 'dist', 'index.js')),
-    build: () => run('Building dist', 'npm', ['run', '--silent', 'build:ts']),
+    build: () => {
+      run('Building dist', 'npm', ['run', '--silent', 'build:ts']);
+      chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755);
+    },
   });
 }
 
