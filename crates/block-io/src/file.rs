@@ -57,14 +57,15 @@ impl FileDevice {
             lock(&file, options.read_only)?;
         }
         let size_bytes = if is_block_device { block_device_size(&file)? } else { metadata.len() };
-        let (file, fallback, dio) = match (options.direct && fallback.is_none()).then(|| dio_limits(&file, is_block_device)) {
-            Some(Some(dio)) => (file, None, Some(dio)),
-            Some(None) => {
-                clear_direct(&file)?;
-                (file, Some("the host offers no direct I/O on this file".to_owned()), None)
-            }
-            None => (file, fallback, None),
-        };
+        let (file, fallback, dio) =
+            match (options.direct && fallback.is_none()).then(|| dio_limits(&file, is_block_device)) {
+                Some(Some(dio)) => (file, None, Some(dio)),
+                Some(None) => {
+                    clear_direct(&file)?;
+                    (file, Some("the host offers no direct I/O on this file".to_owned()), None)
+                }
+                None => (file, fallback, None),
+            };
         let sector = if is_block_device { block_device_sector(&file)? } else { 512 };
         let limits = Limits {
             size_bytes,
@@ -102,7 +103,10 @@ impl FileDevice {
 
     fn write_all(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
         if !fua {
-            return self.file.write_all_at(buf, offset_bytes).map_err(|error| at("write", offset_bytes, &error));
+            return self
+                .file
+                .write_all_at(buf, offset_bytes)
+                .map_err(|error| at("write", offset_bytes, &error));
         }
         let mut done = 0;
         while done < buf.len() {
@@ -137,6 +141,15 @@ fn at(operation: &'static str, offset_bytes: u64, error: &io::Error) -> Error {
     Error::at(operation, offset_bytes, errno)
 }
 
+impl Drop for FileDevice {
+    /// Gives the lock up now: a ring that had the file registered lets go of it only some time after it is closed.
+    fn drop(&mut self) {
+        if !self.is_block_device {
+            let _closing_unlocks_too = set_lock(&self.file, libc::F_UNLCK);
+        }
+    }
+}
+
 impl AsRawFd for FileDevice {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
@@ -151,10 +164,15 @@ impl Device for FileDevice {
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.check("read", offset_bytes, buf.len() as u64)?;
         if self.is_aligned(buf.as_ptr()) {
-            return self.file.read_exact_at(buf, offset_bytes).map_err(|error| at("read", offset_bytes, &error));
+            return self
+                .file
+                .read_exact_at(buf, offset_bytes)
+                .map_err(|error| at("read", offset_bytes, &error));
         }
         let mut bounce = AlignedBuf::zeroed(buf.len());
-        self.file.read_exact_at(&mut bounce, offset_bytes).map_err(|error| at("read", offset_bytes, &error))?;
+        self.file
+            .read_exact_at(&mut bounce, offset_bytes)
+            .map_err(|error| at("read", offset_bytes, &error))?;
         buf.copy_from_slice(&bounce);
         Ok(())
     }
@@ -244,17 +262,20 @@ fn clear_direct(file: &File) -> Result<()> {
 
 /// An OFD lock, which belongs to the opening: a second one is refused in the same process too.
 fn lock(file: &File, read_only: bool) -> Result<()> {
-    let kind = if read_only { libc::F_RDLCK } else { libc::F_WRLCK };
+    set_lock(file, if read_only { libc::F_RDLCK } else { libc::F_WRLCK }).map_err(|errno| match errno {
+        libc::EAGAIN | libc::EACCES => {
+            Error::new("lock", libc::EBUSY).with_detail("in use by another opening")
+        }
+        errno => Error::new("lock", errno),
+    })
+}
+
+fn set_lock(file: &File, kind: libc::c_int) -> std::result::Result<(), i32> {
     let lock =
         libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
     // SAFETY: the structure outlives the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } == 0 {
-        return Ok(());
-    }
-    match last_errno() {
-        libc::EAGAIN | libc::EACCES => Err(Error::new("lock", libc::EBUSY).with_detail("in use by another opening")),
-        errno => Err(Error::new("lock", errno)),
-    }
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn block_device_size(file: &File) -> Result<u64> {

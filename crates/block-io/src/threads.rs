@@ -58,8 +58,12 @@ impl ThreadsQueue {
     /// EAGAIN where the host gives no threads.
     pub fn new(device: Arc<dyn Device>, event: Arc<EventFd>) -> Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), device, event });
-        let mut queue =
-            Self { shared: shared.clone(), threads: Vec::new(), pushed: Vec::new(), requests: slab::Slab::new() };
+        let mut queue = Self {
+            shared: shared.clone(),
+            threads: Vec::new(),
+            pushed: Vec::new(),
+            requests: slab::Slab::new(),
+        };
         for index in 0..THREADS {
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
@@ -169,4 +173,3 @@ impl Drop for ThreadsQueue {
         self.drain();
     }
 }
-

@@ -69,10 +69,19 @@ impl UringQueue {
     /// EPERM, ENOSYS or ENOMEM where the host refuses io_uring.
     pub fn new(device: Arc<FileDevice>, event: Arc<EventFd>) -> Result<Self> {
         let ring = new_ring().map_err(|refused| error("io_uring_setup", &refused))?;
-        let register = |result: std::io::Result<()>| result.map_err(|refused| error("io_uring_register", &refused));
+        let register =
+            |result: std::io::Result<()>| result.map_err(|refused| error("io_uring_register", &refused));
         register(ring.submitter().register_files(&[device.as_raw_fd()]))?;
         register(ring.submitter().register_eventfd(event.as_raw_fd()))?;
-        Ok(Self { ring, device, event, requests: Slab::new(), backlog: VecDeque::new(), in_kernel: 0, refused: Vec::new() })
+        Ok(Self {
+            ring,
+            device,
+            event,
+            requests: Slab::new(),
+            backlog: VecDeque::new(),
+            in_kernel: 0,
+            refused: Vec::new(),
+        })
     }
 
     fn entry(&mut self, key: usize) -> squeue::Entry {

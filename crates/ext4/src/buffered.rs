@@ -56,9 +56,10 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let (size, disk_size) = fs.sizes(&inode);
         let end_of_data = end.min(size);
-        let unwritten = fs
-            .map_range(&inode, pos, end - pos, crate::file::Look::Disk)?
-            .is_some_and(|mappings| mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. })));
+        let unwritten =
+            fs.map_range(&inode, pos, end - pos, crate::file::Look::Disk)?.is_some_and(|mappings| {
+                mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. }))
+            });
         if !unwritten && end_of_data <= disk_size {
             return Ok(());
         }

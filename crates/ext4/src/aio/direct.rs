@@ -164,9 +164,10 @@ impl Engine {
                 Kind::Write { .. } => self.issue_writes(slot, &mappings),
                 Kind::Read { .. } => self.issue_reads(slot, &mappings),
             },
-            Step::Mapped(Err(error)) | Step::Ended(Err(error)) | Step::Synced(Err(error)) | Step::Failed(error) => {
-                Err(error)
-            }
+            Step::Mapped(Err(error))
+            | Step::Ended(Err(error))
+            | Step::Synced(Err(error))
+            | Step::Failed(error) => Err(error),
             Step::Ended(Ok(())) => return self.after_end_io(slot),
             Step::Synced(Ok(())) => return self.complete(slot),
         };
@@ -200,7 +201,8 @@ impl Engine {
         direct.outstanding = plan.pieces.len();
         let operation = Operation::Write { fua: plan.fua };
         let id = slot as u64;
-        if let [iomap::WritePiece { device_offset_bytes, source: iomap::Source::Data(range) }] = &plan.pieces[..]
+        if let [iomap::WritePiece { device_offset_bytes, source: iomap::Source::Data(range) }] =
+            &plan.pieces[..]
             && range.len() == memory.len()
         {
             self.queue.push(Request { id, operation, offset_bytes: *device_offset_bytes, memory });
@@ -244,7 +246,12 @@ impl Engine {
                 let shared = SharedMemory::new(memory);
                 for piece in pieces {
                     let memory = shared.part(piece.range.clone());
-                    self.queue.push(Request { id, operation, offset_bytes: piece.device_offset_bytes, memory });
+                    self.queue.push(Request {
+                        id,
+                        operation,
+                        offset_bytes: piece.device_offset_bytes,
+                        memory,
+                    });
                 }
                 direct.shared = Some(shared);
             }
