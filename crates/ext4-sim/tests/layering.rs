@@ -1,5 +1,7 @@
 //! Imports point down only: `cargo metadata` against the table of the architecture.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -28,7 +30,11 @@ fn imports_point_down() {
     let metadata = metadata();
     let packages = metadata["packages"].as_array().unwrap();
     let names: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
-    assert_eq!(names, LAYERS.iter().map(|(name, ..)| *name).collect(), "a crate without a place in the table");
+    assert_eq!(
+        names,
+        LAYERS.iter().map(|(name, ..)| *name).collect(),
+        "a crate without a place in the table"
+    );
     for package in packages {
         let name = package["name"].as_str().unwrap();
         let (_, allowed, _) = LAYERS.iter().find(|(layer, ..)| *layer == name).unwrap();
@@ -54,7 +60,9 @@ fn unsafe_only_where_it_is_allowed() {
                     dirs.push(path);
                 } else if path.extension().is_some_and(|extension| extension == "rs") {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    let found = text.contains("unsafe {") || text.contains("unsafe fn") || text.contains("unsafe impl");
+                    let found = text.contains("unsafe {")
+                        || text.contains("unsafe fn")
+                        || text.contains("unsafe impl");
                     assert!(allowed || !found, "unsafe in {}", path.display());
                 }
             }

@@ -113,7 +113,10 @@ impl Engine {
             None => {
                 self.counters.mapped_by_job.fetch_add(1, Ordering::Relaxed);
                 self.run_step(slot, false, move |fs| {
-                    Step::Mapped(fs.prepare_direct_write(&inode, pos, len).and_then(|()| fs.map_for_write(&inode, pos, len)))
+                    Step::Mapped(
+                        fs.prepare_direct_write(&inode, pos, len)
+                            .and_then(|()| fs.map_for_write(&inode, pos, len)),
+                    )
                 });
             }
         }
