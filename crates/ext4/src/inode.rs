@@ -33,8 +33,8 @@ pub(crate) struct InodeState {
     pub sync_tid: u32,
     /// tid of the last change that fdatasync must wait for: size, mapping (T24).
     pub datasync_tid: u32,
-    /// Nothing of this inode was changed since it was read.
-    pub clean_since_load: bool,
+    /// Whether it has `security.capability`, once somebody looked.
+    pub has_capability: Option<bool>,
     /// Freed: no operation may revive it.
     pub deleted: bool,
 }
@@ -70,7 +70,7 @@ impl Inode {
                 orphan: None,
                 sync_tid: 0,
                 datasync_tid: 0,
-                clean_since_load: true,
+                has_capability: None,
                 deleted: false,
             }),
             map_lock: RwLock::new(()),
@@ -156,7 +156,6 @@ impl Handle<'_> {
         let mut state = inode.state.lock();
         let result = f(&mut state);
         state.sync_tid = tid;
-        state.clean_since_load = false;
         if change == Change::Data {
             state.datasync_tid = tid;
         }
