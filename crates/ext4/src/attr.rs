@@ -140,33 +140,30 @@ impl Fs {
     pub fn fsync_all(&self, files: &[(Arc<Inode>, bool)]) -> Vec<Result<()>> {
         let tids: Vec<_> =
             files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
-        let latest =
-            tids.iter().flatten().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
-        let durable = self.make_durable(latest);
+        let latest = tids.iter().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
+        let durable = latest.map_or(Ok(()), |tid| self.make_durable(tid));
         tids.into_iter().map(|tid| tid.and(durable.clone())).collect()
     }
 
     /// Dirty pages of a file, and the transaction that its metadata needs.
-    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Option<Tid>> {
+    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Tid> {
         self.check_alive()?;
         if let Some(pages) = inode.pages.get() {
             pages.sync()?;
         }
         let state = inode.state.lock();
         let tid = if datasync { state.datasync_tid } else { state.sync_tid };
-        Ok((tid != 0).then_some(Tid(tid)))
+        Ok(tid)
     }
 
-    fn make_durable(&self, tid: Option<Tid>) -> Result<()> {
+    fn make_durable(&self, tid: Tid) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
             return Err(Error::refused(errno::EIO, "the journal was aborted"));
         }
-        if let Some(tid) = tid {
-            self.journal.commit(tid)?;
-        }
+        self.journal.commit(tid)?;
         Ok(self.journal.flush_device()?)
     }
 

@@ -231,6 +231,14 @@ impl Journal {
         self.state.lock().running.as_ref().map(|running| running.tid)
     }
 
+    /// The newest transaction that any change so far can be part of: the running, else the committing, else the last
+    /// durable one. What a change of unknown age has to wait for (T24).
+    pub fn newest_tid(&self) -> Tid {
+        let state = self.state.lock();
+        let running = state.running.as_ref().map(|running| running.tid);
+        running.or(state.committing.map(|committing| committing.tid)).unwrap_or(state.last_committed)
+    }
+
     /// The last transaction that is durable.
     pub fn last_committed(&self) -> Tid {
         self.state.lock().last_committed
