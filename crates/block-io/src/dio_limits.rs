@@ -62,3 +62,35 @@ pub(crate) fn probe(file: &File) -> Option<DioLimits> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    fn direct(path: &std::path::Path) -> Option<File> {
+        File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok()
+    }
+
+    #[test]
+    fn the_probe_agrees_with_the_host() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![1; 65536]).unwrap();
+        let Some(file) = direct(file.path()) else { return eprintln!("skipped: no O_DIRECT here") };
+        let Some((offset, memory)) = told(&file).filter(|&(offset, _)| offset > 0) else {
+            return eprintln!("skipped: the host does not tell");
+        };
+        let found = probe(&file).unwrap();
+        // The probe starts at 512 and may be stricter than the host, never laxer.
+        assert_eq!(found.offset, offset.max(512));
+        assert!(found.memory >= memory);
+        assert_eq!(dio_limits(&file), Some(DioLimits { offset: offset.max(512), memory }));
+    }
+
+    #[test]
+    fn an_empty_file_proves_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let file = File::open(file.path()).unwrap();
+        assert_eq!(probe(&file), Some(SAFE));
+    }
+}

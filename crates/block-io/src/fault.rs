@@ -84,7 +84,8 @@ impl FaultDevice {
         };
         *count += 1;
         let now = *count;
-        let fits = |fault: &&Fault| fault.on == on && (fault.nth == now || (fault.from_then_on && fault.nth < now));
+        let fits =
+            |fault: &&Fault| fault.on == on && (fault.nth == now || (fault.from_then_on && fault.nth < now));
         state.faults.iter().find(fits).copied()
     }
 }

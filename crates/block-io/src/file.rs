@@ -79,7 +79,14 @@ impl FileDevice {
             read_only: options.read_only,
             direct: dio.is_some(),
         };
-        Ok(Self { file, limits, fallback, is_block_device, flushing: Mutex::new(()), failed_flush: OnceLock::new() })
+        Ok(Self {
+            file,
+            limits,
+            fallback,
+            is_block_device,
+            flushing: Mutex::new(()),
+            failed_flush: OnceLock::new(),
+        })
     }
 
     /// Why requests go through the host's page cache although direct I/O was asked for.
@@ -249,10 +256,14 @@ impl Device for FileDevice {
         };
         match result {
             0 => Ok(()),
-            _ => Err(Error::at("discard", offset_bytes, match last_errno() {
-                libc::ENOSYS | libc::ENOTTY => libc::EOPNOTSUPP,
-                errno => errno,
-            })),
+            _ => Err(Error::at(
+                "discard",
+                offset_bytes,
+                match last_errno() {
+                    libc::ENOSYS | libc::ENOTTY => libc::EOPNOTSUPP,
+                    errno => errno,
+                },
+            )),
         }
     }
 }
@@ -267,7 +278,8 @@ const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new("open", libc::EINVAL))?;
     // Asked before opening: opening a FIFO would wait for its other end.
-    let kind = std::fs::metadata(path).map_err(|error| open_error(path, os("open", &error).errno))?.file_type();
+    let kind =
+        std::fs::metadata(path).map_err(|error| open_error(path, os("open", &error).errno))?.file_type();
     let is_block = kind.is_block_device();
     check_kind(kind)?;
     let mut flags = libc::O_CLOEXEC | if options.read_only { libc::O_RDONLY } else { libc::O_RDWR };
@@ -322,7 +334,9 @@ pub(crate) fn lock(file: &File, read_only: bool) -> Result<()> {
         return Ok(());
     }
     match last_errno() {
-        libc::EAGAIN | libc::EACCES => Err(Error::new("lock", libc::EBUSY).with_detail("in use by another opening")),
+        libc::EAGAIN | libc::EACCES => {
+            Err(Error::new("lock", libc::EBUSY).with_detail("in use by another opening"))
+        }
         errno => Err(Error::new("lock", errno)),
     }
 }
@@ -340,3 +354,7 @@ fn block_device_sector(file: &File) -> Result<u32> {
     let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &mut size) };
     if result == 0 { Ok(size.max(512) as u32) } else { Err(Error::new("sector size", last_errno())) }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

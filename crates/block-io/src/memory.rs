@@ -28,7 +28,10 @@ impl MemoryDevice {
     /// # Panics
     /// Where that is not so.
     pub fn new(size_bytes: u64, logical_block_bytes: u32) -> Self {
-        assert!(logical_block_bytes.is_power_of_two() && (512..=4096).contains(&logical_block_bytes), "the block");
+        assert!(
+            logical_block_bytes.is_power_of_two() && (512..=4096).contains(&logical_block_bytes),
+            "the block"
+        );
         assert!(size_bytes.is_multiple_of(u64::from(logical_block_bytes)), "a device of whole blocks");
         let limits = Limits {
             size_bytes,
@@ -65,7 +68,8 @@ impl MemoryDevice {
     /// # Panics
     /// Outside the device.
     pub fn read_bytes(&self, offset_bytes: u64, len_bytes: usize) -> Vec<u8> {
-        let inside = offset_bytes.checked_add(len_bytes as u64).is_some_and(|end| end <= self.limits.size_bytes);
+        let inside =
+            offset_bytes.checked_add(len_bytes as u64).is_some_and(|end| end <= self.limits.size_bytes);
         assert!(inside, "bytes of the device");
         let mut bytes = vec![0; len_bytes];
         self.get(offset_bytes, &mut bytes);

@@ -128,9 +128,13 @@ impl Device for RecordingDevice {
 
     fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
         let (device, bytes) = (self.device, Arc::from(buf));
-        let request = self
-            .recorder
-            .submitted(|request| Event::WriteSubmitted { device, request, offset_bytes, bytes, fua });
+        let request = self.recorder.submitted(|request| Event::WriteSubmitted {
+            device,
+            request,
+            offset_bytes,
+            bytes,
+            fua,
+        });
         self.completed(request, self.inner.write(offset_bytes, buf, fua))
     }
 
@@ -142,9 +146,12 @@ impl Device for RecordingDevice {
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         let device = self.device;
-        let request = self
-            .recorder
-            .submitted(|request| Event::DiscardSubmitted { device, request, offset_bytes, len_bytes });
+        let request = self.recorder.submitted(|request| Event::DiscardSubmitted {
+            device,
+            request,
+            offset_bytes,
+            len_bytes,
+        });
         self.completed(request, self.inner.discard(offset_bytes, len_bytes))
     }
 }

@@ -71,8 +71,12 @@ impl ThreadsQueue {
     pub fn with_threads(device: Arc<dyn Device>, event: Arc<EventFd>, threads: usize) -> Result<Self> {
         let (work, idle) = (Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::default(), work, idle, device, event });
-        let mut queue =
-            Self { shared: shared.clone(), threads: Vec::new(), pushed: Vec::new(), requests: slab::Slab::new() };
+        let mut queue = Self {
+            shared: shared.clone(),
+            threads: Vec::new(),
+            pushed: Vec::new(),
+            requests: slab::Slab::new(),
+        };
         for index in 0..threads.max(1) {
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
@@ -101,8 +105,10 @@ fn serve(shared: &Shared) {
             }
         };
         // A request whose worker died would never complete.
-        let result = catch_unwind(AssertUnwindSafe(|| run(shared.device.as_ref(), &job)))
-            .unwrap_or_else(|_| Err(Error::at("request", job.offset_bytes, libc::EIO).with_detail("panicked")));
+        let result =
+            catch_unwind(AssertUnwindSafe(|| run(shared.device.as_ref(), &job))).unwrap_or_else(|_| {
+                Err(Error::at("request", job.offset_bytes, libc::EIO).with_detail("panicked"))
+            });
         let first = {
             let mut state = shared.state.lock();
             state.done.push((job.key, result));

@@ -70,7 +70,11 @@ fn why(refused: &std::io::Error) -> &'static str {
 /// A ring with the best flags that this kernel knows: 6.1 all of them, 5.19 the second set.
 fn new_ring() -> std::io::Result<IoUring> {
     let mut deferred = IoUring::builder();
-    deferred.setup_cqsize(COMPLETION_ENTRIES).setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    deferred
+        .setup_cqsize(COMPLETION_ENTRIES)
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
     let mut cooperative = IoUring::builder();
     cooperative.setup_cqsize(COMPLETION_ENTRIES).setup_coop_taskrun().setup_taskrun_flag();
     let mut plain = IoUring::builder();
@@ -100,10 +104,20 @@ impl UringQueue {
         setup: impl FnOnce() -> std::io::Result<IoUring>,
     ) -> Result<Self> {
         let ring = setup().map_err(|refused| error("io_uring_setup", &refused).with_detail(why(&refused)))?;
-        let register = |result: std::io::Result<()>| result.map_err(|refused| error("io_uring_register", &refused));
+        let register =
+            |result: std::io::Result<()>| result.map_err(|refused| error("io_uring_register", &refused));
         register(ring.submitter().register_files(&[device.as_raw_fd()]))?;
         register(ring.submitter().register_eventfd(event.as_raw_fd()))?;
-        Ok(Self { ring, device, event, requests: Slab::new(), backlog: VecDeque::new(), pushed: Vec::new(), in_kernel: 0, refused: Vec::new() })
+        Ok(Self {
+            ring,
+            device,
+            event,
+            requests: Slab::new(),
+            backlog: VecDeque::new(),
+            pushed: Vec::new(),
+            in_kernel: 0,
+            refused: Vec::new(),
+        })
     }
 
     fn entry(&mut self, key: usize) -> squeue::Entry {
