@@ -1,4 +1,6 @@
 //! Container files.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::path::Path;
 
 use block_io::{

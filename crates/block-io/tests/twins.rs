@@ -1,4 +1,6 @@
 //! The devices that tests use in place of a disk.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::sync::Arc;
 
 use block_io::{
