@@ -196,6 +196,15 @@ impl FileDevice {
     }
 }
 
+impl Drop for FileDevice {
+    /// Gives the lock up now: a ring that had the file registered lets go of it only some time after it is closed.
+    fn drop(&mut self) {
+        if !self.is_block_device {
+            let _closing_unlocks_too = set_lock(&self.file, libc::F_UNLCK);
+        }
+    }
+}
+
 impl AsRawFd for FileDevice {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
@@ -326,19 +335,20 @@ fn clear_direct(file: &File) -> Result<()> {
 
 /// An OFD lock, which belongs to the opening: a second one is refused in the same process too.
 pub(crate) fn lock(file: &File, read_only: bool) -> Result<()> {
-    let kind = if read_only { libc::F_RDLCK } else { libc::F_WRLCK };
+    set_lock(file, if read_only { libc::F_RDLCK } else { libc::F_WRLCK }).map_err(|errno| match errno {
+        libc::EAGAIN | libc::EACCES => {
+            Error::new("lock", libc::EBUSY).with_detail("in use by another opening")
+        }
+        errno => Error::new("lock", errno),
+    })
+}
+
+fn set_lock(file: &File, kind: libc::c_int) -> std::result::Result<(), i32> {
     let lock =
         libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
     // SAFETY: the structure outlives the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } == 0 {
-        return Ok(());
-    }
-    match last_errno() {
-        libc::EAGAIN | libc::EACCES => {
-            Err(Error::new("lock", libc::EBUSY).with_detail("in use by another opening"))
-        }
-        errno => Err(Error::new("lock", errno)),
-    }
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn block_device_size(file: &File) -> Result<u64> {

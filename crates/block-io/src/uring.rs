@@ -340,5 +340,7 @@ impl Queue for UringQueue {
 impl Drop for UringQueue {
     fn drop(&mut self) {
         self.drain();
+        // Closing the ring lets the file go only later, and a block device would be busy until then.
+        let _never_registered = self.ring.submitter().unregister_files();
     }
 }

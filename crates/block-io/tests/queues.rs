@@ -270,3 +270,17 @@ fn an_eventfd_waits_as_long_as_told() {
     event.signal();
     assert!(event.wait(None) && event.clear() && !event.clear());
 }
+
+#[test]
+fn a_container_is_free_once_device_and_ring_are_gone() {
+    let file = container(1 << 20);
+    for _ in 0..50 {
+        let device = open(file.path(), true); // EBUSY would panic.
+        let event = event();
+        let Ok(mut queue) = UringQueue::new(device, event.clone()) else {
+            return eprintln!("skipped: no io_uring");
+        };
+        queue.push(request(1, WRITE, 0, &[1; 4096]));
+        queue.submit().unwrap();
+    }
+}
