@@ -162,7 +162,7 @@ impl Journal {
                 Join::Joined(handle) => return Ok(handle),
                 Join::Full(tid) => match self.commit(tid) {
                     // The loop says why the journal takes no more handles.
-                    Ok(()) | Err(Error::Lost { .. }) => {}
+                    Ok(_) | Err(Error::Lost { .. }) => {}
                     Err(error) => return Err(error),
                 },
                 Join::NoLogSpace => self.make_log_space()?,
