@@ -1,8 +1,6 @@
 //! Direct writes and reads through plans, against a model of the file's bytes.
 
-mod common;
-
-use common::{
+use crate::common::{
     BLOCK, Block, FILE_BLOCKS, FakeFile, GARBAGE, SECTOR, TestDevice, pattern, write_model, write_request,
 };
 use iomap::{InFlight, Outcome, ReadPlan, ReadRequest, WritePlan, read_blocking, write_blocking};

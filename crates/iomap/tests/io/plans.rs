@@ -1,8 +1,6 @@
 //! Plans as tables: every state of a mapping, aligned or not, inside, at and behind the end of the file.
 
-mod common;
-
-use common::{BLOCK, SECTOR, pattern, write_request};
+use crate::common::{BLOCK, SECTOR, pattern, write_request};
 use iomap::{Address, Mapping, MappingFlags, ReadPlan, ReadRequest, Source, WritePlan, WriteRequest};
 
 const EIO: i32 = 5;
@@ -234,7 +232,10 @@ fn reads_follow_the_rules() {
                         assert_eq!(piece.range, 0..bytes.next_multiple_of(SECTOR) as usize, "{label}");
                         assert!(piece.range.end as u64 <= len && zeros.is_empty(), "{label}");
                     } else {
-                        assert!(plan.pieces.is_empty() && zeros == vec![0..bytes as usize], "{label}");
+                        assert!(
+                            plan.pieces.is_empty() && (zeros.len(), &zeros[0]) == (1, &(0..bytes as usize)),
+                            "{label}"
+                        );
                     }
                 }
             }

@@ -1,5 +1,4 @@
 //! A device in memory and a file on it, whose blocks hold garbage before they are written.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::sync::Arc;
 

@@ -1,12 +1,10 @@
 //! The page cache against a model of the file's bytes, alone and mixed with direct I/O.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::common::{BLOCK, FILE_BLOCKS, FakeFile, GARBAGE, TestDevice, pattern, write_model, write_request};
 use block_io::sync::RwLock;
-use common::{BLOCK, FILE_BLOCKS, FakeFile, GARBAGE, TestDevice, pattern, write_model, write_request};
 use iomap::{Busy, CacheBudget, PageCache, WritePlan, write_blocking};
 use proptest::prelude::*;
 
