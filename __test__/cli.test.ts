@@ -1,0 +1,157 @@
+import { mkdtemp, mkdir, readFile, readlink, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import test from 'ava';
+
+import { run } from '../src/cli/run.js';
+import { parseSize } from '../src/cli/size.js';
+import { Engine } from '../src/engine.js';
+import { Volume } from '../src/volume.js';
+import { FakeNative } from './fake-native.js';
+
+function setup(): {
+  native: FakeNative;
+  cli: (...argv: string[]) => Promise<{ status: number; out: string; err: string }>;
+} {
+  const native = new FakeNative();
+  const engine = new Engine(native);
+  const cli = async (...argv: string[]): Promise<{ status: number; out: string; err: string }> => {
+    const out: Uint8Array[] = [];
+    const err: string[] = [];
+    const status = await run(
+      {
+        out: async (data) => {
+          out.push(Buffer.from(data as string));
+        },
+        err: (line) => err.push(line),
+        open: (image, options) => Volume.openOn(engine, image, options),
+        format: (image, options) => Volume.formatOn(engine, image, options),
+      },
+      argv,
+      () => '0.1.0',
+    );
+    return { status, out: Buffer.concat(out).toString(), err: err.join('\n') };
+  };
+  return { native, cli };
+}
+
+for (const [text, bytes] of [
+  ['4096', 4096],
+  ['64M', 67_108_864],
+  ['2GiB', 2_147_483_648],
+  ['1.5k', 1536],
+  ['1TB', 2 ** 40],
+  ['', undefined],
+  ['-1', undefined],
+  ['1X', undefined],
+  ['0.3', undefined],
+] as const) {
+  test(`sizes: "${text}"`, (t) => t.is(parseSize(text), bytes));
+}
+
+for (const argv of [
+  [],
+  ['nope'],
+  ['mkfs'],
+  ['mkfs', 'image'],
+  ['mkfs', 'image', '--size', 'big'],
+  ['ls', 'image', '--nope'],
+  ['cat', 'image'],
+  ['put', 'image', 'from'],
+  ['info', 'image', 'more'],
+]) {
+  test(`wrong usage is exit status 2: ${argv.join(' ')}`, async (t) => {
+    const { status, out, err } = await setup().cli(...argv);
+    t.is(status, 2);
+    t.is(out, '');
+    t.regex(err, /uext4 --help/);
+  });
+}
+
+test('help and version', async (t) => {
+  const { cli } = setup();
+  for (const argv of [['--help'], ['-h'], ['help'], ['ls', '--help']]) {
+    const { status, out } = await cli(...argv);
+    t.is(status, 0);
+    t.regex(out, /uext4 mkfs IMAGE --size N/);
+  }
+  t.is((await cli('--version')).out, '0.1.0\n');
+});
+
+test('mkfs hands the options on and reports', async (t) => {
+  const { cli } = setup();
+  const { status, out } = await cli(
+    'mkfs',
+    'image',
+    '--size',
+    '64M',
+    '--label',
+    'data',
+    '--block-size',
+    '1K',
+    '--json',
+  );
+  t.is(status, 0);
+  t.deepEqual(JSON.parse(out), { path: 'image', sizeBytes: 67_108_864, label: 'data', blockSize: 1024 });
+  const bad = await cli('mkfs', 'image', '--size', '64M', '--block-size', '3000');
+  t.is(bad.status, 1);
+  t.regex(bad.err, /power of two/);
+});
+
+test('info', async (t) => {
+  const { cli } = setup();
+  t.regex((await cli('info', 'image')).out, /^blockSize: 4096$/m);
+  t.is((JSON.parse((await cli('info', 'image', '--json')).out) as { backend: string }).backend, 'memory');
+});
+
+test('put, ls, cat, get: a tree comes back with its modes, times and links', async (t) => {
+  const { native, cli } = setup();
+  const host = await mkdtemp(join(tmpdir(), 'uext4-cli-'));
+  t.teardown(() => rm(host, { recursive: true }));
+  const source = join(host, 'tree');
+  await mkdir(join(source, 'sub'), { recursive: true });
+  await writeFile(join(source, 'sub', 'file'), 'hello', { mode: 0o750 });
+  await symlink('sub/file', join(source, 'link'));
+  const time = new Date(1_600_000_000_000);
+  await utimes(join(source, 'sub', 'file'), time, time);
+
+  t.like(await cli('put', 'image', source, '/'), { status: 0, err: '' });
+  t.is(native.openFiles, 0);
+  t.is((await cli('ls', 'image')).out, 'tree\n');
+  t.is((await cli('ls', '-R', 'image', '/')).out, 'tree\ntree/link\ntree/sub\ntree/sub/file\n');
+  t.regex(
+    (await cli('ls', '-l', 'image', '/tree/sub')).out,
+    /^-rwxr-x--- 1 0 0 {12}5 2020-09-13 12:26:40 file\n$/,
+  );
+  t.regex((await cli('ls', '-l', 'image', '/tree')).out, / link -> sub\/file\n/);
+  const listed = JSON.parse((await cli('ls', '--json', '-R', 'image')).out) as {
+    path: string;
+    size: number;
+  }[];
+  t.like(listed.at(-1), { path: '/tree/sub/file', type: 'file', size: 5, mode: 0o750 });
+  t.is((await cli('cat', 'image', '/tree/sub/file')).out, 'hello');
+
+  const back = join(host, 'back');
+  t.like(await cli('get', 'image', '/tree', back), { status: 0, err: '' });
+  t.is(await readFile(join(back, 'sub', 'file'), 'utf8'), 'hello');
+  t.is(await readlink(join(back, 'link')), 'sub/file');
+  const stats = await stat(join(back, 'sub', 'file'));
+  t.is(stats.mode & 0o777, 0o750);
+  t.is(stats.mtimeMs, time.getTime());
+});
+
+test('a failure is exit status 1 with the error of node:fs, and the volume is closed', async (t) => {
+  const { native, cli } = setup();
+  t.deepEqual(await cli('cat', 'image', '/missing'), {
+    status: 1,
+    out: '',
+    err: "uext4: ENOENT: no such file or directory, open '/missing'",
+  });
+  t.is(native.calls.at(-1), 'closeVolume');
+  native.script.set('openVolume', [-16]);
+  t.is(
+    (await cli('ls', 'image')).err,
+    "uext4: EBUSY: resource busy or locked, mount 'image' (scripted, openVolume in a test)",
+  );
+});

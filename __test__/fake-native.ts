@@ -1,0 +1,502 @@
+/**
+ * A native layer without a disk: files and directories in memory, completions when the test wants them.
+ * Every call is logged; results may be scripted by the name of the call.
+ */
+import type { Native, NativeVolumeInfo, Token } from '../src/native/boundary.js';
+import { ProbeFlag } from '../src/native/boundary.js';
+
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
+const S_IFLNK = 0o120000;
+const ENOENT = 2;
+const EEXIST = 17;
+const ENOTDIR = 20;
+const EISDIR = 21;
+const EINVAL = 22;
+const ELOOP = 40;
+const ENOTEMPTY = 39;
+const O_CREAT = 0o100;
+const O_EXCL = 0o200;
+const O_NOFOLLOW = 0o400000;
+
+class FakeErrno extends Error {
+  readonly errno: number;
+  constructor(errno: number) {
+    super(`errno ${errno}`);
+    this.errno = errno;
+  }
+}
+
+export interface FakeInode {
+  ino: number;
+  mode: number;
+  data: Uint8Array;
+  size: number;
+  diskSize: number;
+  /** What probeWrite says beside OVERWRITE, which follows from the size. */
+  flags: number;
+  entries: Map<string, FakeInode>;
+  target: string;
+  nlink: number;
+  times: { atimeSec: number; atimeNsec: number; mtimeSec: number; mtimeNsec: number };
+}
+
+export class FakeNative implements Native {
+  readonly calls: string[] = [];
+  /** Scripted results, first in first out, by the name of the call. */
+  readonly script = new Map<string, number[]>();
+  /** Completions stay queued until `release` while this is set. */
+  hold = false;
+  /** What probeWrite answers instead of looking. */
+  probe: number | undefined;
+  readonly root: FakeInode;
+  info: NativeVolumeInfo = {
+    uuid: '00000000-0000-4000-8000-000000000000',
+    label: 'fake',
+    blockSize: 4096,
+    blockCount: 1000,
+    freeBlocks: 900,
+    inodeCount: 100,
+    freeInodes: 89,
+    features: ['extents'],
+    readOnly: false,
+    backend: 'memory',
+    backendReason: 'test',
+    dioOffsetAlign: 512,
+    dioMemoryAlign: 4,
+    maxFileSize: 2 ** 44 - 4096,
+  };
+  readonly memories: Uint8Array[] = [];
+  openFiles = 0;
+  submits = 0;
+  #slots: Float64Array = new Float64Array(2);
+  #onBatch: (count: number) => void = () => {};
+  #done: [Token, number][] = [];
+  #scheduled = false;
+  readonly #results = new Map<Token, unknown>();
+  readonly #files = new Map<number, FakeInode>();
+  #nextIno = 11;
+  #nextFile = 1;
+
+  constructor() {
+    this.root = this.#inode(S_IFDIR | 0o755);
+  }
+
+  start(slots: Float64Array, onBatch: (count: number) => void): void {
+    this.#slots = slots;
+    this.#onBatch = onBatch;
+  }
+  submit(): void {
+    this.submits += 1;
+  }
+  pump(): number {
+    if (this.#done.length === 0) throw new Error('pump would wait for ever');
+    return this.#fill();
+  }
+  takeResult(op: Token): unknown {
+    const result = this.#results.get(op);
+    this.#results.delete(op);
+    return result;
+  }
+  registerMemory(memory: Uint8Array): void {
+    this.memories.push(memory);
+  }
+
+  /** Delivers everything that is queued, as one batch. */
+  release(): void {
+    this.#onBatch(this.#fill());
+  }
+  get queued(): number {
+    return this.#done.length;
+  }
+
+  formatVolume(op: Token, path: string, optionsJson: string): void {
+    this.#run(op, 'formatVolume', () => [0, { path, ...(JSON.parse(optionsJson) as object) }]);
+  }
+  openVolume(op: Token): void {
+    this.#run(op, 'openVolume', () => [7, this.info]);
+  }
+  closeVolume(op: Token): void {
+    this.#run(op, 'closeVolume', () => [0]);
+  }
+  syncVolume(op: Token): void {
+    this.#run(op, 'syncVolume', () => [0]);
+  }
+  volumeInfo(): NativeVolumeInfo {
+    return this.info;
+  }
+  volumeStats(): Readonly<Record<string, unknown>> {
+    return { calls: this.calls.length };
+  }
+
+  open(op: Token, _volume: number, path: string | Uint8Array, flags: number, mode: number): void {
+    this.#run(op, 'open', () => {
+      let inode = this.#find(text(path), (flags & O_NOFOLLOW) === 0, true);
+      if (inode !== undefined && (flags & (O_CREAT | O_EXCL)) === (O_CREAT | O_EXCL))
+        throw new FakeErrno(EEXIST);
+      if (inode === undefined) {
+        if ((flags & O_CREAT) === 0) throw new FakeErrno(ENOENT);
+        inode = this.#create(text(path), S_IFREG | mode);
+      }
+      if ((inode.mode & S_IFMT) === S_IFLNK) throw new FakeErrno(ELOOP);
+      if ((inode.mode & S_IFMT) === S_IFDIR && (flags & 3) !== 0) throw new FakeErrno(EISDIR);
+      return [
+        this.openInode(inode),
+        { ino: inode.ino, generation: 1, inodeKey: inode.ino, type: direntType(inode), size: inode.size },
+      ];
+    });
+  }
+  openInode(inode: FakeInode): number {
+    const file = this.#nextFile;
+    this.#nextFile += 1;
+    this.#files.set(file, inode);
+    this.openFiles += 1;
+    return file;
+  }
+  closeFile(op: Token, file: number): void {
+    this.#run(op, 'closeFile', () => {
+      this.#files.delete(file);
+      this.openFiles -= 1;
+      return [0];
+    });
+  }
+  stat(op: Token, _volume: number, path: string | Uint8Array, follow: boolean): void {
+    this.#run(op, 'stat', () => [0, this.#stat(this.#must(text(path), follow))]);
+  }
+  fstat(op: Token, file: number): void {
+    this.#run(op, 'fstat', () => [0, this.#stat(this.#file(file))]);
+  }
+  readdir(op: Token, _volume: number, path: string | Uint8Array): void {
+    this.#run(op, 'readdir', () => {
+      const inode = this.#must(text(path), true);
+      if ((inode.mode & S_IFMT) !== S_IFDIR) throw new FakeErrno(ENOTDIR);
+      const entries = [...inode.entries];
+      return [
+        0,
+        {
+          names: entries.map(([name]) => name),
+          types: Uint8Array.from(entries, ([, child]) => direntType(child)),
+          inos: entries.map(([, child]) => child.ino),
+        },
+      ];
+    });
+  }
+  mkdir(op: Token, _volume: number, path: string | Uint8Array, mode: number): void {
+    this.#run(op, 'mkdir', () => {
+      this.#create(text(path), S_IFDIR | mode);
+      return [0];
+    });
+  }
+  rmdir(op: Token, _volume: number, path: string | Uint8Array): void {
+    this.#run(op, 'rmdir', () => {
+      const inode = this.#must(text(path), false);
+      if ((inode.mode & S_IFMT) !== S_IFDIR) throw new FakeErrno(ENOTDIR);
+      if (inode.entries.size > 0) throw new FakeErrno(ENOTEMPTY);
+      this.#remove(text(path));
+      return [0];
+    });
+  }
+  unlink(op: Token, _volume: number, path: string | Uint8Array): void {
+    this.#run(op, 'unlink', () => {
+      const inode = this.#must(text(path), false);
+      if ((inode.mode & S_IFMT) === S_IFDIR) throw new FakeErrno(EISDIR);
+      this.#remove(text(path));
+      return [0];
+    });
+  }
+  symlink(op: Token, _volume: number, target: string | Uint8Array, path: string | Uint8Array): void {
+    this.#run(op, 'symlink', () => {
+      this.#create(text(path), S_IFLNK | 0o777).target = text(target);
+      return [0];
+    });
+  }
+  readlink(op: Token, _volume: number, path: string | Uint8Array): void {
+    this.#run(op, 'readlink', () => {
+      const inode = this.#must(text(path), false);
+      if ((inode.mode & S_IFMT) !== S_IFLNK) throw new FakeErrno(EINVAL);
+      return [0, inode.target];
+    });
+  }
+  chmod(op: Token, _volume: number, path: string | Uint8Array, mode: number): void {
+    this.#run(op, 'chmod', () => {
+      const inode = this.#must(text(path), true);
+      inode.mode = (inode.mode & S_IFMT) | mode;
+      return [0];
+    });
+  }
+  fchmod(op: Token, file: number, mode: number): void {
+    this.#run(op, 'fchmod', () => {
+      const inode = this.#file(file);
+      inode.mode = (inode.mode & S_IFMT) | mode;
+      return [0];
+    });
+  }
+  utimes(
+    op: Token,
+    _volume: number,
+    path: string | Uint8Array,
+    atimeSec: number,
+    atimeNsec: number,
+    mtimeSec: number,
+    mtimeNsec: number,
+  ): void {
+    this.#run(op, 'utimes', () => {
+      this.#must(text(path), true).times = { atimeSec, atimeNsec, mtimeSec, mtimeNsec };
+      return [0];
+    });
+  }
+  futimes(
+    op: Token,
+    file: number,
+    atimeSec: number,
+    atimeNsec: number,
+    mtimeSec: number,
+    mtimeNsec: number,
+  ): void {
+    this.#run(op, 'futimes', () => {
+      this.#file(file).times = { atimeSec, atimeNsec, mtimeSec, mtimeNsec };
+      return [0];
+    });
+  }
+
+  inodeSizes(file: number, out: Float64Array): void {
+    const inode = this.#file(file);
+    out[0] = inode.size;
+    out[1] = inode.diskSize;
+  }
+  probeWrite(file: number, pos: number, len: number): number {
+    const inode = this.#file(file);
+    return this.probe ?? inode.flags | (pos + len <= inode.size && len > 0 ? ProbeFlag.OVERWRITE : 0);
+  }
+  lookupWrite(op: Token, file: number, pos: number, len: number): void {
+    const inode = this.#file(file);
+    this.#run(op, 'lookupWrite', () => [pos + len <= inode.size ? ProbeFlag.OVERWRITE : 0]);
+  }
+  fileModified(op: Token): void {
+    this.#run(op, 'fileModified', () => [0]);
+  }
+  orphanAdd(op: Token): void {
+    this.#run(op, 'orphanAdd', () => [0]);
+  }
+  orphanDelete(op: Token): void {
+    this.#run(op, 'orphanDelete', () => [0]);
+  }
+  directWrite(
+    op: Token,
+    file: number,
+    lockMode: number,
+    flags: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void {
+    const call = `directWrite ${lockMode === 0 ? 'shared' : 'exclusive'} flags=${flags} ${length}@${pos}`;
+    this.#run(op, call, () => [this.#write(file, buffer, offset, length, pos)]);
+  }
+  directRead(op: Token, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void {
+    this.#run(op, `directRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  }
+  bufferedWrite(
+    op: Token,
+    file: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void {
+    this.#run(op, `bufferedWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+  }
+  bufferedRead(
+    op: Token,
+    file: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void {
+    this.#run(op, `bufferedRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  }
+  writeAndWait(op: Token, _file: number, pos: number, len: number): void {
+    this.#run(op, `writeAndWait ${len}@${pos}`, () => [0]);
+  }
+  invalidate(op: Token, _file: number, pos: number, len: number): void {
+    this.#run(op, `invalidate ${len}@${pos}`, () => [0]);
+  }
+  truncate(op: Token, file: number, size: number): void {
+    this.#run(op, `truncate ${size}`, () => {
+      const inode = this.#file(file);
+      inode.data = Uint8Array.from({ length: size }, (_, index) => inode.data[index] ?? 0);
+      inode.size = size;
+      inode.diskSize = size;
+      return [0];
+    });
+  }
+  truncateToSize(op: Token): void {
+    this.#run(op, 'truncateToSize', () => [0]);
+  }
+  sync(op: Token, _file: number, datasync: boolean): void {
+    this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
+  }
+
+  /** A regular file at `path`, made without a call. */
+  addFile(path: string, data: Uint8Array): FakeInode {
+    const inode = this.#create(path, S_IFREG | 0o644);
+    inode.data = data.slice();
+    inode.size = data.length;
+    inode.diskSize = data.length;
+    return inode;
+  }
+
+  #run(op: Token, call: string, work: () => [number, unknown?]): void {
+    this.calls.push(call);
+    this.#results.delete(op);
+    const name = call.split(' ', 1)[0] as string;
+    const scripted = this.script.get(name)?.shift();
+    let result: number;
+    if (scripted !== undefined) {
+      result = scripted;
+      if (scripted < 0) this.#results.set(op, { message: 'scripted', place: `${name} in a test` });
+    } else {
+      try {
+        const [value, detail] = work();
+        result = value;
+        if (detail !== undefined) this.#results.set(op, detail);
+      } catch (error) {
+        if (!(error instanceof FakeErrno)) throw error;
+        result = -error.errno;
+      }
+    }
+    this.#done.push([op, result]);
+    if (this.hold || this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      if (!this.hold && this.#done.length > 0) this.release();
+    });
+  }
+
+  #fill(): number {
+    const batch = this.#done.splice(0, this.#slots.length / 2);
+    for (const [index, [op, result]] of batch.entries()) {
+      this.#slots[2 * index] = op;
+      this.#slots[2 * index + 1] = result;
+    }
+    return batch.length;
+  }
+
+  #inode(mode: number): FakeInode {
+    const ino = this.#nextIno;
+    this.#nextIno += 1;
+    return {
+      ino,
+      mode,
+      data: new Uint8Array(0),
+      size: 0,
+      diskSize: 0,
+      flags: 0,
+      entries: new Map(),
+      target: '',
+      nlink: 1,
+      times: { atimeSec: 1, atimeNsec: 2, mtimeSec: 1_700_000_000, mtimeNsec: 123_456_789 },
+    };
+  }
+
+  #file(file: number): FakeInode {
+    const inode = this.#files.get(file);
+    if (inode === undefined) throw new Error(`no file ${file}`);
+    return inode;
+  }
+
+  #find(path: string, follow: boolean, missingIsFine: boolean): FakeInode | undefined {
+    let inode = this.root;
+    let parent = '';
+    const parts = path.split('/').filter((part) => part !== '' && part !== '.');
+    for (const [index, part] of parts.entries()) {
+      if ((inode.mode & S_IFMT) !== S_IFDIR) throw new FakeErrno(ENOTDIR);
+      const child = inode.entries.get(part);
+      if (child === undefined) {
+        if (missingIsFine && index === parts.length - 1) return undefined;
+        throw new FakeErrno(ENOENT);
+      }
+      const followed = (child.mode & S_IFMT) === S_IFLNK && (follow || index < parts.length - 1);
+      inode = followed
+        ? this.#must(child.target.startsWith('/') ? child.target : `${parent}/${child.target}`, true)
+        : child;
+      parent += `/${part}`;
+    }
+    return inode;
+  }
+
+  #must(path: string, follow: boolean): FakeInode {
+    const inode = this.#find(path, follow, false);
+    if (inode === undefined) throw new FakeErrno(ENOENT);
+    return inode;
+  }
+
+  #create(path: string, mode: number): FakeInode {
+    if (this.#find(path, false, true) !== undefined) throw new FakeErrno(EEXIST);
+    const cut = path.replace(/\/+$/, '');
+    const parent = this.#must(cut.slice(0, cut.lastIndexOf('/')) || '/', true);
+    const inode = this.#inode(mode);
+    parent.entries.set(cut.slice(cut.lastIndexOf('/') + 1), inode);
+    return inode;
+  }
+
+  #remove(path: string): void {
+    const cut = path.replace(/\/+$/, '');
+    this.#must(cut.slice(0, cut.lastIndexOf('/')) || '/', true).entries.delete(
+      cut.slice(cut.lastIndexOf('/') + 1),
+    );
+  }
+
+  #stat(inode: FakeInode): object {
+    return {
+      ino: inode.ino,
+      mode: inode.mode,
+      nlink: inode.nlink,
+      uid: 0,
+      gid: 0,
+      rdev: 0,
+      size: inode.size,
+      blocks: Math.ceil(inode.size / 512),
+      ...inode.times,
+      ctimeSec: 3,
+      ctimeNsec: 4,
+      birthtimeSec: 5,
+      birthtimeNsec: 6,
+    };
+  }
+
+  #write(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
+    const inode = this.#file(file);
+    if (pos + length > inode.data.length) {
+      const grown = new Uint8Array(pos + length);
+      grown.set(inode.data);
+      inode.data = grown;
+    }
+    inode.data.set(buffer.subarray(offset, offset + length), pos);
+    inode.size = Math.max(inode.size, pos + length);
+    inode.diskSize = Math.max(inode.diskSize, pos + length);
+    return length;
+  }
+
+  #read(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
+    const inode = this.#file(file);
+    if ((inode.mode & S_IFMT) === S_IFDIR) return -EISDIR;
+    const count = Math.max(0, Math.min(length, inode.size - pos));
+    buffer.set(inode.data.subarray(pos, pos + count), offset);
+    return count;
+  }
+}
+
+function text(path: string | Uint8Array): string {
+  return typeof path === 'string' ? path : Buffer.from(path).toString();
+}
+
+function direntType(inode: FakeInode): number {
+  const format = inode.mode & S_IFMT;
+  if (format === S_IFDIR) return 2;
+  return format === S_IFLNK ? 7 : 1;
+}

@@ -1,0 +1,141 @@
+/** put, get and cat: files, directories and symbolic links with their modes and times. */
+import { chmod, lstat, mkdir, open, readdir, readlink, symlink, utimes } from 'node:fs/promises';
+import { basename, join as hostJoin } from 'node:path';
+
+import { allocAligned, type Volume } from '../index.js';
+import { join } from './list.js';
+import type { Shell } from './shell.js';
+
+const CHUNK_BYTES = 4 * 1024 * 1024;
+const PERMISSIONS = 0o7777;
+
+async function isDirectory(volume: Volume, path: string): Promise<boolean> {
+  try {
+    return (await volume.stat(path)).isDirectory();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** `put`: as `cp`, into a directory that exists, else under the name given. */
+export async function put(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
+  const target = (await isDirectory(volume, to)) ? join(to, basename(from)) : to;
+  await putOne(shell, volume, from, target, allocAligned(CHUNK_BYTES));
+}
+
+async function putOne(shell: Shell, volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
+  const stats = await lstat(from);
+  if (stats.isSymbolicLink()) {
+    await volume.symlink(await readlink(from), to);
+    return;
+  }
+  if (stats.isDirectory()) {
+    await volume.mkdir(to, { recursive: true });
+    const names = await readdir(from);
+    names.sort();
+    for (const name of names) await putOne(shell, volume, hostJoin(from, name), join(to, name), chunk);
+  } else if (stats.isFile()) {
+    await putFile(volume, from, to, chunk);
+  } else {
+    shell.err(`skipped, neither file, directory nor symbolic link: ${from}`);
+    return;
+  }
+  // After the content, which would move the time of modification.
+  await volume.chmod(to, stats.mode & PERMISSIONS);
+  await volume.utimes(to, stats.atime, stats.mtime);
+}
+
+async function putFile(volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
+  const source = await open(from, 'r');
+  try {
+    const target = await volume.open(to, 'w');
+    try {
+      for (;;) {
+        const { bytesRead } = await source.read(chunk, 0, chunk.length, null);
+        if (bytesRead === 0) break;
+        let offset = 0;
+        while (offset < bytesRead) {
+          const { bytesWritten } = await target.write(chunk, offset, bytesRead - offset, null);
+          offset += bytesWritten;
+        }
+      }
+    } finally {
+      await target.close();
+    }
+  } finally {
+    await source.close();
+  }
+}
+
+/** `get`: as `cp`, out of the volume, into a directory that exists, else under the name given. */
+export async function get(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
+  const there = await lstat(to).catch(() => undefined);
+  const name = basename(from);
+  const target = there?.isDirectory() === true && name !== '' ? hostJoin(to, name) : to;
+  await getOne(shell, volume, from, target);
+}
+
+async function getOne(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
+  const stats = await volume.lstat(from);
+  if (stats.isSymbolicLink()) {
+    await symlink(await volume.readlink(from), to);
+    return;
+  }
+  if (stats.isDirectory()) {
+    await mkdir(to, { recursive: true });
+    const names = await volume.readdir(from);
+    names.sort();
+    // A name is a plain name in a sound volume; a damaged one must not lead out of `to`.
+    for (const name of names) {
+      if (name === '' || name === '.' || name === '..' || name.includes('/'))
+        throw new Error(`a name that is none in ${from}: ${JSON.stringify(name)}`);
+      await getOne(shell, volume, join(from, name), hostJoin(to, name));
+    }
+  } else if (stats.isFile()) {
+    await getFile(volume, from, to);
+  } else {
+    shell.err(`skipped, neither file, directory nor symbolic link: ${from}`);
+    return;
+  }
+  await chmod(to, stats.mode & PERMISSIONS);
+  await utimes(to, stats.atime, stats.mtime);
+}
+
+async function getFile(volume: Volume, from: string, to: string): Promise<void> {
+  const target = await open(to, 'w');
+  try {
+    await readChunks(volume, from, async (data) => {
+      let offset = 0;
+      while (offset < data.length) {
+        const { bytesWritten } = await target.write(data, offset);
+        offset += bytesWritten;
+      }
+    });
+  } finally {
+    await target.close();
+  }
+}
+
+/** `cat`. */
+export async function cat(shell: Shell, volume: Volume, path: string): Promise<void> {
+  await readChunks(volume, path, shell.out);
+}
+
+async function readChunks(
+  volume: Volume,
+  path: string,
+  take: (data: Uint8Array) => Promise<void>,
+): Promise<void> {
+  const file = await volume.open(path, 'r');
+  try {
+    const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    for (;;) {
+      const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
+      if (bytesRead === 0) return;
+      await take(chunk.subarray(0, bytesRead));
+    }
+  } finally {
+    await file.close();
+  }
+}

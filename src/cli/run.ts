@@ -1,0 +1,206 @@
+/** The command: arguments in, exit status out. */
+import { parseArgs, type ParseArgsConfig } from 'node:util';
+
+import type { FormatOptions } from '../index.js';
+import { cat, get, put } from './copy.js';
+import { list } from './list.js';
+import { UsageError, withVolume, type Shell } from './shell.js';
+import { parseSize } from './size.js';
+
+export const HELP = `uext4: ext4 volumes in files and on block devices, without a mount
+
+Usage:
+  uext4 mkfs IMAGE --size N [--label TEXT] [--uuid UUID] [--block-size N] [--json]
+  uext4 info IMAGE [--json]
+  uext4 ls IMAGE [PATH] [-l] [-R] [--json]
+  uext4 cat IMAGE PATH
+  uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
+  uext4 get IMAGE FROM TO      copies one out of it
+
+Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
+Options: --help, --version
+Exit status: 0 done, 1 failed, 2 wrong usage
+`;
+
+type Values = Record<string, string | boolean | undefined>;
+type Command = (shell: Shell, args: string[], values: Values) => Promise<void>;
+type Options = NonNullable<ParseArgsConfig['options']>;
+
+interface Definition {
+  readonly options: Options;
+  /** Names of the arguments; those after `required` may be left out. */
+  readonly args: readonly string[];
+  readonly required: number;
+  readonly run: Command;
+}
+
+const JSON_OPTION = { json: { type: 'boolean' } } as const;
+
+function sizeOption(values: Values, name: string): number | undefined {
+  const text = values[name];
+  if (typeof text !== 'string') return undefined;
+  const bytes = parseSize(text);
+  if (bytes === undefined) throw new UsageError(`--${name}: not a size: ${text}`);
+  return bytes;
+}
+
+const mkfs: Command = async (shell, [image], values) => {
+  const sizeBytes = sizeOption(values, 'size');
+  const blockSize = sizeOption(values, 'block-size');
+  const options: FormatOptions = {};
+  if (sizeBytes === undefined) throw new UsageError('mkfs needs --size');
+  options.sizeBytes = sizeBytes;
+  if (blockSize !== undefined) options.blockSize = blockSize;
+  if (typeof values['label'] === 'string') options.label = values['label'];
+  if (typeof values['uuid'] === 'string') options.uuid = values['uuid'];
+  const report = await shell.format(image as string, options);
+  await shell.out(values['json'] === true ? toJson(report) : toLines(report));
+};
+
+const info: Command = (shell, [image], values) =>
+  withVolume(shell, image as string, { readOnly: true }, async (volume) => {
+    const about = volume.info();
+    await shell.out(values['json'] === true ? toJson(about) : toLines(about));
+  });
+
+const ls: Command = (shell, [image, path], values) =>
+  withVolume(shell, image as string, { readOnly: true }, (volume) =>
+    list(shell, volume, path ?? '/', {
+      long: values['long'] === true,
+      recursive: values['recursive'] === true,
+      json: values['json'] === true,
+    }),
+  );
+
+const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
+  [
+    'mkfs',
+    {
+      options: {
+        ...JSON_OPTION,
+        size: { type: 'string' },
+        label: { type: 'string' },
+        uuid: { type: 'string' },
+        'block-size': { type: 'string' },
+      },
+      args: ['IMAGE'],
+      required: 1,
+      run: mkfs,
+    },
+  ],
+  ['info', { options: JSON_OPTION, args: ['IMAGE'], required: 1, run: info }],
+  [
+    'ls',
+    {
+      options: {
+        ...JSON_OPTION,
+        long: { type: 'boolean', short: 'l' },
+        recursive: { type: 'boolean', short: 'R' },
+      },
+      args: ['IMAGE', 'PATH'],
+      required: 1,
+      run: ls,
+    },
+  ],
+  [
+    'cat',
+    {
+      options: {},
+      args: ['IMAGE', 'PATH'],
+      required: 2,
+      run: (shell, [image, path]) =>
+        withVolume(shell, image as string, { readOnly: true }, (volume) =>
+          cat(shell, volume, path as string),
+        ),
+    },
+  ],
+  [
+    'put',
+    {
+      options: {},
+      args: ['IMAGE', 'FROM', 'TO'],
+      required: 3,
+      run: (shell, [image, from, to]) =>
+        withVolume(shell, image as string, {}, (volume) => put(shell, volume, from as string, to as string)),
+    },
+  ],
+  [
+    'get',
+    {
+      options: {},
+      args: ['IMAGE', 'FROM', 'TO'],
+      required: 3,
+      run: (shell, [image, from, to]) =>
+        withVolume(shell, image as string, { readOnly: true }, (volume) =>
+          get(shell, volume, from as string, to as string),
+        ),
+    },
+  ],
+]);
+
+function toJson(about: object): string {
+  return `${JSON.stringify(about, undefined, 2)}\n`;
+}
+
+function toLines(about: object): string {
+  return Object.entries(about)
+    .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(' ') : textOf(value)}\n`)
+    .join('');
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'object' && value !== null ? JSON.stringify(value) : String(value);
+}
+
+function parse(definition: Definition, argv: string[]): { values: Values; positionals: string[] } {
+  try {
+    const { values, positionals } = parseArgs({
+      args: argv,
+      options: { ...definition.options, help: { type: 'boolean', short: 'h' } },
+      allowPositionals: true,
+    });
+    return { values, positionals };
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+async function dispatch(shell: Shell, argv: readonly string[], version: () => string): Promise<number> {
+  const [name, ...rest] = argv;
+  if (name === undefined) throw new UsageError('which command?');
+  if (name === '--help' || name === '-h' || name === 'help') {
+    await shell.out(HELP);
+    return 0;
+  }
+  if (name === '--version') {
+    await shell.out(`${version()}\n`);
+    return 0;
+  }
+  const definition = COMMANDS.get(name);
+  if (definition === undefined) throw new UsageError(`no such command: ${name}`);
+  const { values, positionals } = parse(definition, rest);
+  if (values['help'] === true) {
+    await shell.out(HELP);
+    return 0;
+  }
+  const missing = definition.args.slice(positionals.length, definition.required);
+  if (missing.length > 0) throw new UsageError(`${name} needs ${missing.join(' and ')}`);
+  if (positionals.length > definition.args.length)
+    throw new UsageError(`${name}: one too many: ${positionals[definition.args.length]}`);
+  await definition.run(shell, positionals, values);
+  return 0;
+}
+
+/** Runs the command; returns its exit status. */
+export async function run(shell: Shell, argv: readonly string[], version: () => string): Promise<number> {
+  try {
+    return await dispatch(shell, argv, version);
+  } catch (error) {
+    if (error instanceof UsageError) {
+      shell.err(`uext4: ${error.message}\nTry: uext4 --help`);
+      return 2;
+    }
+    shell.err(`uext4: ${error instanceof Error ? error.message : String(error)}`);
+    return 1;
+  }
+}

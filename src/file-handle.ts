@@ -1,0 +1,554 @@
+import { constants } from 'node:fs';
+
+import { memoryAddress } from './aligned-memory.js';
+import { begin, type Engine, type Operation, type Task, type Waiter } from './engine.js';
+import { closedError, errnoError, invalidType, invalidValue } from './errors.js';
+import { InodeLock } from './inode-lock.js';
+import type { Kiocb } from './kiocb.js';
+import type { Mount } from './mount.js';
+import type { NativeFile, NativeStat, Token } from './native/boundary.js';
+import { EBADF, EINVAL, EISDIR } from './native/errno.js';
+import type { OpenInode } from './open-inode.js';
+import { readIter } from './read-iter/read-iter.js';
+import { BigIntStats, Stats, isDirectoryType } from './stats.js';
+import {
+  bytesOf,
+  parseMode,
+  parseTime,
+  validateBuffer,
+  validateInteger,
+  validateReadRange,
+  validateWriteRange,
+  type TimeLike,
+} from './validate.js';
+import {
+  NOT_SUBMITTED,
+  finishSharedOverwrite,
+  isComplete,
+  submitSharedOverwrite,
+} from './write-iter/dio-write.js';
+import { writeIter } from './write-iter/write-iter.js';
+
+const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
+  ...constants,
+  O_ACCMODE: 3,
+};
+
+/** Options of {@link FileHandle.read}. */
+export interface ReadOptions<T extends NodeJS.ArrayBufferView = Buffer> {
+  buffer?: T;
+  /** Where in the buffer to put the data, in bytes. */
+  offset?: number | null;
+  length?: number | null;
+  /** Where in the file to begin, in bytes; null: at the handle's position, which then moves. */
+  position?: number | bigint | null;
+}
+
+/** Options of {@link FileHandle.write}. */
+export interface WriteOptions {
+  offset?: number;
+  length?: number;
+  position?: number | null;
+}
+
+/** What an open file is made of; only a volume makes one. */
+export interface OpenedFile {
+  readonly mount: Mount;
+  readonly file: NativeFile;
+  readonly inode: OpenInode;
+  readonly flags: number;
+  readonly type: number;
+}
+
+interface Transfer {
+  readonly buffer: Uint8Array;
+  readonly offset: number;
+  readonly length: number;
+  /** -1: the handle's own position. */
+  readonly position: number;
+}
+
+/** The common overwrite's waiter: no generator, no async function, until something is out of the ordinary. */
+class OverwriteWaiter implements Waiter {
+  readonly #io: Kiocb;
+  readonly #token: Token;
+  readonly #resolve: (result: number | Promise<number>) => void;
+
+  constructor(io: Kiocb, token: Token, resolve: (result: number | Promise<number>) => void) {
+    this.#io = io;
+    this.#token = token;
+    this.#resolve = resolve;
+  }
+
+  resume(result: number): void {
+    const io = this.#io;
+    if (result < 0) io.failure = io.engine.failureOf(this.#token);
+    io.inode.lock.endDio();
+    this.#resolve(isComplete(io, result) ? result : io.engine.run(finishSharedOverwrite(io, result), io));
+  }
+}
+
+/**
+ * An open file of a volume: node:fs's FileHandle.
+ *
+ * With O_DIRECT (or a volume opened with `direct`) positions, lengths and memory must be multiples of what the
+ * device demands, or the call fails with EINVAL; buffers that are not from `allocAligned` are copied and so
+ * always well placed. Without it, data is in the page cache until `datasync`, `sync` or `close`.
+ */
+export class FileHandle {
+  readonly #mount: Mount;
+  readonly #engine: Engine;
+  readonly #file: NativeFile;
+  readonly #inode: OpenInode;
+  readonly #flags: number;
+  readonly #type: number;
+  /** Held by calls without a position until the position has moved. */
+  readonly #positionLock: InodeLock;
+  readonly #closeSelf = (): Promise<void> => this.close();
+  #position = 0;
+  /** Operations in flight; closing waits for them. */
+  #active = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(opened: OpenedFile) {
+    this.#mount = opened.mount;
+    this.#engine = opened.mount.engine;
+    this.#file = opened.file;
+    this.#inode = opened.inode;
+    this.#flags = opened.flags;
+    this.#type = opened.type;
+    this.#positionLock = new InodeLock(opened.mount.engine);
+    this.#mount.closers.add(this.#closeSelf);
+  }
+
+  async read<T extends NodeJS.ArrayBufferView>(
+    buffer: T,
+    offset?: number | null,
+    length?: number | null,
+    position?: number | bigint | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
+  async read<T extends NodeJS.ArrayBufferView>(
+    buffer: T,
+    options: Omit<ReadOptions<T>, 'buffer'> | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
+  async read<T extends NodeJS.ArrayBufferView = Buffer>(
+    options?: ReadOptions<T> | null,
+  ): Promise<{ bytesRead: number; buffer: T }>;
+  /**
+   * Reads up to `length` bytes into `buffer` at `offset`. Resolves with what was read: 0 at the end of the file.
+   *
+   * @param position in the file; null or left out: the handle's position, which then moves.
+   * @throws EBADF (closed, or not open for reading), EISDIR, EINVAL (misaligned direct I/O), EIO
+   */
+  async read<T extends NodeJS.ArrayBufferView = Buffer>(
+    buffer?: T | ReadOptions<T> | null,
+    offset?: number | null | Omit<ReadOptions<T>, 'buffer'>,
+    length?: number | null,
+    position?: number | bigint | null,
+  ): Promise<{ bytesRead: number; buffer: T }> {
+    this.#check('read');
+    const args = readArguments(buffer, offset, length, position);
+    if (args.length === 0) return { bytesRead: 0, buffer: args.view };
+    const operation: Operation = { failure: undefined };
+    const bytesRead = await this.#run(this.#readTask(args, this.isDirect, operation), operation);
+    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
+    return { bytesRead, buffer: args.view };
+  }
+
+  /** {@link read} for a caller that cannot wait; returns the number of bytes. */
+  readSync(
+    buffer: NodeJS.ArrayBufferView,
+    offset?: number | null | Omit<ReadOptions, 'buffer'>,
+    length?: number | null,
+    position?: number | bigint | null,
+  ): number {
+    this.#check('read');
+    validateBuffer(buffer);
+    const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
+    if (args.length === 0) return 0;
+    const operation: Operation = { failure: undefined };
+    const bytesRead = this.#engine.runSync(this.#readTask(args, this.isDirect, operation), operation);
+    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
+    return bytesRead;
+  }
+
+  /**
+   * Writes `length` bytes of `buffer` from `offset` on, or a string (then: position, encoding).
+   *
+   * Resolves when the data is where it belongs: on the device for direct I/O, durable with O_DSYNC or O_SYNC.
+   * The buffer must not change until then.
+   *
+   * @throws EBADF (closed, or not open for writing), EINVAL (misaligned direct I/O), ENOSPC, EFBIG, EPERM, EROFS, EIO
+   */
+  async write<T extends NodeJS.ArrayBufferView | string>(
+    buffer: T,
+    offset?: number | null | WriteOptions,
+    length?: number | null | BufferEncoding,
+    position?: number | null,
+  ): Promise<{ bytesWritten: number; buffer: T }> {
+    this.#check('write');
+    const args = writeArguments(buffer, offset, length, position);
+    if (args.buffer.byteLength === 0) return { bytesWritten: 0, buffer };
+    const io = this.#kiocb(args, this.isDirect);
+    this.#active += 1;
+    try {
+      const bytesWritten = await this.#startWrite(io, args.position);
+      if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
+      return { bytesWritten, buffer };
+    } finally {
+      this.#release();
+    }
+  }
+
+  /** {@link write} for a caller that cannot wait; returns the number of bytes. */
+  writeSync(
+    buffer: NodeJS.ArrayBufferView | string,
+    offset?: number | null | WriteOptions,
+    length?: number | null | BufferEncoding,
+    position?: number | null,
+  ): number {
+    this.#check('write');
+    const args = writeArguments(buffer, offset, length, position);
+    if (args.buffer.byteLength === 0) return 0;
+    const io = this.#kiocb(args, this.isDirect);
+    const bytesWritten = this.#engine.runSync(this.#writeTask(io, args.position), io);
+    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
+    return bytesWritten;
+  }
+
+  async stat(options?: { bigint?: false }): Promise<Stats>;
+  async stat(options: { bigint: true }): Promise<BigIntStats>;
+  async stat(options: { bigint?: boolean }): Promise<Stats | BigIntStats>;
+  /** The inode's fields. */
+  async stat(options: { bigint?: boolean } = {}): Promise<Stats | BigIntStats> {
+    const { engine, limits } = this.#mount;
+    let stat: NativeStat | undefined;
+    const file = this.#file;
+    function* task(): Task<number> {
+      const token = begin(engine, (native, op) => native.fstat(op, file));
+      const result = yield token;
+      if (result >= 0) stat = engine.native.takeResult(token) as NativeStat;
+      return result;
+    }
+    await this.#simple('fstat', 'fstat', task());
+    return options.bigint === true
+      ? new BigIntStats(stat as NativeStat, limits.blockBytes)
+      : new Stats(stat as NativeStat, limits.blockBytes);
+  }
+
+  /**
+   * Makes the file `length` bytes long; what is added reads as zeros.
+   *
+   * @throws EINVAL (not open for writing), EFBIG, ENOSPC, ERR_OUT_OF_RANGE
+   */
+  async truncate(length: number | null = 0): Promise<void> {
+    this.#check('ftruncate');
+    const size = length ?? 0;
+    validateInteger(size, 'len');
+    await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
+  }
+
+  /** Changes the permission bits. */
+  async chmod(mode: number | string): Promise<void> {
+    const bits = parseMode(mode, 'mode');
+    await this.#simple(
+      'fchmod',
+      'fchmod',
+      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+    );
+  }
+
+  /** Sets the times of access and modification. */
+  async utimes(atime: TimeLike, mtime: TimeLike): Promise<void> {
+    const a = parseTime(atime, 'atime');
+    const m = parseTime(mtime, 'mtime');
+    await this.#simple(
+      'futimes',
+      'futime',
+      this.#call((native, op) =>
+        native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+      ),
+    );
+  }
+
+  /** fsync: data, size and all of the inode are durable when it resolves. */
+  async sync(): Promise<void> {
+    await this.#simple(
+      'fsync',
+      'fsync',
+      this.#call((native, op) => native.sync(op, this.#file, false)),
+    );
+  }
+
+  /** fdatasync: data, and what is needed to read it back, are durable when it resolves. */
+  async datasync(): Promise<void> {
+    await this.#simple(
+      'fdatasync',
+      'fdatasync',
+      this.#call((native, op) => native.sync(op, this.#file, true)),
+    );
+  }
+
+  /** Closes the file after the operations that are in flight. Closing twice is no error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Whether reads and writes are direct. @internal */
+  get isDirect(): boolean {
+    return (this.#flags & O_DIRECT) !== 0;
+  }
+
+  /** What direct I/O on this file is a multiple of. @internal */
+  get directAlignBytes(): number {
+    return this.#mount.limits.offsetAlignBytes;
+  }
+
+  /** One read or write with the path named by the caller; for bodies and tails of whole files. @internal */
+  async transfer(
+    kind: 'read' | 'write',
+    direct: boolean,
+    part: { buffer: Uint8Array; offset: number; length: number; position: number },
+  ): Promise<number> {
+    this.#check(kind);
+    const io = this.#kiocb(part, direct);
+    const operation: Operation = kind === 'read' ? { failure: undefined } : io;
+    const task =
+      kind === 'read' ? this.#readTask(part, direct, operation) : this.#writeTask(io, part.position);
+    const result = await this.#run(task, operation);
+    if (result < 0) throw errnoError(result, kind, { failure: operation.failure });
+    return result;
+  }
+
+  #check(syscall: string): void {
+    if (this.#closing !== undefined) throw closedError('file', syscall);
+  }
+
+  #kiocb(part: Transfer, direct: boolean): Kiocb {
+    const flags = this.#flags;
+    return {
+      engine: this.#engine,
+      inode: this.#inode,
+      file: this.#file,
+      limits: this.#mount.limits,
+      buffer: part.buffer,
+      offset: part.offset,
+      countBytes: part.length,
+      posBytes: part.position,
+      memoryAddress: direct ? memoryAddress(part.buffer, part.offset) : 0,
+      direct,
+      append: (flags & O_APPEND) !== 0,
+      // O_SYNC contains O_DSYNC's bit.
+      dsync: (flags & O_DSYNC) !== 0,
+      sync: (flags & O_SYNC) === O_SYNC,
+      nowait: false,
+      failure: undefined,
+    };
+  }
+
+  /** Starts a write: straight to the device where it is a shared overwrite, else by the policy's generator. */
+  #startWrite(io: Kiocb, position: number): Promise<number> {
+    if (io.direct && position >= 0 && (this.#flags & O_ACCMODE) !== O_RDONLY) {
+      const token = submitSharedOverwrite(io);
+      if (token !== NOT_SUBMITTED) {
+        return new Promise((resolve) => {
+          this.#engine.wait(token, new OverwriteWaiter(io, token, resolve));
+        });
+      }
+    }
+    return this.#engine.run(this.#writeTask(io, position), io);
+  }
+
+  *#writeTask(io: Kiocb, position: number): Task<number> {
+    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
+    if (position < -1) return -EINVAL;
+    return yield* this.#positioned(io, position, writeIter(io));
+  }
+
+  *#readTask(part: Transfer, direct: boolean, operation: Operation): Task<number> {
+    if ((this.#flags & O_ACCMODE) === O_WRONLY) return -EBADF;
+    if (isDirectoryType(this.#type)) return -EISDIR;
+    if (part.position < -1) return -EINVAL;
+    const io = this.#kiocb(part, direct);
+    const result = yield* this.#positioned(io, part.position, readIter(io));
+    operation.failure ??= io.failure;
+    return result;
+  }
+
+  /** Without a position: holds the position's lock until the position has moved (C11: not on errors). */
+  *#positioned(io: Kiocb, position: number, task: Task<number>): Task<number> {
+    if (position >= 0) return yield* task;
+    yield* this.#positionLock.write();
+    try {
+      io.posBytes = this.#position;
+      const result = yield* task;
+      if (result >= 0) this.#position = io.posBytes;
+      return result;
+    } finally {
+      this.#positionLock.unlockWrite();
+    }
+  }
+
+  *#truncateTask(size: number): Task<number> {
+    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
+    return yield* truncateInode(this.#engine, this.#inode, this.#file, size);
+  }
+
+  *#call(start: Parameters<typeof begin>[1]): Task<number> {
+    return yield begin(this.#engine, start);
+  }
+
+  /** `name` is the method that finds the file closed, `syscall` what its other errors name, as in node:fs. */
+  async #simple(name: string, syscall: string, task: Task<number>): Promise<void> {
+    this.#check(name);
+    const operation: Operation = { failure: undefined };
+    const result = await this.#run(task, operation);
+    if (result < 0) throw errnoError(result, syscall, { failure: operation.failure });
+  }
+
+  async #run(task: Task<number>, operation: Operation): Promise<number> {
+    this.#active += 1;
+    try {
+      return await this.#engine.run(task, operation);
+    } finally {
+      this.#release();
+    }
+  }
+
+  #release(): void {
+    this.#active -= 1;
+    if (this.#active === 0) this.#idle?.();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#active > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    const operation: Operation = { failure: undefined };
+    const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
+    this.#mount.closers.delete(this.#closeSelf);
+    if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
+  }
+}
+
+/** Changes the size under the exclusive lock, with no direct I/O in flight. */
+export function* truncateInode(
+  engine: Engine,
+  inode: OpenInode,
+  file: NativeFile,
+  size: number,
+): Task<number> {
+  yield* inode.lock.write();
+  try {
+    yield* inode.lock.drain();
+    return yield begin(engine, (native, op) => native.truncate(op, file, size));
+  } finally {
+    inode.lock.unlockWrite();
+  }
+}
+
+/** Closes a native file; the last close of an inode may evict it and so takes its lock. */
+export function* closeInode(mount: Mount, inode: OpenInode, file: NativeFile): Task<number> {
+  inode.references -= 1;
+  const last = inode.references === 0;
+  if (last) {
+    yield* inode.lock.write();
+    yield* inode.lock.drain();
+  }
+  const result = yield begin(mount.engine, (native, op) => native.closeFile(op, file));
+  if (last) inode.lock.unlockWrite();
+  mount.forget(inode);
+  return result;
+}
+
+function readArguments<T extends NodeJS.ArrayBufferView>(
+  bufferOrOptions: T | ReadOptions<T> | null | undefined,
+  offset: number | null | undefined | Omit<ReadOptions<T>, 'buffer'>,
+  length: number | null | undefined,
+  position: number | bigint | null | undefined,
+): Transfer & { readonly view: T } {
+  let view: unknown = bufferOrOptions;
+  let from: unknown = offset;
+  let count: unknown = length;
+  let at: unknown = position;
+  let options: ReadOptions<T> | undefined;
+  if (!ArrayBuffer.isView(bufferOrOptions)) {
+    if (bufferOrOptions !== undefined && bufferOrOptions !== null && typeof bufferOrOptions !== 'object')
+      throw invalidType('options', 'be of type object', bufferOrOptions);
+    options = bufferOrOptions ?? {};
+    view = options.buffer ?? Buffer.alloc(16384);
+  } else if (typeof offset === 'object' && offset !== null) {
+    options = offset;
+  }
+  if (options !== undefined) ({ offset: from, length: count, position: at } = options);
+  validateBuffer(view);
+  from ??= 0;
+  validateInteger(from, 'offset', 0);
+  count ??= view.byteLength - from;
+  if (typeof count !== 'number') throw invalidType('length', 'be of type number', count);
+  const bytes = Math.trunc(count);
+  if (bytes !== 0) {
+    if (view.byteLength === 0) throw invalidValue('buffer', view, 'is empty and cannot be written');
+    validateReadRange(from, bytes, view.byteLength);
+  }
+  return {
+    view: view as T,
+    buffer: bytesOf(view),
+    offset: from,
+    length: bytes,
+    position: readPosition(at, bytes),
+  };
+}
+
+function readPosition(position: unknown, length: number): number {
+  if (position === undefined || position === null) return -1;
+  if (typeof position === 'bigint') {
+    const max = 2n ** 63n - 1n - BigInt(length);
+    if (position < -1n || position > max) validateInteger(Number(position), 'position', -1);
+    return Number(position);
+  }
+  // As in node:fs: what is no integer means the handle's position.
+  return typeof position === 'number' && Number.isSafeInteger(position) ? position : -1;
+}
+
+function writeArguments(
+  data: unknown,
+  offset: number | null | undefined | WriteOptions,
+  length: number | null | undefined | string,
+  position: number | null | undefined,
+): Transfer {
+  if (typeof data === 'string') {
+    // write(string, position?, encoding?)
+    // An encoding that is none is UTF-8, as in node:fs.
+    const encoding = typeof length === 'string' && Buffer.isEncoding(length) ? length : 'utf8';
+    const buffer = Buffer.from(data, encoding);
+    return { buffer, offset: 0, length: buffer.length, position: writePosition(offset) };
+  }
+  if (!ArrayBuffer.isView(data))
+    throw invalidType('buffer', 'be of type string or an instance of Buffer, TypedArray, or DataView', data);
+  const buffer = bytesOf(data as NodeJS.ArrayBufferView);
+  let from: unknown = offset;
+  let count: unknown = length;
+  let at: unknown = position;
+  if (typeof offset === 'object' && offset !== null) ({ offset: from, length: count, position: at } = offset);
+  if (buffer.byteLength === 0) return { buffer, offset: 0, length: 0, position: -1 };
+  from ??= 0;
+  validateInteger(from, 'offset', 0);
+  const bytes = typeof count === 'number' ? count : buffer.byteLength - from;
+  validateWriteRange(from, bytes, buffer.byteLength);
+  return { buffer, offset: from, length: bytes, position: writePosition(at) };
+}
+
+/** As in node:fs: what is no integer means the handle's position. */
+function writePosition(position: unknown): number {
+  return typeof position === 'number' && Number.isSafeInteger(position) ? position : -1;
+}

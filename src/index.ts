@@ -1,0 +1,20 @@
+/** ext4 in user space: volumes, files, and memory for direct I/O. */
+import { constants as fsConstants } from 'node:fs';
+
+/** node:fs's constants, O_DIRECT among them. */
+export const constants: typeof fsConstants = fsConstants;
+
+export { allocAligned } from './aligned-memory.js';
+export type { Ext4Error } from './errors.js';
+export { FileHandle, type ReadOptions, type WriteOptions } from './file-handle.js';
+export { BigIntStats, Dirent, Stats } from './stats.js';
+export type { PathLike, TimeLike } from './validate.js';
+export type {
+  EngineName,
+  FormatOptions,
+  FormatReport,
+  OpenOptions,
+  VolumeInfo,
+  VolumeStats,
+} from './volume-options.js';
+export { Volume, type EncodingOption } from './volume.js';

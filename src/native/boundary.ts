@@ -1,0 +1,228 @@
+/**
+ * What crosses N-API: integer handles, numbers, strings and V8-owned buffers.
+ *
+ * Every asynchronous call takes an operation id chosen here (a small integer) and reports later as a pair
+ * (operation, result): a result ≥ 0 is a value, one < 0 a negative errno. What does not fit into a number
+ * is fetched with {@link Native.takeResult} right after the completion, before the id is used again.
+ */
+
+/** Identifies one asynchronous native call, and afterwards its completion. */
+export type Token = number;
+
+/** A volume that the native layer has open. */
+export type VolumeHandle = number;
+
+/** A file that the native layer has open. */
+export type NativeFile = number;
+
+/** A path inside a volume: text, or bytes where a name is not UTF-8. */
+export type NativePath = string | Uint8Array;
+
+/** Bits of {@link Native.probeWrite} and {@link Native.lookupWrite}. */
+export const ProbeFlag = {
+  /** One allocated run inside i_size covers the block-rounded range (C25.3). */
+  OVERWRITE: 1,
+  /** That run is not written yet. */
+  UNWRITTEN: 2,
+  /** setuid, setgid or capabilities may have to go. */
+  MAY_STRIP: 4,
+  /** file_modified has something to do: times or privileges. */
+  NEEDS_MODIFIED: 8,
+  /** The mapping is not in memory: ask lookupWrite. */
+  UNKNOWN: 16,
+  IMMUTABLE: 32,
+  APPEND: 64,
+  /** Encrypted, verity, data-journalled or inline data (A3). */
+  DIO_UNSUPPORTED: 128,
+  READ_ONLY: 256,
+} as const;
+
+/** `lockMode` of {@link Native.directWrite}. */
+export const LockMode = { SHARED: 0, EXCLUSIVE: 1 } as const;
+export type LockMode = (typeof LockMode)[keyof typeof LockMode];
+
+/** `flags` of {@link Native.directWrite}. */
+export const DirectWriteFlag = {
+  /** Durable when it reports: FUA where B8 allows it, a data sync otherwise. */
+  DSYNC: 1,
+  /** The write is extending: end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
+  EXTENDING: 2,
+} as const;
+
+/** The detail of a failed operation. */
+export interface NativeFailure {
+  readonly message: string;
+  /** Where on the volume: inode, block, structure. */
+  readonly place?: string;
+}
+
+/** What a volume is, as {@link Native.volumeInfo} and a finished openVolume give it. Sizes in bytes. */
+export interface NativeVolumeInfo {
+  readonly uuid: string;
+  readonly label: string;
+  readonly blockSize: number;
+  readonly blockCount: number;
+  readonly freeBlocks: number;
+  readonly inodeCount: number;
+  readonly freeInodes: number;
+  readonly features: readonly string[];
+  readonly readOnly: boolean;
+  readonly backend: string;
+  readonly backendReason: string;
+  /** Direct I/O: positions and lengths must be multiples of this. */
+  readonly dioOffsetAlign: number;
+  /** Direct I/O: memory addresses must be multiples of this. */
+  readonly dioMemoryAlign: number;
+  /** Largest size of an extent-mapped file (A5). */
+  readonly maxFileSize: number;
+}
+
+/** What a finished `open` says about the file. */
+export interface NativeOpenFile {
+  readonly ino: number;
+  readonly generation: number;
+  /** The same for all handles of one open inode. */
+  readonly inodeKey: number;
+  /** Directory entry type: 1 regular, 2 directory, 3 character, 4 block, 5 fifo, 6 socket, 7 symlink. */
+  readonly type: number;
+  readonly size: number;
+}
+
+/** What a finished `stat` or `fstat` says; times in seconds and nanoseconds, blocks of 512 bytes. */
+export interface NativeStat {
+  readonly ino: number;
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly rdev: number;
+  readonly size: number;
+  readonly blocks: number;
+  readonly atimeSec: number;
+  readonly atimeNsec: number;
+  readonly mtimeSec: number;
+  readonly mtimeNsec: number;
+  readonly ctimeSec: number;
+  readonly ctimeNsec: number;
+  readonly birthtimeSec: number;
+  readonly birthtimeNsec: number;
+}
+
+/** What a finished `readdir` lists, without "." and "..". A name that is not UTF-8 comes as bytes. */
+export interface NativeDirectory {
+  readonly names: readonly (string | Uint8Array)[];
+  readonly types: Uint8Array;
+  readonly inos: readonly number[];
+}
+
+/** The native module. */
+export interface Native {
+  /** Once per environment. `slots` receives [token0, result0, …]; `onBatch` gets the number of pairs. */
+  start(slots: Float64Array, onBatch: (count: number) => void): void;
+  /** The doorbell: hands queued device requests to the host. */
+  submit(): void;
+  /** For the sync driver: submits, waits up to `timeoutMs`, fills the slots, returns the number of pairs. */
+  pump(timeoutMs: number): number;
+  /** A finished operation's structured result, or a {@link NativeFailure}; forgets it. */
+  takeResult(op: Token): unknown;
+  /**
+   * Memory that stays attached as long as the environment lives: slices of it go to the device without a copy
+   * and are judged by their own address. Every other buffer is copied and so aligned by construction.
+   */
+  registerMemory(memory: Uint8Array): void;
+
+  formatVolume(op: Token, path: string, optionsJson: string): void;
+  /** Result: the volume's handle; takeResult: {@link NativeVolumeInfo}. */
+  openVolume(op: Token, path: string, optionsJson: string): void;
+  closeVolume(op: Token, volume: VolumeHandle): void;
+  syncVolume(op: Token, volume: VolumeHandle): void;
+  volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
+  volumeStats(volume: VolumeHandle): Readonly<Record<string, unknown>>;
+
+  /** `flags` are POSIX O_* without O_TRUNC. Result: the file's handle; takeResult: {@link NativeOpenFile}. */
+  open(op: Token, volume: VolumeHandle, path: NativePath, flags: number, mode: number): void;
+  /** Evicts the inode at its last close. */
+  closeFile(op: Token, file: NativeFile): void;
+  stat(op: Token, volume: VolumeHandle, path: NativePath, follow: boolean): void;
+  fstat(op: Token, file: NativeFile): void;
+  readdir(op: Token, volume: VolumeHandle, path: NativePath): void;
+  mkdir(op: Token, volume: VolumeHandle, path: NativePath, mode: number): void;
+  rmdir(op: Token, volume: VolumeHandle, path: NativePath): void;
+  unlink(op: Token, volume: VolumeHandle, path: NativePath): void;
+  symlink(op: Token, volume: VolumeHandle, target: NativePath, path: NativePath): void;
+  /** takeResult: the target, as bytes where it is not UTF-8. */
+  readlink(op: Token, volume: VolumeHandle, path: NativePath): void;
+  chmod(op: Token, volume: VolumeHandle, path: NativePath, mode: number): void;
+  fchmod(op: Token, file: NativeFile, mode: number): void;
+  utimes(
+    op: Token,
+    volume: VolumeHandle,
+    path: NativePath,
+    atimeSec: number,
+    atimeNsec: number,
+    mtimeSec: number,
+    mtimeNsec: number,
+  ): void;
+  futimes(
+    op: Token,
+    file: NativeFile,
+    atimeSec: number,
+    atimeNsec: number,
+    mtimeSec: number,
+    mtimeNsec: number,
+  ): void;
+
+  /** Writes [i_size, i_disksize] into `out`. */
+  inodeSizes(file: NativeFile, out: Float64Array): void;
+  /** One look at the mapping without waiting: {@link ProbeFlag} bits, or a negative errno (-EIO after shutdown). */
+  probeWrite(file: NativeFile, pos: number, len: number): number;
+  /** The same bits as the result; may read the disk. */
+  lookupWrite(op: Token, file: NativeFile, pos: number, len: number): void;
+  /** Strips privileges and updates times, journalled (A4.9). */
+  fileModified(op: Token, file: NativeFile): void;
+  orphanAdd(op: Token, file: NativeFile): void;
+  /** Does nothing when the inode is no orphan. */
+  orphanDelete(op: Token, file: NativeFile): void;
+  /** Result: bytes written, -EAGAIN when `SHARED` was wrong, -ENOTBLK when cached pages refused to go. */
+  directWrite(
+    op: Token,
+    file: NativeFile,
+    lockMode: LockMode,
+    flags: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  directRead(
+    op: Token,
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  bufferedWrite(
+    op: Token,
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  bufferedRead(
+    op: Token,
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
+  invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
+  /** The caller holds the inode lock exclusive and has drained direct I/O. */
+  truncate(op: Token, file: NativeFile, size: number): void;
+  /** C25.9: frees what lies beyond i_size, then drops the orphan entry. */
+  truncateToSize(op: Token, file: NativeFile): void;
+  sync(op: Token, file: NativeFile, datasync: boolean): void;
+}

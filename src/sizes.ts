@@ -1,0 +1,9 @@
+import type { Kiocb } from './kiocb.js';
+
+const out = new Float64Array(2);
+
+/** i_size and i_disksize as they are now; stable only under the inode lock. */
+export function readSizes(io: Kiocb): { sizeBytes: number; diskSizeBytes: number } {
+  io.engine.native.inodeSizes(io.file, out);
+  return { sizeBytes: out[0] as number, diskSizeBytes: out[1] as number };
+}

@@ -1,0 +1,486 @@
+import { constants } from 'node:fs';
+
+import { defaultEngine } from './default-engine.js';
+import { begin, type Engine, type Operation, type Task } from './engine.js';
+import { closedError, errnoError, invalidType, invalidValue } from './errors.js';
+import { FileHandle, closeInode, truncateInode } from './file-handle.js';
+import { Mount } from './mount.js';
+import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
+import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
+import {
+  bytesOf,
+  parseFlags,
+  parseMode,
+  parseTime,
+  pathText,
+  validatePath,
+  type PathLike,
+  type TimeLike,
+} from './validate.js';
+import { readAll, writeAll } from './whole-file.js';
+import {
+  formatJson,
+  openJson,
+  type FormatOptions,
+  type FormatReport,
+  type OpenOptions,
+  type VolumeInfo,
+  type VolumeStats,
+} from './volume-options.js';
+
+const { O_APPEND, O_DIRECT, O_TRUNC } = constants;
+const ENOENT = -2;
+const EEXIST = -17;
+const ENOTDIR = -20;
+
+type Start = (native: Native, token: Token) => void;
+
+/** What an operation on a path says when it fails. */
+interface About {
+  readonly syscall: string;
+  readonly path?: string;
+  readonly dest?: string;
+}
+
+interface Outcome {
+  readonly result: number;
+  /** The structured result, where the operation has one. */
+  readonly value: unknown;
+}
+
+/** Starts one native call, waits, and fetches its structured result. */
+function* request(engine: Engine, start: Start): Task<Outcome> {
+  const token = begin(engine, start);
+  const result = yield token;
+  return { result, value: result >= 0 ? engine.native.takeResult(token) : undefined };
+}
+
+async function requestOrThrow(engine: Engine, about: About, start: Start): Promise<Outcome> {
+  const operation: Operation = { failure: undefined };
+  const outcome = await engine.run(request(engine, start), operation);
+  if (outcome.result < 0) throw errnoError(outcome.result, about.syscall, { ...about, ...operation });
+  return outcome;
+}
+
+/** Encoding, or an object with it; as node:fs takes it. */
+export type EncodingOption =
+  BufferEncoding | 'buffer' | { encoding?: BufferEncoding | 'buffer' | null } | null;
+
+function encodingOf(options: unknown): BufferEncoding | 'buffer' | undefined {
+  const encoding: unknown =
+    typeof options === 'object' && options !== null ? (options as { encoding?: unknown }).encoding : options;
+  if (encoding === undefined || encoding === null) return undefined;
+  if (encoding === 'buffer') return 'buffer';
+  if (typeof encoding !== 'string' || !Buffer.isEncoding(encoding)) {
+    throw invalidValue('encoding', encoding, 'is invalid encoding');
+  }
+  return encoding;
+}
+
+function named(name: string | Uint8Array, encoding: BufferEncoding | 'buffer' | undefined): string | Buffer {
+  if (typeof name === 'string' && (encoding === undefined || encoding === 'utf8' || encoding === 'utf-8'))
+    return name;
+  const bytes = Buffer.from(name as string);
+  return encoding === 'buffer' ? bytes : bytes.toString(encoding);
+}
+
+/**
+ * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
+ *
+ * One volume belongs to one JavaScript environment. Errors have node:fs's shape; damage is EUCLEAN or EBADMSG.
+ */
+export class Volume {
+  readonly #mount: Mount;
+  readonly #engine: Engine;
+  #active = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(mount: Mount) {
+    this.#mount = mount;
+    this.#engine = mount.engine;
+  }
+
+  /**
+   * Makes an ext4 file system with the defaults of mke2fs 1.47 in a file or on a block device. A missing file is
+   * made; a file is brought to `sizeBytes`. Everything in it is lost.
+   *
+   * @throws EBUSY (in use), EACCES, ENOSPC, EINVAL (no such geometry), ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE
+   */
+  static async format(path: PathLike, options: FormatOptions): Promise<FormatReport> {
+    return Volume.formatOn(defaultEngine(), path, options);
+  }
+
+  /**
+   * Mounts a volume: replays its journal if it is dirty, then opens it for reading and writing.
+   *
+   * @throws EBUSY (open for writing elsewhere), ENOENT, EUCLEAN or EBADMSG (no ext4, or damaged), EOPNOTSUPP
+   *   (a feature that is not supported), EROFS (the container cannot be written)
+   */
+  static async open(path: PathLike, options: OpenOptions = {}): Promise<Volume> {
+    return Volume.openOn(defaultEngine(), path, options);
+  }
+
+  /** @internal */
+  static async formatOn(engine: Engine, path: PathLike, options: FormatOptions): Promise<FormatReport> {
+    const container = pathText(validatePath(path));
+    const json = formatJson(options);
+    const { value } = await requestOrThrow(engine, { syscall: 'mkfs', path: container }, (native, op) =>
+      native.formatVolume(op, container, json),
+    );
+    return value as FormatReport;
+  }
+
+  /** @internal */
+  static async openOn(engine: Engine, path: PathLike, options: OpenOptions = {}): Promise<Volume> {
+    const container = pathText(validatePath(path));
+    const json = openJson(options);
+    const about = { syscall: 'mount', path: container };
+    const { result } = await requestOrThrow(engine, about, (native, op) =>
+      native.openVolume(op, container, json),
+    );
+    const info = engine.native.volumeInfo(result);
+    return new Volume(new Mount(engine, result, info, options.direct === true));
+  }
+
+  /**
+   * Opens a file. `flags` as in node:fs ('r', 'w+', …, or a number with `constants.O_DIRECT`), `mode` for a file
+   * that is made.
+   *
+   * @throws ENOENT, EEXIST, EISDIR, ENOTDIR, ELOOP, EROFS, EPERM, ENOSPC
+   */
+  async open(
+    path: PathLike,
+    flags: string | number = 'r',
+    mode: number | string = 0o666,
+  ): Promise<FileHandle> {
+    const at = validatePath(path);
+    const asked = parseFlags(flags);
+    const permissions = parseMode(mode, 'mode', 0o666);
+    const all = this.#mount.direct ? asked | O_DIRECT : asked;
+    const operation: Operation = { failure: undefined };
+    const opened = await this.#track('open', () =>
+      this.#engine.run(this.#openTask(at, all, permissions), operation),
+    );
+    if (typeof opened === 'number') throw errnoError(opened, 'open', { path: pathText(at), ...operation });
+    return opened;
+  }
+
+  *#openTask(path: string | Uint8Array, flags: number, mode: number): Task<FileHandle | number> {
+    const mount = this.#mount;
+    // Truncation is ours: it needs the inode lock.
+    const { result: file, value } = yield* request(mount.engine, (native, op) =>
+      native.open(op, mount.handle, path, flags & ~O_TRUNC, mode),
+    );
+    if (file < 0) return file;
+    const { inodeKey, type, size } = value as NativeOpenFile;
+    const inode = mount.acquire(inodeKey);
+    const empty = size === 0 && inode.references === 1;
+    if ((flags & O_TRUNC) !== 0 && isRegularType(type) && !empty) {
+      const truncated = yield* truncateInode(mount.engine, inode, file, 0);
+      if (truncated < 0) {
+        yield* closeInode(mount, inode, file);
+        return truncated;
+      }
+    }
+    return new FileHandle({ mount, file, inode, flags, type });
+  }
+
+  /**
+   * Makes a directory. With `recursive` its missing parents too: then resolves with the first one made, and an
+   * existing directory is no error.
+   */
+  async mkdir(
+    path: PathLike,
+    options?: number | string | { recursive?: boolean; mode?: number | string } | null,
+  ): Promise<string | undefined> {
+    const at = validatePath(path);
+    const settings =
+      typeof options === 'object' && options !== null ? options : { mode: options ?? undefined };
+    const mode = parseMode(settings.mode, 'mode', 0o777);
+    if (
+      'recursive' in settings &&
+      settings.recursive !== undefined &&
+      typeof settings.recursive !== 'boolean'
+    )
+      throw invalidType('options.recursive', 'be of type boolean', settings.recursive);
+    const recursive = 'recursive' in settings && (settings.recursive ?? false);
+    const operation: Operation = { failure: undefined };
+    const made: { first?: string } = {};
+    const task = recursive ? this.#mkdirAll(pathText(at), mode, made) : this.#mkdirOne(at, mode);
+    const result = await this.#track('mkdir', () => this.#engine.run(task, operation));
+    if (result < 0) throw errnoError(result, 'mkdir', { path: pathText(at), ...operation });
+    return made.first;
+  }
+
+  *#mkdirOne(path: string | Uint8Array, mode: number): Task<number> {
+    return yield begin(this.#engine, (native, op) => native.mkdir(op, this.#mount.handle, path, mode));
+  }
+
+  *#mkdirAll(path: string, mode: number, made: { first?: string }): Task<number> {
+    // From the deepest that exists downwards; `missing` ends with the topmost.
+    const missing: string[] = [];
+    let next = path.length > 1 ? path.replace(/\/+$/, '') || '/' : path;
+    for (;;) {
+      const result = yield* this.#mkdirOne(next, mode);
+      if (result === ENOENT && next.includes('/', 1)) {
+        missing.push(next);
+        next = next.slice(0, next.lastIndexOf('/')).replace(/\/+$/, '') || '/';
+        continue;
+      }
+      if (result === EEXIST) {
+        const directory = yield* this.#isDirectory(next);
+        if (!directory) return missing.length > 0 ? ENOTDIR : EEXIST;
+      } else if (result < 0) {
+        return result;
+      } else {
+        made.first ??= next;
+      }
+      const below = missing.pop();
+      if (below === undefined) return 0;
+      next = below;
+    }
+  }
+
+  *#isDirectory(path: string): Task<boolean> {
+    const { result, value } = yield* request(this.#engine, (native, op) =>
+      native.stat(op, this.#mount.handle, path, true),
+    );
+    return result >= 0 && new Stats(value as NativeStat, 0).isDirectory();
+  }
+
+  async readdir(
+    path: PathLike,
+    options?: BufferEncoding | { encoding?: BufferEncoding | null; withFileTypes?: false } | null,
+  ): Promise<string[]>;
+  async readdir(
+    path: PathLike,
+    options: 'buffer' | { encoding: 'buffer'; withFileTypes?: false },
+  ): Promise<Buffer[]>;
+  async readdir(
+    path: PathLike,
+    options: { encoding?: BufferEncoding | null; withFileTypes: true },
+  ): Promise<Dirent[]>;
+  async readdir(
+    path: PathLike,
+    options: { encoding: 'buffer'; withFileTypes: true },
+  ): Promise<Dirent<Buffer>[]>;
+  /** The names in a directory, without "." and "..", or Dirents of them. */
+  async readdir(
+    path: PathLike,
+    options?: EncodingOption | { encoding?: BufferEncoding | 'buffer' | null; withFileTypes?: boolean },
+  ): Promise<(string | Buffer)[] | Dirent<string | Buffer>[]> {
+    const at = validatePath(path);
+    const encoding = encodingOf(options);
+    const types =
+      typeof options === 'object' &&
+      options !== null &&
+      (options as { withFileTypes?: boolean }).withFileTypes === true;
+    const { value } = await this.#call({ syscall: 'scandir', path: pathText(at) }, (native, op) =>
+      native.readdir(op, this.#mount.handle, at),
+    );
+    const directory = value as NativeDirectory;
+    const names = directory.names.map((name) => named(name, encoding));
+    if (!types) return names;
+    const parent = pathText(at);
+    return names.map((name, index) => new Dirent(name, parent, directory.types[index] ?? 0));
+  }
+
+  /** Removes a name; the file goes when its last name and its last handle have gone. */
+  async unlink(path: PathLike): Promise<void> {
+    const at = validatePath(path);
+    await this.#call({ syscall: 'unlink', path: pathText(at) }, (native, op) =>
+      native.unlink(op, this.#mount.handle, at),
+    );
+  }
+
+  /** Removes an empty directory. */
+  async rmdir(path: PathLike): Promise<void> {
+    const at = validatePath(path);
+    await this.#call({ syscall: 'rmdir', path: pathText(at) }, (native, op) =>
+      native.rmdir(op, this.#mount.handle, at),
+    );
+  }
+
+  async stat(path: PathLike, options?: { bigint?: false }): Promise<Stats>;
+  async stat(path: PathLike, options: { bigint: true }): Promise<BigIntStats>;
+  /** The inode's fields; of a symbolic link, those of its target. */
+  async stat(path: PathLike, options: { bigint?: boolean } = {}): Promise<Stats | BigIntStats> {
+    return this.#stat('stat', path, true, options);
+  }
+
+  async lstat(path: PathLike, options?: { bigint?: false }): Promise<Stats>;
+  async lstat(path: PathLike, options: { bigint: true }): Promise<BigIntStats>;
+  /** The inode's fields; of a symbolic link, its own. */
+  async lstat(path: PathLike, options: { bigint?: boolean } = {}): Promise<Stats | BigIntStats> {
+    return this.#stat('lstat', path, false, options);
+  }
+
+  async #stat(
+    syscall: string,
+    path: PathLike,
+    follow: boolean,
+    options: { bigint?: boolean },
+  ): Promise<Stats | BigIntStats> {
+    const at = validatePath(path);
+    const { value } = await this.#call({ syscall, path: pathText(at) }, (native, op) =>
+      native.stat(op, this.#mount.handle, at, follow),
+    );
+    const { blockBytes } = this.#mount.limits;
+    return options.bigint === true
+      ? new BigIntStats(value as NativeStat, blockBytes)
+      : new Stats(value as NativeStat, blockBytes);
+  }
+
+  /** Makes a symbolic link at `path` that says `target`. */
+  async symlink(target: PathLike, path: PathLike): Promise<void> {
+    const to = validatePath(target, 'target');
+    const at = validatePath(path);
+    await this.#call({ syscall: 'symlink', path: pathText(to), dest: pathText(at) }, (native, op) =>
+      native.symlink(op, this.#mount.handle, to, at),
+    );
+  }
+
+  async readlink(
+    path: PathLike,
+    options?: BufferEncoding | { encoding?: BufferEncoding | null } | null,
+  ): Promise<string>;
+  async readlink(path: PathLike, options: 'buffer' | { encoding: 'buffer' }): Promise<Buffer>;
+  /** What a symbolic link says. */
+  async readlink(path: PathLike, options?: EncodingOption): Promise<string | Buffer> {
+    const at = validatePath(path);
+    const encoding = encodingOf(options);
+    const { value } = await this.#call({ syscall: 'readlink', path: pathText(at) }, (native, op) =>
+      native.readlink(op, this.#mount.handle, at),
+    );
+    return named(value as string | Uint8Array, encoding);
+  }
+
+  /** Changes the permission bits; of a symbolic link's target. */
+  async chmod(path: PathLike, mode: number | string): Promise<void> {
+    const at = validatePath(path);
+    const bits = parseMode(mode, 'mode');
+    await this.#call({ syscall: 'chmod', path: pathText(at) }, (native, op) =>
+      native.chmod(op, this.#mount.handle, at, bits),
+    );
+  }
+
+  /** Sets the times of access and modification; of a symbolic link's target. */
+  async utimes(path: PathLike, atime: TimeLike, mtime: TimeLike): Promise<void> {
+    const at = validatePath(path);
+    const a = parseTime(atime, 'time');
+    const m = parseTime(mtime, 'time');
+    await this.#call({ syscall: 'utime', path: pathText(at) }, (native, op) =>
+      native.utimes(op, this.#mount.handle, at, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+    );
+  }
+
+  async readFile(
+    path: PathLike,
+    options?: { encoding?: null; flag?: string | number } | null,
+  ): Promise<Buffer>;
+  async readFile(
+    path: PathLike,
+    options: BufferEncoding | { encoding: BufferEncoding; flag?: string | number },
+  ): Promise<string>;
+  /** All of a file. With direct I/O, the tail below one device block goes through the page cache. */
+  async readFile(
+    path: PathLike,
+    options?: BufferEncoding | { encoding?: BufferEncoding | null; flag?: string | number } | null,
+  ): Promise<Buffer | string> {
+    const encoding = encodingOf(options);
+    const flag = typeof options === 'object' ? options?.flag : undefined;
+    const file = await this.open(path, flag ?? 'r');
+    try {
+      const stat = await file.stat();
+      const data = await readAll(file, stat.isFile() ? stat.size : 1);
+      return encoding === undefined || encoding === 'buffer' ? data : data.toString(encoding);
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Replaces (or with flag 'a' appends to) a file. With direct I/O, the tail below one device block is buffered. */
+  async writeFile(
+    path: PathLike,
+    data: string | NodeJS.ArrayBufferView,
+    options?:
+      | BufferEncoding
+      | { encoding?: BufferEncoding | null; mode?: number | string; flag?: string | number; flush?: boolean }
+      | null,
+  ): Promise<void> {
+    const settings = typeof options === 'object' && options !== null ? options : {};
+    const encoding = encodingOf(options) ?? 'utf8';
+    if (typeof data !== 'string' && !ArrayBuffer.isView(data)) {
+      throw invalidType('data', 'be of type string or an instance of Buffer, TypedArray, or DataView', data);
+    }
+    const flags = parseFlags(settings.flag ?? 'w');
+    const bytes = typeof data === 'string' ? Buffer.from(data, encoding as BufferEncoding) : bytesOf(data);
+    const file = await this.open(path, flags, settings.mode ?? 0o666);
+    try {
+      await writeAll(file, bytes, (flags & O_APPEND) !== 0 ? -1 : 0);
+      if (settings.flush === true) await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Everything written so far is durable when it resolves. */
+  async sync(): Promise<void> {
+    await this.#call({ syscall: 'sync' }, (native, op) => native.syncVolume(op, this.#mount.handle));
+  }
+
+  /** What the volume is: geometry, features, free space, and which backend does its I/O, and why. */
+  info(): VolumeInfo {
+    this.#check('info');
+    return this.#engine.native.volumeInfo(this.#mount.handle);
+  }
+
+  /** What the engine has counted since the volume was opened. */
+  stats(): VolumeStats {
+    this.#check('stats');
+    return this.#engine.native.volumeStats(this.#mount.handle);
+  }
+
+  /** Closes the files that are still open, writes everything back and unmounts. Closing twice is no error. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#active > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    const closed = await Promise.allSettled(Array.from(this.#mount.closers, (close) => close()));
+    await requestOrThrow(this.#engine, { syscall: 'umount' }, (native, op) =>
+      native.closeVolume(op, this.#mount.handle),
+    );
+    for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
+  }
+
+  #check(syscall: string): void {
+    if (this.#closing !== undefined) throw closedError('volume', syscall);
+  }
+
+  #call(about: About, start: Start): Promise<Outcome> {
+    return this.#track(about.syscall, () => requestOrThrow(this.#engine, about, start));
+  }
+
+  async #track<T>(syscall: string, work: () => Promise<T>): Promise<T> {
+    this.#check(syscall);
+    this.#active += 1;
+    try {
+      return await work();
+    } finally {
+      this.#active -= 1;
+      if (this.#active === 0) this.#idle?.();
+    }
+  }
+}

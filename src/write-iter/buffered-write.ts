@@ -1,0 +1,62 @@
+/** The path through the page cache (A17). */
+import { begin, type Task } from '../engine.js';
+import type { Kiocb } from '../kiocb.js';
+import { ProbeFlag } from '../native/boundary.js';
+import { readSizes } from '../sizes.js';
+import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
+
+/** Bits that say file_modified has something to do. */
+export const MODIFIES = ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED;
+
+/** A4.9. */
+export function* fileModified(io: Kiocb): Task<number> {
+  return yield begin(io.engine, (native, token) => native.fileModified(token, io.file));
+}
+
+/** O_SYNC and O_DSYNC after the data is in place. Returns `written`, or the sync's error. */
+export function* syncWritten(io: Kiocb, written: number): Task<number> {
+  if (written <= 0 || !io.dsync) return written;
+  const result = yield begin(io.engine, (native, token) => native.sync(token, io.file, !io.sync));
+  return result < 0 ? result : written;
+}
+
+/** A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno. */
+export function* bufferedWriteIter(io: Kiocb): Task<number> {
+  const nowait = checkBufferedNowait(io);
+  if (nowait < 0) return nowait;
+  const { lock } = io.inode;
+  yield* lock.write();
+  let written: number;
+  try {
+    written = yield* copyLocked(io);
+  } finally {
+    lock.unlockWrite();
+  }
+  return yield* syncWritten(io, written);
+}
+
+function* copyLocked(io: Kiocb): Task<number> {
+  const { sizeBytes } = readSizes(io);
+  const { maxFileBytes } = io.limits;
+  const posBytes = writePos({ append: io.append, posBytes: io.posBytes, sizeBytes });
+  const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
+  const flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
+  if (flags < 0) return flags;
+  const refused = checkWrite({
+    readOnly: (flags & ProbeFlag.READ_ONLY) !== 0,
+    immutable: (flags & ProbeFlag.IMMUTABLE) !== 0,
+    posBytes,
+    countBytes: io.countBytes,
+    maxFileBytes,
+  });
+  if (refused < 0 || io.countBytes === 0) return refused;
+  if ((flags & MODIFIES) !== 0) {
+    const modified = yield* fileModified(io);
+    if (modified < 0) return modified;
+  }
+  const written = yield begin(io.engine, (native, token) =>
+    native.bufferedWrite(token, io.file, io.buffer, io.offset, countBytes, posBytes),
+  );
+  if (written >= 0) io.posBytes = posBytes + written;
+  return written;
+}
