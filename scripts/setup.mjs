@@ -73,7 +73,9 @@ function modified(path) {
 function install() {
   const installed = modified(join(root, 'node_modules', '.package-lock.json'));
   if (installed > 0 && installed >= modified(join(root, 'package-lock.json'))) return;
-  run('Installing dependencies', 'npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
+  // Not `npm ci`: it insists on entries for the other platforms' optional packages.
+  const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
+  run('Installing dependencies', 'npm', ['install', '--no-save', ...quiet]);
 }
 
 function nativeFiles() {

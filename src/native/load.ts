@@ -55,7 +55,7 @@ export function loadNative(): Native {
   } catch (cause) {
     const where = `${process.platform} ${process.arch}${process.platform === 'linux' ? ` (${libcName()} libc)` : ''}`;
     const message = existsSync(expected)
-      ? `uext4 could not load its native module on ${where}, Node.js ${process.version}: ${expected}`
+      ? `uext4 could not load its native module on ${where}, Node.js ${process.version}: ${expected}: ${String(cause)}`
       : `uext4 has no native module for ${where}: ${expected} is missing. ` +
         'Reinstall the package on this platform; in a checkout, run `npm run setup` (it needs cargo).';
     throw Object.assign(new Error(message, { cause }), { code: 'ERR_UEXT4_NATIVE' });

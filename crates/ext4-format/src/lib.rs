@@ -4,19 +4,19 @@ pub mod bitmap;
 pub mod checksum;
 mod codec;
 mod corrupt;
+pub mod dirent;
+pub mod extent;
 pub mod features;
 mod geometry;
 mod group_desc;
+pub mod hash;
+pub mod htree;
 pub mod inode;
 pub mod orphan;
 pub mod superblock;
 #[cfg(test)]
 mod tests;
 mod timestamp;
-pub mod extent;
-pub mod dirent;
-pub mod hash;
-pub mod htree;
 mod types;
 pub mod xattr;
 

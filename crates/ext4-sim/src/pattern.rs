@@ -6,7 +6,8 @@ pub fn bytes(seed: u32, len: usize) -> Vec<u8> {
 }
 
 fn byte(seed: u32, index: u32) -> u8 {
-    let mut hash = index.wrapping_add(1).wrapping_mul(0x9E37_79B1).wrapping_add(seed.wrapping_mul(0x85EB_CA6B));
+    let mut hash =
+        index.wrapping_add(1).wrapping_mul(0x9E37_79B1).wrapping_add(seed.wrapping_mul(0x85EB_CA6B));
     hash ^= hash >> 15;
     1 + (hash % 255) as u8
 }

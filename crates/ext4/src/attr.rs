@@ -91,11 +91,7 @@ impl Fs {
         })
     }
 
-    fn change_attributes(
-        &self,
-        inode: &Inode,
-        mut change: impl FnMut(&mut DiskInode),
-    ) -> Result<()> {
+    fn change_attributes(&self, inode: &Inode, mut change: impl FnMut(&mut DiskInode)) -> Result<()> {
         self.check_alive()?;
         if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
             return Err(Error::errno_only(errno::EPERM));
@@ -141,8 +137,10 @@ impl Fs {
 
     /// fsync of several files with one commit: each file's own result.
     pub fn fsync_all(&self, files: &[(Arc<Inode>, bool)]) -> Vec<Result<()>> {
-        let tids: Vec<_> = files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
-        let latest = tids.iter().flatten().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
+        let tids: Vec<_> =
+            files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
+        let latest =
+            tids.iter().flatten().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
         let durable = self.make_durable(latest);
         tids.into_iter().map(|tid| tid.and(durable.clone())).collect()
     }

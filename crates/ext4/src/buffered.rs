@@ -56,9 +56,10 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let (size, disk_size) = fs.sizes(&inode);
         let end_of_data = end.min(size);
-        let unwritten = fs
-            .map_range(&inode, pos, end - pos, crate::file::Look::Disk)?
-            .is_some_and(|mappings| mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. })));
+        let unwritten =
+            fs.map_range(&inode, pos, end - pos, crate::file::Look::Disk)?.is_some_and(|mappings| {
+                mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. }))
+            });
         if !unwritten && end_of_data <= disk_size {
             return Ok(());
         }
@@ -138,6 +139,13 @@ impl Fs {
             Some(pages) => pages.invalidate(pos, len).map_err(|_busy| Error::errno_only(errno::EBUSY)),
             None => Ok(()),
         }
+    }
+
+    /// B4 for a direct write: write back, wait, invalidate. ENOTBLK where the cache does not let go: the caller writes
+    /// through it instead.
+    pub(crate) fn prepare_direct_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+        self.write_and_wait(inode, pos, len)?;
+        self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
     }
 
     /// Whether the page cache may hold something of the file: a direct write then prepares first (B4).

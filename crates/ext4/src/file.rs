@@ -135,7 +135,13 @@ impl Fs {
     }
 
     /// The mappings of a byte range, holes among them. `None`: not all of them are in memory.
-    pub(crate) fn map_range(&self, inode: &Inode, pos: u64, len: u64, look: Look) -> Result<Option<Vec<IoMapping>>> {
+    pub(crate) fn map_range(
+        &self,
+        inode: &Inode,
+        pos: u64,
+        len: u64,
+        look: Look,
+    ) -> Result<Option<Vec<IoMapping>>> {
         let blocks = block_range(self.block_size(), pos, len)?;
         let mut mappings = Vec::with_capacity(1);
         let mut block = blocks.start;
@@ -239,7 +245,13 @@ impl Fs {
         })
     }
 
-    pub(crate) fn convert_range(&self, handle: &mut Handle<'_>, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+    pub(crate) fn convert_range(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        pos: u64,
+        len: u64,
+    ) -> Result<()> {
         let blocks = block_range(self.block_size(), pos, len)?;
         let (mut from, mut count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
         loop {

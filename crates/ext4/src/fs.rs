@@ -82,7 +82,8 @@ impl Fs {
     /// Where an inode's blocks go when nothing better is known: its flex group, behind the first group's metadata for files
     /// (D11).
     pub(crate) fn inode_goal(&self, ino: Ino) -> Pblk {
-        let group = self.geometry.inode_location(ino).map_or(ext4_format::Group(0), |location| location.group);
+        let group =
+            self.geometry.inode_location(ino).map_or(ext4_format::Group(0), |location| location.group);
         self.geometry.group_first_block(group)
     }
 
@@ -129,7 +130,11 @@ impl Fs {
 
     /// Runs `f` in a handle of `credits`; on ENOSPC forces a commit that releases freed blocks and tries again, at
     /// most three times (A12).
-    pub(crate) fn with_handle<R>(&self, credits: u32, mut f: impl FnMut(&mut Handle<'_>) -> Result<R>) -> Result<R> {
+    pub(crate) fn with_handle<R>(
+        &self,
+        credits: u32,
+        mut f: impl FnMut(&mut Handle<'_>) -> Result<R>,
+    ) -> Result<R> {
         let mut tries = 0;
         loop {
             let mut handle = Handle::start(self, credits)?;
@@ -160,7 +165,11 @@ impl Fs {
     }
 
     /// Changes the superblock inside a handle; free counts are brought up to date with it (EP6).
-    pub(crate) fn change_superblock(&self, handle: &mut Handle<'_>, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+    pub(crate) fn change_superblock(
+        &self,
+        handle: &mut Handle<'_>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<()> {
         let mut superblock = self.superblock.lock();
         change(&mut superblock);
         self.refresh_counts(&mut superblock);

@@ -26,7 +26,13 @@ impl<'f> Handle<'f> {
     /// T3. Waits for log space or a locked transaction; EROFS after an abort and on a read-only volume.
     pub(crate) fn start(fs: &'f Fs, credits: u32) -> Result<Self> {
         fs.check_writable()?;
-        Ok(Self { fs, journal: fs.journal.start(credits)?, data_is_metadata: false, use_reserve: false, changed: false })
+        Ok(Self {
+            fs,
+            journal: fs.journal.start(credits)?,
+            data_is_metadata: false,
+            use_reserve: false,
+            changed: false,
+        })
     }
 
     /// The volume.

@@ -9,9 +9,9 @@ use ext4_format::checksum::inode_seed;
 use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
 
+use crate::buffered::PageCache;
 use crate::extents::TreeOwner;
 use crate::extents_status::ExtentStatus;
-use crate::buffered::PageCache;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::meta::{BlockKind, Meta};
@@ -108,12 +108,7 @@ impl Inode {
 
     /// What extent operations need to know of their inode.
     pub(crate) fn tree_owner(&self, fs: &Fs) -> TreeOwner {
-        TreeOwner {
-            ino: self.ino,
-            seed: self.seed,
-            goal: fs.inode_goal(self.ino),
-            blocks: fs.blocks_count,
-        }
+        TreeOwner { ino: self.ino, seed: self.seed, goal: fs.inode_goal(self.ino), blocks: fs.blocks_count }
     }
 
     /// Refuses data of formats that are not built, instead of guessing (DESIGN, "Safety of volumes").

@@ -104,11 +104,18 @@ pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
     if disk.flags & flags::EXTENTS == 0 {
         return Err(Error::refused(errno::EOPNOTSUPP, "a journal on indirect blocks"));
     }
-    let blocks = u32::try_from(disk.size / u64::from(superblock.block_size())).map_err(|_| corrupt("too large"))?;
-    let owner = TreeOwner { ino, seed: inode_seed(superblock.fs_seed(), ino, disk.generation), goal: Pblk(0), blocks: superblock.blocks_count() };
+    let blocks =
+        u32::try_from(disk.size / u64::from(superblock.block_size())).map_err(|_| corrupt("too large"))?;
+    let owner = TreeOwner {
+        ino,
+        seed: inode_seed(superblock.fs_seed(), ino, disk.generation),
+        goal: Pblk(0),
+        blocks: superblock.blocks_count(),
+    };
     let runs = map_whole_file(&reader, &disk.i_block, owner, blocks)?;
     debug_assert!(runs.iter().all(|run| run.state == MapState::Written));
-    let inside = |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
+    let inside =
+        |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
     if blocks == 0 || !runs.iter().all(inside) {
         return Err(corrupt("empty, or outside the volume"));
     }
@@ -122,7 +129,10 @@ pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
 
 fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<DiskInode> {
     let Some(location) = superblock.inode_location(ino) else {
-        return Err(Error::corrupt_inode(ino.0, Corrupt::structure("superblock", "journal inode out of range")));
+        return Err(Error::corrupt_inode(
+            ino.0,
+            Corrupt::structure("superblock", "journal inode out of range"),
+        ));
     };
     let (block, offset) = superblock.desc_location(location.group);
     let image = reader.read(block, BlockKind::Plain)?;
@@ -158,10 +168,7 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
         return Ok(Replayed::default());
     }
     let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
-    Ok(Replayed {
-        transactions: recovered.transactions,
-        last_commit_seconds: recovered.last_commit_seconds,
-    })
+    Ok(Replayed { transactions: recovered.transactions, last_commit_seconds: recovered.last_commit_seconds })
 }
 
 /// Attaches to the journal, which is clean or was just recovered (J8).

@@ -191,7 +191,8 @@ impl Handle<'_> {
     ) -> Result<Lblk> {
         let block_size = self.fs().block_size() as u64;
         let lblk = Lblk((inode.size() / block_size) as u32);
-        let (mapping, new) = self.map_create(inode, lblk, 1, Allocate::Written, mballoc::RequestKind::Metadata)?;
+        let (mapping, new) =
+            self.map_create(inode, lblk, 1, Allocate::Written, mballoc::RequestKind::Metadata)?;
         if !new {
             let corrupt = ext4_format::Corrupt::structure("directory", format!("block {lblk} beyond i_size"));
             return Err(Error::corrupt_inode(inode.ino.0, corrupt));

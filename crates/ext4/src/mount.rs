@@ -80,12 +80,15 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
     if bytes[0x38..0x3A] != Superblock::MAGIC.to_le_bytes() {
         return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
     }
-    let superblock =
-        Superblock::decode(bytes).map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    let superblock = Superblock::decode(bytes)
+        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
     let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
     if needed > size_bytes {
         let detail = format!("the volume has {needed} bytes, its device {size_bytes}: truncated image?");
-        return Err(Error::Corrupt { place: "superblock".into(), corrupt: Corrupt::structure("superblock", detail) });
+        return Err(Error::Corrupt {
+            place: "superblock".into(),
+            corrupt: Corrupt::structure("superblock", detail),
+        });
     }
     Ok(superblock)
 }
@@ -97,8 +100,8 @@ fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Super
     let mut start = AlignedBuf::zeroed(len);
     device.read(0, &mut start)?;
     let bytes = &mut start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
-    let mut superblock =
-        Superblock::decode(bytes).map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    let mut superblock = Superblock::decode(bytes)
+        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
     change(&mut superblock);
     bytes.copy_from_slice(&superblock.encode());
     Ok(device.write(0, &start, true)?)
@@ -159,12 +162,17 @@ impl Fs {
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
         });
-        let allocator = Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
+        let allocator =
+            Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
         host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !read_only {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
         }
-        let config = jbd2::Config { commit_interval_ms: options.commit_interval_ms, last_commit_seconds, ..jbd2::Config::default() };
+        let config = jbd2::Config {
+            commit_interval_ms: options.commit_interval_ms,
+            last_commit_seconds,
+            ..jbd2::Config::default()
+        };
         let journal = match has_journal(&superblock) {
             true => {
                 let map = journal_inode::log_map(&device, &superblock)?;
@@ -186,8 +194,11 @@ impl Fs {
             blocks_count: superblock.blocks_count(),
             sealer,
             geometry: Arc::new(superblock.clone()),
-            hash_version: HashVersion::from_stored(superblock.def_hash_version, hash::uses_unsigned_chars(superblock.flags))
-                .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?,
+            hash_version: HashVersion::from_stored(
+                superblock.def_hash_version,
+                hash::uses_unsigned_chars(superblock.flags),
+            )
+            .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?,
             superblock: Mutex::new(superblock),
             journal,
             host,
@@ -225,7 +236,8 @@ impl Fs {
                 return Err(Error::corrupt_inode(number, corrupt));
             }
             for block in mapping.start.0..mapping.start.0 + u64::from(mapping.len) {
-                let image = self.read_metadata(Pblk(block), crate::meta::BlockKind::OrphanFile { seed: file.seed })?;
+                let image =
+                    self.read_metadata(Pblk(block), crate::meta::BlockKind::OrphanFile { seed: file.seed })?;
                 let slots = orphan::slots(image.len());
                 file.free.push((0..slots).filter(|&slot| orphan::slot(&image, slot) == 0).count());
                 file.blocks.push(Pblk(block));
@@ -263,7 +275,8 @@ impl Fs {
         let no_orphans = {
             let orphans = self.orphans.lock();
             let slots = orphan::slots(self.block_size);
-            orphans.list.is_empty() && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
+            orphans.list.is_empty()
+                && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
         };
         write_superblock_directly(self.device.as_ref(), |superblock| mark_unmounted(superblock, no_orphans))?;
         self.shut_down.store(true, Ordering::Release);
@@ -332,9 +345,8 @@ fn settle_hash_flags(superblock: &mut Superblock) {
 }
 
 fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
-    let access = mount_policy(&superblock.features()).map_err(|refusal| {
-        Error::refused(errno::EOPNOTSUPP, refusal.to_string())
-    })?;
+    let access = mount_policy(&superblock.features())
+        .map_err(|refusal| Error::refused(errno::EOPNOTSUPP, refusal.to_string()))?;
     let lbs = device.limits().logical_block_bytes as usize;
     if (superblock.block_size() as usize) < lbs {
         let detail = format!("blocks of {} bytes on a device with sectors of {lbs}", superblock.block_size());

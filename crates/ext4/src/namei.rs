@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ext4_format::features::ro_compat;
 use ext4_format::dirent::file_type;
 use ext4_format::extent::empty_root;
+use ext4_format::features::ro_compat;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
 use ext4_format::{Ino, Inode as DiskInode, Lblk};
 
@@ -98,7 +98,8 @@ impl Fs {
         let parent = self.parent_of(path)?;
         self.check_new_name(&parent)?;
         let links = parent.dir.state.lock().disk.links_count;
-        let may_overflow = self.geometry.features().has_ro_compat(ro_compat::DIR_NLINK) && parent.dir.has_flag(flags::INDEX);
+        let may_overflow =
+            self.geometry.features().has_ro_compat(ro_compat::DIR_NLINK) && parent.dir.has_flag(flags::INDEX);
         if links >= LINK_MAX && !may_overflow {
             return Err(Error::errno_only(errno::EMLINK));
         }

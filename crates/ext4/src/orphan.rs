@@ -96,7 +96,9 @@ impl Handle<'_> {
                 inode.state.lock().orphan = None;
             }
             OrphanPlace::List => {
-                let Some(index) = orphans.list.iter().position(|other| other.ino == inode.ino) else { return Ok(()) };
+                let Some(index) = orphans.list.iter().position(|other| other.ino == inode.ino) else {
+                    return Ok(());
+                };
                 let next = orphans.list.get(index + 1).map_or(0, |next| next.ino.0);
                 if index == 0 {
                     fs.change_superblock(self, |superblock| superblock.last_orphan = next)?;
@@ -128,7 +130,6 @@ impl Fs {
         }
         Ok(processed)
     }
-
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
         if inode.state.lock().disk.links_count == 0 {

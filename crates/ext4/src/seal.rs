@@ -51,7 +51,9 @@ impl Sealer {
     /// Computes the checksum inside a block.
     pub fn seal(&self, block: Pblk, tag: SealTag, image: &mut [u8]) {
         match Self::kind(tag) {
-            BlockKind::Superblock => Superblock::seal(&mut image[self.superblock_offset..][..Superblock::SIZE]),
+            BlockKind::Superblock => {
+                Superblock::seal(&mut image[self.superblock_offset..][..Superblock::SIZE])
+            }
             _ if !self.has_csum => {}
             BlockKind::Plain => {}
             BlockKind::ExtentNode { seed } => extent::seal_tail(image, seed),

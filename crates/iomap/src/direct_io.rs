@@ -66,7 +66,8 @@ impl WritePlan {
         if !(start | end).is_multiple_of(u64::from(request.logical_block)) {
             return Err(EINVAL);
         }
-        let mut plan = Self { pieces: Vec::with_capacity(mappings.len()), fua: request.dsync, unwritten: false };
+        let mut plan =
+            Self { pieces: Vec::with_capacity(mappings.len()), fua: request.dsync, unwritten: false };
         let mut pos = start;
         for mapping in mappings {
             let stop = end.min(mapping.offset_bytes + mapping.len_bytes);
@@ -210,7 +211,11 @@ impl ReadPlan {
             let start = (pos - request.pos) as usize;
             if let Address::Mapped { device_offset_bytes } = mapping.address {
                 let block_end = mapping.offset_bytes + mapping.len_bytes;
-                let read_end = if stop == file_end { stop.next_multiple_of(lbs).min(asked_end).min(block_end) } else { stop };
+                let read_end = if stop == file_end {
+                    stop.next_multiple_of(lbs).min(asked_end).min(block_end)
+                } else {
+                    stop
+                };
                 if !(pos | read_end).is_multiple_of(lbs) {
                     return Err(EINVAL);
                 }

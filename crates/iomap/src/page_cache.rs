@@ -227,7 +227,9 @@ impl<M: FileMapping> PageCache<M> {
             let (Address::Mapped { device_offset_bytes } | Address::Unwritten { device_offset_bytes }) =
                 mapping.address
             else {
-                return Err(block_io::Error::new("write-back", 5).with_detail("a dirty page without a block").into());
+                return Err(block_io::Error::new("write-back", 5)
+                    .with_detail("a dirty page without a block")
+                    .into());
             };
             let mapped = (mapping.offset_bytes + mapping.len_bytes - start) / self.block;
             let stop = run.end.min(index + mapped.max(1));

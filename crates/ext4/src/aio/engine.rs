@@ -49,9 +49,15 @@ pub struct Finished {
 
 /// What workers report.
 pub(super) enum Message {
-    Finished { op: u64, result: Result<(u64, Value)> },
+    Finished {
+        op: u64,
+        result: Result<(u64, Value)>,
+    },
     /// A direct operation's job is done.
-    Step { slot: usize, step: Step },
+    Step {
+        slot: usize,
+        step: Step,
+    },
 }
 
 /// Worker threads per lane.
@@ -93,8 +99,9 @@ impl Engine {
     /// # Errors
     /// EAGAIN where the host gives no threads.
     pub fn start(fs: Arc<Fs>, queue: Box<dyn Queue>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Self> {
-        let no_thread =
-            |error: std::io::Error| Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no worker thread");
+        let no_thread = |error: std::io::Error| {
+            Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no worker thread")
+        };
         let completions = Arc::new(Completions::new(wake));
         let ticker = match fs.read_only {
             true => None,
@@ -135,11 +142,17 @@ impl Engine {
         }));
     }
 
-    pub(super) fn run_step(&self, slot: usize, end_io: bool, job: impl FnOnce(&Arc<Fs>) -> Step + Send + 'static) {
+    pub(super) fn run_step(
+        &self,
+        slot: usize,
+        end_io: bool,
+        job: impl FnOnce(&Arc<Fs>) -> Step + Send + 'static,
+    ) {
         let (fs, completions) = (self.fs.clone(), self.completions.clone());
         let lane = if end_io { &self.end_io } else { &self.general };
         lane.push(Box::new(move || {
-            let step = catch_unwind(AssertUnwindSafe(|| job(&fs))).unwrap_or_else(|_| Step::Failed(panicked()));
+            let step =
+                catch_unwind(AssertUnwindSafe(|| job(&fs))).unwrap_or_else(|_| Step::Failed(panicked()));
             completions.push(Message::Step { slot, step });
         }));
     }
@@ -182,7 +195,8 @@ impl Engine {
         self.direct.len() + self.queue.in_flight()
     }
 
-    /// Moves along whatever device and workers have finished, and collects what is over.
+    /// Moves along whatever device and workers have finished, and collects what is over. That may queue requests: submit
+    /// afterwards, also where nothing was over.
     pub fn collect(&mut self, into: &mut Vec<Finished>) {
         let mut reaped = std::mem::take(&mut self.reaped);
         self.queue.reap(&mut reaped);
@@ -274,7 +288,8 @@ impl SyncLane {
         let (requests, fs, completions) = (self.requests.clone(), self.fs.clone(), self.completions.clone());
         self.lane.push(Box::new(move || {
             let batch = std::mem::take(&mut *requests.lock());
-            let wanted: Vec<_> = batch.iter().map(|request| (request.inode.clone(), request.datasync)).collect();
+            let wanted: Vec<_> =
+                batch.iter().map(|request| (request.inode.clone(), request.datasync)).collect();
             let results = catch_unwind(AssertUnwindSafe(|| fs.fsync_all(&wanted)))
                 .unwrap_or_else(|_| vec![Err(panicked()); wanted.len()]);
             for (request, result) in batch.into_iter().zip(results) {
