@@ -54,7 +54,9 @@ fn get_xattr(path: &Path, name: &str) -> Option<String> {
 
 fn contents() -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    for (index, len) in [0, 1, 60, 1023, 1024, 4096, 5000, 70_000, 1 << 20, (3 << 20) + 7].into_iter().enumerate() {
+    for (index, len) in
+        [0, 1, 60, 1023, 1024, 4096, 5000, 70_000, 1 << 20, (3 << 20) + 7].into_iter().enumerate()
+    {
         files.insert(format!("file{len}"), pattern::bytes(index as u32, len));
     }
     let mut sparse = vec![0; 2 << 20];
@@ -107,7 +109,12 @@ fn fill_by_kernel(image: &Path, files: &BTreeMap<String, Vec<u8>>) -> bool {
         && set_xattr(&root.join("sparse"), "user.large", &("its own ".repeat(70)))
 }
 
-fn check_as_kernel_left_it(volume: &Runner, image: &Path, files: &BTreeMap<String, Vec<u8>>, stats: &[(String, Stat)]) {
+fn check_as_kernel_left_it(
+    volume: &Runner,
+    image: &Path,
+    files: &BTreeMap<String, Vec<u8>>,
+    stats: &[(String, Stat)],
+) {
     for (path, data) in files {
         assert!(volume.read_file(&format!("/{path}")).unwrap() == *data, "{path} on {}", image.display());
     }
