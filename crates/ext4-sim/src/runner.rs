@@ -221,6 +221,19 @@ impl Runner {
         self.close(file)
     }
 
+    /// A whole file, through the page cache alone. ENOSPC if it takes less than all.
+    pub fn write_file_buffered(&mut self, path: &str, data: &[u8]) -> Result<()> {
+        let file = self.create(path)?;
+        let inode = self.inode(file);
+        let written = self.fs().buffered_write(&inode, 0, data);
+        drop(inode);
+        let closed = self.close(file);
+        match written? {
+            taken if taken == data.len() => closed,
+            taken => Err(ext4::Error::refused(28, format!("{taken} bytes taken"))),
+        }
+    }
+
     /// A whole file, through the page cache.
     pub fn read_file(&self, path: &str) -> Result<Vec<u8>> {
         let inode = self.fs().lookup(path.as_bytes(), true)?;
