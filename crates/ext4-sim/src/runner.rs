@@ -1,5 +1,6 @@
 //! A volume driven as the policy drives it, one operation at a time: what tests in Rust write files with.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,12 +66,32 @@ impl Runner {
         Self::over(device, queue, event).unwrap_or_else(|error| panic!("mount: {error}"))
     }
 
+    /// Mounts the volume of a container without writing to it.
+    ///
+    /// # Errors
+    /// Those of a mount.
+    pub fn mount_read_only(image: &Path) -> Result<Self> {
+        let device = Arc::new(FileDevice::open(image, OpenOptions { read_only: true, direct: true })?);
+        let event = Arc::new(EventFd::new()?);
+        let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone())?);
+        Self::with_options(device, queue, event, &MountOptions { read_only: true, ..MountOptions::default() })
+    }
+
     /// Mounts the volume on any device, with a queue over it.
     ///
     /// # Errors
     /// Those of a mount.
     pub fn over(device: Arc<dyn Device>, queue: Box<dyn Queue>, event: Arc<EventFd>) -> Result<Self> {
-        let (fs, report) = Fs::mount(device, &MountOptions::default())?;
+        Self::with_options(device, queue, event, &MountOptions::default())
+    }
+
+    fn with_options(
+        device: Arc<dyn Device>,
+        queue: Box<dyn Queue>,
+        event: Arc<EventFd>,
+        options: &MountOptions,
+    ) -> Result<Self> {
+        let (fs, report) = Fs::mount(device, options)?;
         let wake = event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || wake.signal()))?;
         Ok(Self { engine, event, report, next_op: 0, finished: Vec::new() })
@@ -111,6 +132,31 @@ impl Runner {
     pub fn create(&mut self, path: &str) -> Result<FileId> {
         let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
         let (inode, _made) = self.fs().create(path.as_bytes(), new, false)?;
+        Ok(self.engine.adopt(inode))
+    }
+
+    /// Creates an empty file and closes it again.
+    pub fn touch(&self, path: &str) -> Result<()> {
+        let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
+        let (inode, _made) = self.fs().create(path.as_bytes(), new, false)?;
+        self.fs().release(&inode)
+    }
+
+    /// The names in a directory but "." and "..".
+    pub fn names(&self, path: &str) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        self.fs().read_dir(path.as_bytes(), &mut |name, _ino, _type| {
+            if name != b"." && name != b".." {
+                assert!(names.insert(String::from_utf8_lossy(name).into_owned()), "listed twice: {name:?}");
+            }
+            true
+        })?;
+        Ok(names)
+    }
+
+    /// Opens a file that is there.
+    pub fn open(&mut self, path: &str) -> Result<FileId> {
+        let inode = self.fs().open(path.as_bytes(), true)?;
         Ok(self.engine.adopt(inode))
     }
 
@@ -173,6 +219,19 @@ impl Runner {
             self.fs().buffered_write(&inode, body as u64, &data[body..])?;
         }
         self.close(file)
+    }
+
+    /// A whole file, through the page cache alone. ENOSPC if it takes less than all.
+    pub fn write_file_buffered(&mut self, path: &str, data: &[u8]) -> Result<()> {
+        let file = self.create(path)?;
+        let inode = self.inode(file);
+        let written = self.fs().buffered_write(&inode, 0, data);
+        drop(inode);
+        let closed = self.close(file);
+        match written? {
+            taken if taken == data.len() => closed,
+            taken => Err(ext4::Error::refused(28, format!("{taken} bytes taken"))),
+        }
     }
 
     /// A whole file, through the page cache.

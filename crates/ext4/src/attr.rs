@@ -3,7 +3,7 @@
 use ext4_format::{Ino, Inode as DiskInode, Timestamp};
 use std::sync::Arc;
 
-use ext4_format::inode::flags;
+use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFMT, flags};
 use jbd2::Tid;
 
 use crate::fs::Fs;
@@ -30,7 +30,7 @@ pub struct Stat {
     pub size: u64,
     /// Allocated space in 512-byte sectors.
     pub sectors: u64,
-    /// Device number of a device node, as (major, minor).
+    /// Device number of a device node, as (major, minor); zeros for others.
     pub device: (u32, u32),
     /// Last access.
     pub atime: Timestamp,
@@ -68,7 +68,11 @@ impl Fs {
             gid: disk.gid,
             size: state.size,
             sectors: disk.blocks,
-            device: disk.device(),
+            // i_block of any other inode is a map.
+            device: match disk.mode & S_IFMT {
+                S_IFCHR | S_IFBLK => disk.device(),
+                _ => (0, 0),
+            },
             atime: disk.atime,
             mtime: disk.mtime,
             ctime: disk.ctime,
