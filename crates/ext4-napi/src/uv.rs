@@ -50,7 +50,9 @@ impl Poll {
     pub unsafe fn new(uv_loop: *mut c_void, fd: RawFd) -> Result<Self, i32> {
         let layout = handle_layout();
         // SAFETY: the size is above zero.
-        let Some(handle) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()) else { handle_alloc_error(layout) };
+        let Some(handle) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()) else {
+            handle_alloc_error(layout)
+        };
         // SAFETY: memory of the size of a poll handle, kept until its close callback.
         let status = unsafe { uv_poll_init(uv_loop, handle.as_ptr(), fd) };
         if status != 0 {
@@ -79,9 +81,7 @@ impl Poll {
     /// Whether the handle keeps the loop alive.
     pub fn set_referenced(&self, referenced: bool) {
         // SAFETY: initialised and not closed: `close` takes the handle.
-        unsafe {
-            if referenced { uv_ref(self.handle.as_ptr()) } else { uv_unref(self.handle.as_ptr()) }
-        }
+        unsafe { if referenced { uv_ref(self.handle.as_ptr()) } else { uv_unref(self.handle.as_ptr()) } }
     }
 
     /// Closes the handle; then `owner` is told and freed.
