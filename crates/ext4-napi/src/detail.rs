@@ -2,7 +2,7 @@
 
 use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Stat, Fs};
+use ext4::{Error, Fs, Stat};
 
 use crate::js::{Js, JsResult, Value};
 
