@@ -12,7 +12,7 @@ use crate::arrivals::{Arrival, Arrivals, Mounted};
 use crate::detail::{Detail, OpenFile, VolumeInfo};
 use crate::js::{Js, JsResult, Thrown};
 use crate::memory::{CopyBack, Memories};
-use crate::table::Table;
+use crate::table::{Parity, Table};
 
 /// Operation ids are small integers that JavaScript uses again and again.
 pub const MAX_OPS: u32 = 1 << 24;
@@ -110,8 +110,8 @@ impl State {
     /// Nothing open.
     pub fn new(event: Arc<EventFd>) -> Self {
         Self {
-            volumes: Table::new(),
-            files: Table::new(),
+            volumes: Table::new(Parity::Odd),
+            files: Table::new(Parity::Even),
             memory: Memories::new(),
             arrivals: Arrivals::new(event.clone()),
             in_flight: 0,
