@@ -14,6 +14,9 @@ use ext4::{Fs, Inode, Look, MountOptions, MountReport, NewInode, Probe, Result};
 /// Time that test volumes are made at.
 pub const FORMAT_TIME: u64 = 1_700_000_000;
 
+/// No operation of a test takes as long.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(100);
+
 /// A mounted volume and its engine.
 pub struct Runner {
     engine: Engine,
@@ -107,7 +110,8 @@ impl Runner {
         &mut self.engine
     }
 
-    fn op(&mut self) -> u64 {
+    /// A number for an operation.
+    pub fn op(&mut self) -> u64 {
         self.next_op += 1;
         self.next_op
     }
@@ -118,13 +122,27 @@ impl Runner {
             if let Some(index) = self.finished.iter().position(|finished| finished.op == op) {
                 return self.finished.swap_remove(index);
             }
-            self.engine.collect(&mut self.finished);
-            // What collecting moved along may have queued requests.
-            self.engine.submit().expect("submit");
-            if !self.finished.iter().any(|finished| finished.op == op) {
-                self.event.wait(None);
-                self.event.clear();
+            self.progress(|finished| finished.op == op);
+        }
+    }
+
+    /// Waits until any operation is over.
+    pub fn wait_any(&mut self) -> Finished {
+        loop {
+            if let Some(finished) = self.finished.pop() {
+                return finished;
             }
+            self.progress(|_| true);
+        }
+    }
+
+    fn progress(&mut self, is_wanted: impl Fn(&Finished) -> bool) {
+        self.engine.collect(&mut self.finished);
+        // What collecting moved along may have queued requests.
+        self.engine.submit().expect("submit");
+        if !self.finished.iter().any(is_wanted) {
+            assert!(self.event.wait(Some(STUCK)), "nothing has finished for {STUCK:?}: a deadlock");
+            self.event.clear();
         }
     }
 
