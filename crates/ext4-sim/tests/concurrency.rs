@@ -426,3 +426,38 @@ fn from_threads() {
         compare(&image, &files, &names, "from_threads");
     }
 }
+
+/// The last close and the last unlink at the same moment: one of them deletes the inode, and one only.
+#[test]
+fn close_against_unlink() {
+    let (_dir, image) = image_of(64 << 20, 4096);
+    let volume = Runner::mount(&image, Backend::Threads);
+    let before = volume.fs().superblock();
+    let barrier = Arc::new(std::sync::Barrier::new(2));
+    let (fs, other) = (volume.fs().clone(), barrier.clone());
+    let opened = Arc::new(std::sync::Mutex::new(None));
+    let slot = opened.clone();
+    let closer = std::thread::spawn(move || {
+        for _ in 0..3000 {
+            other.wait();
+            let inode: Arc<ext4::Inode> = slot.lock().unwrap().take().unwrap();
+            other.wait();
+            fs.release(&inode).unwrap();
+            other.wait();
+        }
+    });
+    for _ in 0..3000 {
+        let (inode, _) = volume.fs().create(b"/file", NEW, true).unwrap();
+        *opened.lock().unwrap() = Some(inode);
+        barrier.wait();
+        barrier.wait();
+        volume.fs().unlink(b"/file").unwrap();
+        barrier.wait();
+    }
+    closer.join().unwrap();
+    assert_eq!(volume.fs().superblock().free_inodes_count, before.free_inodes_count);
+    volume.unmount().unwrap();
+    if available(Need::E2fsprogs, "close_against_unlink") {
+        assert_clean(&image);
+    }
+}

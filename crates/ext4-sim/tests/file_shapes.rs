@@ -321,3 +321,28 @@ fn ten_thousand_extents() {
     volume.unmount().unwrap();
     compare(&image, &BTreeMap::new(), test);
 }
+
+/// What was set aside for a file that is closed goes to the next one: files of one directory lie side by side.
+#[test]
+fn preallocations_end_with_the_last_close() {
+    let test = "preallocations_end_with_the_last_close";
+    if !available(Need::E2fsprogs, test) {
+        return;
+    }
+    let (_dir, image) = image_of(256 << 20, 4096);
+    let mut volume = Runner::mount(&image, Backend::Uring);
+    let count = 10;
+    for index in 0..count {
+        volume.write_file(&format!("/file{index}"), &pattern::bytes(index, MIB + MIB / 4)).unwrap();
+    }
+    volume.unmount().unwrap();
+    let mut places: Vec<u64> = (0..count)
+        .map(|index| {
+            debugfs(&image, &format!("bmap /file{index} 0")).lines().next().unwrap().trim().parse().unwrap()
+        })
+        .collect();
+    places.sort_unstable();
+    let blocks = 10 * (MIB + MIB / 4) as u64 / 4096;
+    let spread = places[places.len() - 1] - places[0];
+    assert!(spread < blocks + 100, "{blocks} blocks of data over {spread}: {places:?}");
+}
