@@ -1,5 +1,6 @@
 //! Results that do not fit into a number, until JavaScript takes them.
 
+use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
 use ext4::{Error, Stat, Fs};
 
@@ -48,22 +49,20 @@ pub struct VolumeInfo {
     superblock: ext4_format::Superblock,
     max_file_bytes: u64,
     read_only: bool,
-    backend: String,
-    reason: String,
+    backend: BackendInfo,
     offset_align: u32,
     memory_align: u32,
 }
 
 impl VolumeInfo {
     /// Of a mounted volume.
-    pub fn of(fs: &Fs, read_only: bool, backend: &str, reason: &str) -> Self {
+    pub fn of(fs: &Fs, read_only: bool, backend: &BackendInfo) -> Self {
         let limits = fs.device().limits();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
             read_only,
-            backend: backend.to_owned(),
-            reason: reason.to_owned(),
+            backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
         }
@@ -143,7 +142,8 @@ fn open_file(js: Js, file: &OpenFile) -> JsResult<Value> {
 
 fn stat_object(js: Js, stat: &Stat) -> JsResult<Value> {
     let object = js.object()?;
-    let device = libc::makedev(stat.device.0, stat.device.1);
+    let is_device = matches!(stat.mode & S_IFMT, 0o020_000 | 0o060_000);
+    let device = if is_device { libc::makedev(stat.device.0, stat.device.1) } else { 0 };
     set_numbers(
         js,
         object,
@@ -236,8 +236,8 @@ impl VolumeInfo {
         )?;
         js.set(object, c"features", strings(js, &sb.features().names())?)?;
         js.set(object, c"readOnly", js.boolean(self.read_only)?)?;
-        js.set(object, c"backend", js.string(&self.backend)?)?;
-        js.set(object, c"backendReason", js.string(&self.reason)?)?;
+        js.set(object, c"backend", js.string(self.backend.name)?)?;
+        js.set(object, c"backendReason", js.string(&self.backend.reason)?)?;
         Ok(object)
     }
 }

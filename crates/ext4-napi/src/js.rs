@@ -63,11 +63,6 @@ impl Js {
         Self { env }
     }
 
-    /// The raw environment.
-    pub fn env(self) -> sys::napi_env {
-        self.env
-    }
-
     /// A number.
     pub fn get_f64(self, value: Value, name: &str) -> JsResult<f64> {
         let mut number = 0.0;
@@ -190,11 +185,6 @@ impl Js {
         // SAFETY: a value of this environment.
         let status = unsafe { sys::napi_typeof(self.env, value, &mut kind) };
         status == sys::Status::napi_ok && kind == sys::ValueType::napi_function
-    }
-
-    /// undefined.
-    pub fn undefined(self) -> JsResult<Value> {
-        made!(napi_get_undefined, self.env)
     }
 
     /// A number.

@@ -5,7 +5,6 @@
 //! `boundary.d.ts`; what they mean is said in `src/native/boundary.ts`.
 
 mod arrivals;
-mod backend;
 mod detail;
 mod environment;
 mod files;

@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use block_io::{EventFd, Memory};
+use block_io::{BackendInfo, EventFd, Memory};
 use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value};
 use ext4::{Error, Fs, Inode, Result, errno};
 
 use crate::arrivals::{Arrival, Arrivals, Mounted};
-use crate::backend;
 use crate::detail::{Detail, OpenFile, VolumeInfo};
 use crate::js::{Js, JsResult, Thrown};
 use crate::memory::{CopyBack, Memories};
@@ -23,7 +22,7 @@ pub struct Volume {
     /// Its engine.
     pub engine: Engine,
     /// What carries its direct I/O, and why.
-    pub backend: (&'static str, String),
+    pub backend: BackendInfo,
     /// Mounted for reading only.
     pub read_only: bool,
     /// Transactions that the mount replayed.
@@ -329,13 +328,13 @@ impl State {
 
     fn add_volume(&mut self, mounted: Mounted) -> Result<(u64, VolumeInfo)> {
         let Mounted { fs, device, engine, read_only, transactions_replayed } = mounted;
-        let backend = backend::open(&device, &self.event, engine)?;
-        let info = VolumeInfo::of(&fs, read_only, backend.name, &backend.reason);
+        let (queue, backend) = block_io::open_queue(&device, engine, self.event.clone())?;
+        let info = VolumeInfo::of(&fs, read_only, &backend);
         let event = self.event.clone();
-        let engine = Engine::start(fs, backend.queue, Box::new(move || event.signal()))?;
+        let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
         let volume = Volume {
             engine,
-            backend: (backend.name, backend.reason),
+            backend,
             read_only,
             transactions_replayed,
             ops: 0,
