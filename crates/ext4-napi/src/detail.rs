@@ -2,19 +2,25 @@
 
 use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Stat, Fs};
+use ext4::{Error, Fs, Stat};
+
+use napi_derive::napi;
 
 use crate::js::{Js, JsResult, Value};
+
+/// The detail of a failed operation.
+#[napi(object)]
+pub struct NativeFailure {
+    /// In words.
+    pub message: String,
+    /// Where on the volume: inode, block, structure.
+    pub place: Option<String>,
+}
 
 /// What `takeResult` gives.
 pub enum Detail {
     /// Why the operation failed.
-    Failure {
-        /// In words.
-        message: String,
-        /// Where on the volume.
-        place: Option<String>,
-    },
+    Failure(NativeFailure),
     /// An opened file.
     Open(OpenFile),
     /// stat.
@@ -72,22 +78,20 @@ impl VolumeInfo {
 impl Detail {
     /// Of an error.
     pub fn failure(error: &Error) -> Self {
-        match error {
-            Error::Corrupt { place, corrupt } => {
-                Self::Failure { message: corrupt.to_string(), place: Some(place.clone()) }
+        let (message, place) = match error {
+            Error::Corrupt { place, corrupt } => (corrupt.to_string(), Some(place.clone())),
+            Error::Device(device) => {
+                (device.to_string(), device.offset_bytes.map(|offset| format!("byte {offset} of the device")))
             }
-            Error::Device(device) => Self::Failure {
-                message: device.to_string(),
-                place: device.offset_bytes.map(|offset| format!("byte {offset} of the device")),
-            },
-            other => Self::Failure { message: other.to_string(), place: None },
-        }
+            other => (other.to_string(), None),
+        };
+        Self::Failure(NativeFailure { message, place })
     }
 
     /// As JavaScript gets it.
     pub fn to_js(&self, js: Js) -> JsResult<Value> {
         match self {
-            Self::Failure { message, place } => {
+            Self::Failure(NativeFailure { message, place }) => {
                 let object = js.object()?;
                 js.set(object, c"message", js.string(message)?)?;
                 if let Some(place) = place {

@@ -12,7 +12,7 @@ mod js;
 mod memory;
 mod names;
 mod options;
-mod register;
+pub mod register;
 mod state;
 mod table;
 mod transfer;

@@ -24,7 +24,11 @@ fn object(json: &[u8]) -> Result<Map<String, Value>> {
 }
 
 /// A missing or null option is `None`; one that `read` does not understand is EINVAL.
-fn option<T>(options: &Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+fn option<T>(
+    options: &Map<String, Value>,
+    name: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>> {
     match options.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => read(value).map(Some).ok_or_else(|| invalid(name)),
@@ -96,7 +100,9 @@ mod tests {
         let options = open_volume(br#"{"readOnly":true,"engine":"threads","commitIntervalMs":0}"#).unwrap();
         assert!(options.mount.read_only);
         assert_eq!((options.engine, options.mount.commit_interval_ms), (Engine::Threads, 1));
-        for bad in [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#] {
+        for bad in
+            [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#]
+        {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";
