@@ -24,6 +24,8 @@ function countCargo(output, status) {
   }
   for (const [, name] of output.matchAll(/^test (.+?) \.\.\. ignored/gm))
     counts.skipped.push(`cargo: ${name}`);
+  // What a test could not do here; the rest of it may have passed.
+  for (const [, what] of output.matchAll(/^skipped: (.+)$/gm)) counts.skipped.push(what);
   // It did not compile, or a test binary died.
   if (status !== 0 && counts.failed === 0) counts.failed = 1;
   return counts;
