@@ -439,7 +439,8 @@ export class Volume {
   /** What the engine has counted since the volume was opened. */
   stats(): VolumeStats {
     this.#check('stats');
-    return this.#engine.native.volumeStats(this.#mount.handle);
+    const engine = this.#engine.native.volumeStats(this.#mount.handle);
+    return { ...engine, writes: structuredClone(this.#mount.counts) };
   }
 
   /** Closes the files that are still open, writes everything back and unmounts. Closing twice is no error. */
