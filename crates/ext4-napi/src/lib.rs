@@ -1,1 +1,21 @@
 //! N-API bindings: arguments in, results out, completions.
+//!
+//! The functions are raw Node-API callbacks, registered by hand: they cost a fraction of generated ones, and they check
+//! their arguments, which generated ones do not (-1 would become 4294967295). What they are is declared in
+//! `boundary.d.ts`; what they mean is said in `src/native/boundary.ts`.
+
+mod arrivals;
+mod backend;
+mod detail;
+mod environment;
+mod files;
+mod js;
+mod memory;
+mod names;
+mod options;
+mod register;
+mod state;
+mod table;
+mod transfer;
+mod uv;
+mod volumes;

@@ -1,0 +1,154 @@
+//! What runs on threads of its own because there is no engine yet: mkfs and mount.
+
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use block_io::sync::Mutex;
+use block_io::{EventFd, FileDevice};
+use ext4::mkfs::{self, FormatOptions, FormatReport};
+use ext4::{Error, Fs, Result, errno};
+
+use crate::options::{EngineName, OpenVolume};
+
+/// A mounted volume that has no engine yet.
+pub struct Mounted {
+    /// The volume.
+    pub fs: Arc<Fs>,
+    /// Its device, for the queue.
+    pub device: Arc<FileDevice>,
+    /// The queue asked for.
+    pub engine: EngineName,
+    /// Asked for, or all that the volume's features allow.
+    pub read_only: bool,
+    /// Transactions that the mount replayed.
+    pub transactions_replayed: u32,
+}
+
+/// A thread's result.
+pub enum Arrival {
+    /// mkfs is over.
+    Formatted(Result<FormatReport>),
+    /// The mount is over.
+    Mounted(Result<Mounted>),
+}
+
+/// The threads of an environment and what they have finished.
+pub struct Arrivals {
+    done: Arc<Mutex<Vec<(u32, Arrival)>>>,
+    event: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Arrivals {
+    /// None yet. `event` is signalled for each arrival.
+    pub fn new(event: Arc<EventFd>) -> Self {
+        Self { done: Arc::default(), event, threads: Vec::new() }
+    }
+
+    /// Formats a container or a block device.
+    ///
+    /// # Errors
+    /// EAGAIN where the host gives no thread.
+    pub fn format(&mut self, op: u32, path: Vec<u8>, options: FormatOptions) -> Result<()> {
+        self.spawn(op, move || Arrival::Formatted(caught(|| format(&path_of(&path), options))))
+    }
+
+    /// Mounts a volume.
+    ///
+    /// # Errors
+    /// EAGAIN where the host gives no thread.
+    pub fn mount(&mut self, op: u32, path: Vec<u8>, options: OpenVolume) -> Result<()> {
+        self.spawn(op, move || Arrival::Mounted(caught(|| mount(&path_of(&path), &options))))
+    }
+
+    fn spawn(&mut self, op: u32, work: impl FnOnce() -> Arrival + Send + 'static) -> Result<()> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let (done, event) = (self.done.clone(), self.event.clone());
+        let thread = std::thread::Builder::new()
+            .name("uext4-mount".into())
+            .spawn(move || {
+                let arrival = work();
+                done.lock().push((op, arrival));
+                event.signal();
+            })
+            .map_err(|error| Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no thread"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// What arrived since the last look.
+    pub fn take(&self) -> Vec<(u32, Arrival)> {
+        std::mem::take(&mut *self.done.lock())
+    }
+
+    /// Waits for the threads and drops what they bring.
+    pub fn stop(&mut self) {
+        for thread in self.threads.drain(..) {
+            let _panicked = thread.join();
+        }
+        self.done.lock().clear();
+    }
+}
+
+fn path_of(path: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(path))
+}
+
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::refused(errno::EIO, "the operation panicked; please report this")))
+}
+
+const READ_WRITE: block_io::OpenOptions = block_io::OpenOptions { read_only: false, direct: true };
+
+fn format(path: &Path, options: FormatOptions) -> Result<FormatReport> {
+    let existing = std::fs::metadata(path).ok();
+    let is_new = existing.is_none();
+    let result = format_container(path, options, existing);
+    if is_new && result.is_err() {
+        let _as_before = std::fs::remove_file(path);
+    }
+    result
+}
+
+fn format_container(
+    path: &Path,
+    mut options: FormatOptions,
+    existing: Option<std::fs::Metadata>,
+) -> Result<FormatReport> {
+    let is_file = existing.as_ref().is_none_or(std::fs::Metadata::is_file);
+    if existing.is_some() {
+        // Whoever has it open keeps it: nothing is resized under a mounted volume.
+        drop(FileDevice::open(path, READ_WRITE)?);
+    }
+    if is_file {
+        let old_size = existing.as_ref().map_or(0, std::fs::Metadata::len);
+        let size = match options.size_bytes {
+            Some(size) => size,
+            None if existing.is_none() => return Err(Error::errno_only(errno::ENOENT)),
+            None => old_size,
+        };
+        options.assume_zeroed = old_size == 0;
+        if size != old_size || existing.is_none() {
+            block_io::create_container(path, size)?;
+        }
+    }
+    let device = FileDevice::open(path, READ_WRITE)?;
+    mkfs::format(&device, &options)
+}
+
+fn mount(path: &Path, options: &OpenVolume) -> Result<Mounted> {
+    let open = block_io::OpenOptions { read_only: options.mount.read_only, direct: true };
+    let device = Arc::new(FileDevice::open(path, open)?);
+    let (fs, report) = Fs::mount(device.clone(), &options.mount)?;
+    Ok(Mounted {
+        fs,
+        device,
+        engine: options.engine,
+        read_only: options.mount.read_only,
+        transactions_replayed: report.transactions_replayed,
+    })
+}

@@ -1,0 +1,165 @@
+//! The memory of reads and writes: registered memory is used in place, everything else is copied.
+#![expect(unsafe_code, reason = "registered memory is known by its address")]
+
+use std::collections::BTreeMap;
+
+use block_io::{AlignedBuf, Memory};
+use napi::sys;
+
+use crate::js::{Js, JsResult, Thrown, Value, View};
+
+/// Sizes of pooled buffers: 4 KiB << class.
+const CLASSES: usize = 5;
+const SMALLEST: usize = 4096;
+/// Buffers kept per size.
+const POOLED: usize = 64;
+
+/// Registered memory and pooled buffers of an environment.
+pub struct Memories {
+    /// First byte and length.
+    registered: BTreeMap<usize, usize>,
+    pool: [Vec<AlignedBuf>; CLASSES],
+}
+
+/// Where a read's bytes go when it is over.
+pub struct CopyBack {
+    /// The Uint8Array, kept alive.
+    pub array: sys::napi_ref,
+    /// First byte within it.
+    pub offset: usize,
+    /// Room there.
+    pub len: usize,
+}
+
+fn class_of(len: usize) -> Option<usize> {
+    (0..CLASSES).find(|class| SMALLEST << class == len)
+}
+
+impl Memories {
+    /// Nothing registered, nothing pooled.
+    pub fn new() -> Self {
+        Self { registered: BTreeMap::new(), pool: Default::default() }
+    }
+
+    /// Remembers memory that stays in place for good; the reference to it is never given up.
+    pub fn register(&mut self, js: Js, array: Value, view: View) -> JsResult<()> {
+        if view.len > 0 && !self.is_registered(view.start, view.len) {
+            js.keep(array)?;
+            self.registered.insert(view.start as usize, view.len);
+        }
+        Ok(())
+    }
+
+    fn is_registered(&self, start: *const u8, len: usize) -> bool {
+        let start = start as usize;
+        self.registered
+            .range(..=start)
+            .next_back()
+            .is_some_and(|(&first, &size)| start - first <= size && len <= size - (start - first))
+    }
+
+    /// Zeroed or used memory of `len` bytes.
+    pub fn take(&mut self, len: usize) -> AlignedBuf {
+        class_of(len).and_then(|class| self.pool[class].pop()).unwrap_or_else(|| AlignedBuf::zeroed(len))
+    }
+
+    /// Gives memory back.
+    pub fn give_back(&mut self, memory: Memory) {
+        let Memory::Owned(buf) = memory else { return };
+        if let Some(class) = class_of(buf.len())
+            && self.pool[class].len() < POOLED
+        {
+            self.pool[class].push(buf);
+        }
+    }
+
+    /// Memory with the bytes `range` of an array, to be written.
+    pub fn for_write(&mut self, range: Slice) -> Memory {
+        if self.is_registered(range.start, range.len) {
+            return range.pinned();
+        }
+        let mut copy = self.take(range.len);
+        copy.copy_from_slice(range.bytes());
+        Memory::Owned(copy)
+    }
+
+    /// Memory to read into, and where its bytes go afterwards unless they are in place.
+    pub fn for_read(&mut self, js: Js, array: Value, range: Slice) -> JsResult<(Memory, Option<CopyBack>)> {
+        if self.is_registered(range.start, range.len) {
+            return Ok((range.pinned(), None));
+        }
+        let copy = range.copy_back(js, array)?;
+        Ok((Memory::Owned(self.take(range.len)), Some(copy)))
+    }
+
+    /// Drops pooled buffers.
+    pub fn clear(&mut self) {
+        self.pool = Default::default();
+    }
+}
+
+impl CopyBack {
+    /// Copies what was read into the array. `false` if the array's bytes are gone.
+    pub fn copy(self, js: Js, bytes: &[u8]) -> bool {
+        let view = js.kept(self.array).and_then(|array| js.get_view(array, "buffer"));
+        js.forget(self.array);
+        let len = bytes.len().min(self.len);
+        match view {
+            Ok(view) if view.len >= self.offset && view.len - self.offset >= len => {
+                // SAFETY: inside the array, which JavaScript cannot touch while we run; ours is other memory.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), view.start.wrapping_add(self.offset), len) };
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Bytes of a Uint8Array, inside it; valid until JavaScript runs again.
+#[derive(Clone, Copy)]
+pub struct Slice {
+    start: *mut u8,
+    offset: usize,
+    len: usize,
+}
+
+impl Slice {
+    /// `length` bytes from `offset` on. RangeError if they are not inside the array.
+    pub fn of(view: View, offset: u64, length: u64) -> JsResult<Self> {
+        match offset.checked_add(length) {
+            Some(end) if end <= view.len as u64 => {
+                let start = view.start.wrapping_add(offset as usize);
+                Ok(Self { start, offset: offset as usize, len: length as usize })
+            }
+            _ => Err(Thrown::Range(format!("{length} bytes at {offset} of a buffer of {} bytes", view.len))),
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Where bytes that are read elsewhere go afterwards.
+    pub fn copy_back(self, js: Js, array: Value) -> JsResult<CopyBack> {
+        Ok(CopyBack { array: js.keep(array)?, offset: self.offset, len: self.len })
+    }
+
+    /// A copy of the bytes.
+    pub fn to_vec(self) -> Vec<u8> {
+        self.bytes().to_vec()
+    }
+
+    fn bytes<'a>(self) -> &'a [u8] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: inside the array; no JavaScript runs while the slice is used.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+
+    fn pinned(self) -> Memory {
+        // The environment holds a reference to registered memory, and stops its engines before it ends.
+        Memory::Pinned { start: self.start, len: self.len, keeper: Box::new(()) }
+    }
+}

@@ -1,0 +1,193 @@
+//! Calls that take a path inside a volume.
+
+use std::sync::Arc;
+
+use ext4::aio::Value as Outcome;
+use ext4::{Error, Fs, Inode, Look, NewInode, Probe, Result, errno};
+use ext4_format::Timestamp;
+
+use crate::js::{JsResult, Value};
+use crate::register::{Call, UNDEFINED};
+use crate::state::Ending;
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFDIR: u16 = 0o040_000;
+const S_IFLNK: u16 = 0o120_000;
+
+/// What a job leaves where nothing is to be said.
+pub fn nothing(result: Result<()>) -> Result<(u64, Outcome)> {
+    result.map(|()| (0, Outcome::None))
+}
+
+impl<const N: usize> Call<'_, N> {
+    /// Runs a job on the volume of argument 1, with the path of argument `at`.
+    fn on_path(
+        &self,
+        at: usize,
+        ending: Ending,
+        job: impl FnOnce(&Arc<Fs>, &[u8]) -> Result<(u64, Outcome)> + Send + 'static,
+    ) -> JsResult<Value> {
+        let (op, volume) = (self.op()?, self.handle(1)?);
+        let path = self.js.get_path(self.arguments[at], "path")?;
+        let mut state = self.environment.state();
+        state.begin(op)?;
+        if path.is_empty() || path.contains(&0) {
+            let errno = if path.is_empty() { errno::ENOENT } else { errno::EINVAL };
+            state.fail(op, &Error::errno_only(errno));
+            return Ok(UNDEFINED);
+        }
+        state.run(op, volume, ending, move |fs| job(fs, &path));
+        Ok(UNDEFINED)
+    }
+
+    /// Permission bits.
+    pub fn mode(&self, index: usize) -> JsResult<u16> {
+        self.js.get_u32(self.arguments[index], "mode").map(|mode| (mode & 0o7777) as u16)
+    }
+
+    /// Two times, as seconds and nanoseconds from argument `first` on.
+    pub fn times(&self, first: usize) -> JsResult<(Timestamp, Timestamp)> {
+        let limit = 1e14;
+        let time = |at: usize| -> JsResult<Timestamp> {
+            let sec = self.js.get_integer(self.arguments[at], "seconds", -limit, limit)?;
+            let nsec = self.js.get_integer(self.arguments[at + 1], "nanoseconds", 0.0, 999_999_999.0)?;
+            Ok(Timestamp { sec: sec.clamp(Timestamp::MIN_SEC, Timestamp::MAX_SEC), nsec: nsec as u32 })
+        };
+        Ok((time(first)?, time(first + 2)?))
+    }
+
+    fn new_inode(&self, mode: u16) -> NewInode {
+        let (uid, gid) = self.environment.owner;
+        NewInode { mode, uid, gid }
+    }
+}
+
+/// open(op, volume, path, flags, mode)
+pub fn open(call: &Call<'_, 5>) -> JsResult<Value> {
+    let flags = call.js.get_u32(call.arguments[3], "flags")? as i32;
+    let new = call.new_inode(S_IFREG | call.mode(4)?);
+    call.on_path(2, Ending::Open, move |fs, path| open_file(fs, path, flags, new).map(|inode| (0, Outcome::Inode(inode))))
+}
+
+/// open(2), but for O_TRUNC and O_APPEND, which are the policy's.
+fn open_file(fs: &Arc<Fs>, path: &[u8], flags: i32, new: NewInode) -> Result<Arc<Inode>> {
+    let follow = flags & libc::O_NOFOLLOW == 0;
+    let inode = if flags & libc::O_CREAT != 0 {
+        if flags & libc::O_DIRECTORY != 0 {
+            return Err(Error::errno_only(errno::EINVAL));
+        }
+        let exclusive = flags & libc::O_EXCL != 0;
+        if !follow && !exclusive && fs.lookup(path, false).is_ok_and(|found| found.mode() & S_IFMT == S_IFLNK) {
+            return Err(Error::errno_only(errno::ELOOP));
+        }
+        match fs.create(path, new, exclusive)? {
+            (created, true) => return Ok(created),
+            (found, false) => found,
+        }
+    } else {
+        fs.open(path, follow)?
+    };
+    match check_open(fs, &inode, flags) {
+        Ok(()) => Ok(inode),
+        Err(error) => {
+            let _first_error_counts = fs.release(&inode);
+            Err(error)
+        }
+    }
+}
+
+fn check_open(fs: &Fs, inode: &Inode, flags: i32) -> Result<()> {
+    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    let refused = |errno| Err(Error::errno_only(errno));
+    let kind = inode.mode() & S_IFMT;
+    if kind == S_IFLNK {
+        return refused(errno::ELOOP);
+    }
+    if flags & libc::O_DIRECTORY != 0 && kind != S_IFDIR {
+        return refused(errno::ENOTDIR);
+    }
+    if kind == S_IFDIR {
+        return if writes || flags & libc::O_CREAT != 0 { refused(errno::EISDIR) } else { Ok(()) };
+    }
+    if kind != S_IFREG {
+        return refused(libc::ENXIO); // No device or pipe is behind it here.
+    }
+    if !writes {
+        return Ok(());
+    }
+    let probe = fs.probe_write(inode, 0, 0, Look::Cached)?;
+    let appends = flags & libc::O_APPEND != 0 && flags & libc::O_TRUNC == 0;
+    if probe.has(Probe::SHUT_DOWN) {
+        refused(errno::EIO)
+    } else if probe.has(Probe::READ_ONLY) {
+        refused(errno::EROFS)
+    } else if probe.has(Probe::IMMUTABLE) || probe.has(Probe::APPEND) && !appends {
+        refused(errno::EPERM)
+    } else {
+        Ok(())
+    }
+}
+
+/// stat(op, volume, path, follow)
+pub fn stat(call: &Call<'_, 4>) -> JsResult<Value> {
+    let follow = call.js.get_bool(call.arguments[3], "follow")?;
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        let inode = fs.lookup(path, follow)?;
+        Ok((0, Outcome::Stat(fs.stat(&inode))))
+    })
+}
+
+/// readdir(op, volume, path)
+pub fn readdir(call: &Call<'_, 3>) -> JsResult<Value> {
+    call.on_path(2, Ending::Plain, |fs, path| {
+        let mut entries = Vec::new();
+        fs.read_dir(path, &mut |name, ino, kind| {
+            if name != b"." && name != b".." {
+                entries.push((name.to_vec(), ino.0, kind));
+            }
+            true
+        })?;
+        Ok((entries.len() as u64, Outcome::Entries(entries)))
+    })
+}
+
+/// mkdir(op, volume, path, mode)
+pub fn mkdir(call: &Call<'_, 4>) -> JsResult<Value> {
+    let new = call.new_inode(S_IFDIR | call.mode(3)?);
+    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.mkdir(path, new).map(drop)))
+}
+
+/// rmdir(op, volume, path)
+pub fn rmdir(call: &Call<'_, 3>) -> JsResult<Value> {
+    call.on_path(2, Ending::Plain, |fs, path| nothing(fs.rmdir(path)))
+}
+
+/// unlink(op, volume, path)
+pub fn unlink(call: &Call<'_, 3>) -> JsResult<Value> {
+    call.on_path(2, Ending::Plain, |fs, path| nothing(fs.unlink(path)))
+}
+
+/// symlink(op, volume, target, path)
+pub fn symlink(call: &Call<'_, 4>) -> JsResult<Value> {
+    let target = call.js.get_path(call.arguments[2], "target")?;
+    let new = call.new_inode(S_IFLNK | 0o777);
+    call.on_path(3, Ending::Plain, move |fs, path| nothing(fs.symlink(&target, path, new).map(drop)))
+}
+
+/// readlink(op, volume, path)
+pub fn readlink(call: &Call<'_, 3>) -> JsResult<Value> {
+    call.on_path(2, Ending::Plain, |fs, path| fs.readlink(path).map(|text| (0, Outcome::Text(text))))
+}
+
+/// chmod(op, volume, path, mode)
+pub fn chmod(call: &Call<'_, 4>) -> JsResult<Value> {
+    let mode = call.mode(3)?;
+    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.chmod(&*fs.lookup(path, true)?, mode)))
+}
+
+/// utimes(op, volume, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec)
+pub fn utimes(call: &Call<'_, 7>) -> JsResult<Value> {
+    let (atime, mtime) = call.times(3)?;
+    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.set_times(&*fs.lookup(path, true)?, atime, mtime)))
+}

@@ -1,0 +1,126 @@
+//! The options of formatVolume and openVolume, from JSON.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ext4::mkfs::FormatOptions;
+use ext4::{Error, MountOptions, Result, errno};
+use serde_json::{Map, Value};
+
+/// Which queue does the direct I/O.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineName {
+    /// io_uring, else threads.
+    Auto,
+    /// io_uring or an error.
+    IoUring,
+    /// Threads.
+    Threads,
+}
+
+/// How a volume is opened.
+pub struct OpenVolume {
+    /// For the mount.
+    pub mount: MountOptions,
+    /// For the queue.
+    pub engine: EngineName,
+}
+
+fn invalid(name: &str) -> Error {
+    Error::refused(errno::EINVAL, format!("option {name}"))
+}
+
+fn object(json: &[u8]) -> Result<Map<String, Value>> {
+    serde_json::from_slice(json).map_err(|_| Error::refused(errno::EINVAL, "the options are no JSON object"))
+}
+
+/// A missing or null option is `None`; one that `read` does not understand is EINVAL.
+fn option<T>(options: &Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+    match options.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| invalid(name)),
+    }
+}
+
+fn uuid(value: &Value) -> Option<[u8; 16]> {
+    let digits: String = value.as_str()?.chars().filter(|&digit| digit != '-').collect();
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    let mut uuid = [0; 16];
+    for (index, byte) in uuid.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(uuid)
+}
+
+/// The options of openVolume. The environment variable UEXT4_ENGINE stands in for a missing `engine`.
+///
+/// # Errors
+/// EINVAL.
+pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
+    let options = object(json)?;
+    let mut mount = MountOptions {
+        read_only: option(&options, "readOnly", Value::as_bool)?.unwrap_or(false),
+        ..MountOptions::default()
+    };
+    if let Some(interval) = option(&options, "commitIntervalMs", Value::as_u64)? {
+        mount.commit_interval_ms = interval.clamp(1, 3_600_000);
+    }
+    if let Some(bytes) = option(&options, "pageCacheBytes", Value::as_u64)? {
+        mount.page_cache_bytes = bytes;
+    }
+    if let Some(bytes) = option(&options, "metadataCacheBytes", Value::as_u64)? {
+        mount.metadata_cache_bytes = bytes;
+    }
+    let asked = option(&options, "engine", |value| value.as_str().map(str::to_owned))?;
+    let name = asked.or_else(|| std::env::var("UEXT4_ENGINE").ok()).unwrap_or_default();
+    let engine = match name.as_str() {
+        "" | "auto" => EngineName::Auto,
+        "io_uring" => EngineName::IoUring,
+        "threads" => EngineName::Threads,
+        _ => return Err(invalid("engine")),
+    };
+    Ok(OpenVolume { mount, engine })
+}
+
+/// The options of formatVolume.
+///
+/// # Errors
+/// EINVAL.
+pub fn format_volume(json: &[u8]) -> Result<FormatOptions> {
+    let options = object(json)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let u32_of = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let mut format = FormatOptions::new(now);
+    format.size_bytes = option(&options, "sizeBytes", Value::as_u64)?;
+    format.block_size = option(&options, "blockSize", u32_of)?;
+    format.label = option(&options, "label", text)?.unwrap_or_default();
+    format.uuid = option(&options, "uuid", uuid)?;
+    format.features = option(&options, "features", text)?.unwrap_or_default();
+    format.inode_ratio = option(&options, "inodeRatio", u32_of)?;
+    format.inodes_count = option(&options, "inodeCount", u32_of)?;
+    format.journal_blocks = option(&options, "journalBlocks", u32_of)?;
+    Ok(format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked() {
+        let options = open_volume(br#"{"readOnly":true,"engine":"threads","commitIntervalMs":0}"#).unwrap();
+        assert!(options.mount.read_only);
+        assert_eq!((options.engine, options.mount.commit_interval_ms), (EngineName::Threads, 1));
+        for bad in [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#] {
+            assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
+        }
+        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+        let format = format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap();
+        assert_eq!(format.uuid.unwrap()[..3], [0, 0x11, 0x22]);
+        assert_eq!(format.size_bytes, Some(4096));
+        assert!(format_volume(br#"{"uuid":"0011"}"#).is_err());
+        assert!(format_volume("{\"uuid\":\"€0112233445566778899aabbccddeef\"}".as_bytes()).is_err());
+    }
+}

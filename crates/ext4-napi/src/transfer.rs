@@ -1,0 +1,138 @@
+//! Reads and writes of a file's data.
+
+use std::sync::Arc;
+
+use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
+use ext4::{Error, Inode};
+
+use crate::js::{JsResult, Value};
+use crate::memory::Slice;
+use crate::register::{Call, UNDEFINED};
+use crate::state::{Ending, Prepared, State};
+
+/// `flags` of directWrite.
+const DSYNC: u32 = 1;
+
+/// What a transfer is about, from argument `first` on: buffer, offset, length, pos.
+struct Range {
+    array: Value,
+    slice: Slice,
+    pos: u64,
+}
+
+impl<const N: usize> Call<'_, N> {
+    fn range(&self, first: usize) -> JsResult<Range> {
+        let array = self.arguments[first];
+        let view = self.js.get_view(array, "buffer")?;
+        let slice = Slice::of(view, self.bytes(first + 1, "offset")?, self.bytes(first + 2, "length")?)?;
+        Ok(Range { array, slice, pos: self.bytes(first + 3, "pos")? })
+    }
+}
+
+/// Begins an operation on a file; `None`: it is over already, because there is no such file.
+fn begin(state: &mut State, op: u32, handle: u64) -> JsResult<Option<(u64, ext4::aio::FileId, Arc<Inode>)>> {
+    state.begin(op)?;
+    match state.file_and_volume(handle).map(|(file, _)| (file.volume, file.id, file.inode.clone())) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => {
+            state.fail(op, &error);
+            Ok(None)
+        }
+    }
+}
+
+/// directWrite(op, file, lockMode, flags, buffer, offset, length, pos)
+pub fn direct_write(call: &Call<'_, 8>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let lock = call.js.get_integer(call.arguments[2], "lockMode", 0.0, 1.0)?;
+    let lock = if lock == 0 { LockMode::Shared } else { LockMode::Exclusive };
+    let dsync = call.js.get_u32(call.arguments[3], "flags")? & DSYNC != 0;
+    let Range { slice, pos, .. } = call.range(4)?;
+    let mut state = call.environment.state();
+    let Some((volume, file, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    if slice.len() == 0 {
+        state.succeed(op, 0);
+        return Ok(UNDEFINED);
+    }
+    let memory = state.memory.for_write(slice);
+    let len = slice.len() as u64;
+    let write = Prepared::Write(DirectWrite { op: u64::from(op), file, lock, dsync, pos, memory });
+    let ending = Ending::Write { inode: inode.clone(), pos, len };
+    if !has_pages(&mut state, volume, &inode) {
+        state.bind(op, volume, ending);
+        state.start_direct(op, volume, write);
+        return Ok(UNDEFINED);
+    }
+    state.keep_prepared(op, write);
+    state.run(op, volume, ending, move |fs| {
+        fs.write_and_wait(&inode, pos, len)?;
+        // B4: pages that stay make the write fall back to the page cache.
+        fs.invalidate(&inode, pos, len).map_err(|_busy| Error::errno_only(libc::ENOTBLK))?;
+        Ok((0, Outcome::None))
+    });
+    Ok(UNDEFINED)
+}
+
+/// directRead(op, file, buffer, offset, length, pos)
+pub fn direct_read(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let Range { array, slice, pos } = call.range(2)?;
+    let mut state = call.environment.state();
+    let Some((volume, file, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    if slice.len() == 0 {
+        state.succeed(op, 0);
+        return Ok(UNDEFINED);
+    }
+    let (memory, copy) = state.memory.for_read(call.js, array, slice)?;
+    let len = slice.len() as u64;
+    let read = Prepared::Read(DirectRead { op: u64::from(op), file, pos, memory });
+    let ending = copy.map_or(Ending::Plain, Ending::Read);
+    if !has_pages(&mut state, volume, &inode) {
+        state.bind(op, volume, ending);
+        state.start_direct(op, volume, read);
+        return Ok(UNDEFINED);
+    }
+    state.keep_prepared(op, read);
+    state.run(op, volume, ending, move |fs| {
+        fs.write_and_wait(&inode, pos, len)?;
+        Ok((0, Outcome::None))
+    });
+    Ok(UNDEFINED)
+}
+
+fn has_pages(state: &mut State, volume: u64, inode: &Inode) -> bool {
+    state.volume(volume).is_ok_and(|volume| volume.engine.fs().has_pages(inode))
+}
+
+/// bufferedWrite(op, file, buffer, offset, length, pos)
+pub fn buffered_write(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let Range { slice, pos, .. } = call.range(2)?;
+    let mut state = call.environment.state();
+    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let data = slice.to_vec();
+    state.run(op, volume, Ending::Plain, move |fs| {
+        fs.buffered_write(&inode, pos, &data).map(|written| (written as u64, Outcome::None))
+    });
+    Ok(UNDEFINED)
+}
+
+/// bufferedRead(op, file, buffer, offset, length, pos)
+pub fn buffered_read(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let Range { array, slice, pos } = call.range(2)?;
+    let mut state = call.environment.state();
+    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
+    if available == 0 {
+        state.succeed(op, 0);
+        return Ok(UNDEFINED);
+    }
+    let copy = slice.copy_back(call.js, array)?;
+    let mut bytes = state.memory.take(available);
+    state.run(op, volume, Ending::Read(copy), move |fs| {
+        let read = fs.buffered_read(&inode, pos, &mut bytes)?;
+        Ok((read as u64, Outcome::Bytes(bytes)))
+    });
+    Ok(UNDEFINED)
+}

@@ -1,0 +1,113 @@
+//! libuv's poll handle. The functions are in the node binary, which exports them to addons.
+#![expect(unsafe_code, reason = "libuv is a C interface")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ffi::{c_int, c_void};
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+
+const UV_POLL: c_int = 8;
+const UV_READABLE: c_int = 1;
+
+type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
+type CloseCallback = unsafe extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn uv_handle_size(kind: c_int) -> usize;
+    fn uv_poll_init(uv_loop: *mut c_void, handle: *mut c_void, fd: c_int) -> c_int;
+    fn uv_poll_start(handle: *mut c_void, events: c_int, callback: PollCallback) -> c_int;
+    fn uv_poll_stop(handle: *mut c_void) -> c_int;
+    fn uv_close(handle: *mut c_void, callback: CloseCallback);
+    fn uv_ref(handle: *mut c_void);
+    fn uv_unref(handle: *mut c_void);
+}
+
+/// What a poll handle calls. Its methods run on the loop's thread.
+pub trait Polled {
+    /// The descriptor is readable.
+    fn readable(&self);
+    /// The handle is closed: nothing is called any more.
+    fn closed(self: Box<Self>);
+}
+
+/// A poll handle on a descriptor; it keeps the loop alive only while it is referenced.
+pub struct Poll {
+    handle: NonNull<c_void>,
+}
+
+fn handle_layout() -> Layout {
+    // SAFETY: it only looks a size up.
+    let size = unsafe { uv_handle_size(UV_POLL) };
+    // The handle's first word is the owner's pointer (`data`), as libuv defines all handles.
+    Layout::from_size_align(size.max(size_of::<*mut c_void>()), 16).expect("a small size")
+}
+
+impl Poll {
+    /// A stopped and unreferenced handle. A negative errno of libuv where it is refused.
+    ///
+    /// # Safety
+    /// `uv_loop` is the loop of this thread, and `fd` stays open until the handle is closed.
+    pub unsafe fn new(uv_loop: *mut c_void, fd: RawFd) -> Result<Self, i32> {
+        let layout = handle_layout();
+        // SAFETY: the size is above zero.
+        let Some(handle) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()) else { handle_alloc_error(layout) };
+        // SAFETY: memory of the size of a poll handle, kept until its close callback.
+        let status = unsafe { uv_poll_init(uv_loop, handle.as_ptr(), fd) };
+        if status != 0 {
+            // SAFETY: allocated above; libuv did not take it.
+            unsafe { dealloc(handle.as_ptr().cast(), layout) };
+            return Err(status);
+        }
+        // SAFETY: initialised.
+        unsafe { uv_unref(handle.as_ptr()) };
+        Ok(Self { handle })
+    }
+
+    /// Starts to call `owner`. A negative errno of libuv where it is refused.
+    ///
+    /// # Safety
+    /// `owner` was made by [`Box::into_raw`] and lives until [`Poll::close`] takes it.
+    pub unsafe fn start<P: Polled>(&self, owner: *const P) -> Result<(), i32> {
+        // SAFETY: `data` is the handle's first field; the handle is initialised.
+        let status = unsafe {
+            self.handle.cast::<*const P>().write(owner);
+            uv_poll_start(self.handle.as_ptr(), UV_READABLE, on_readable::<P>)
+        };
+        if status == 0 { Ok(()) } else { Err(status) }
+    }
+
+    /// Whether the handle keeps the loop alive.
+    pub fn set_referenced(&self, referenced: bool) {
+        // SAFETY: initialised and not closed: `close` takes the handle.
+        unsafe {
+            if referenced { uv_ref(self.handle.as_ptr()) } else { uv_unref(self.handle.as_ptr()) }
+        }
+    }
+
+    /// Closes the handle; then `owner` is told and freed.
+    ///
+    /// # Safety
+    /// `owner` was made by [`Box::into_raw`] and nobody else frees it.
+    pub unsafe fn close<P: Polled>(&self, owner: *mut P) {
+        // SAFETY: initialised, and closed only once, as the owner is given up only once.
+        unsafe {
+            self.handle.cast::<*mut P>().write(owner);
+            uv_poll_stop(self.handle.as_ptr());
+            uv_close(self.handle.as_ptr(), on_closed::<P>);
+        }
+    }
+}
+
+unsafe extern "C" fn on_readable<P: Polled>(handle: *mut c_void, _status: c_int, _events: c_int) {
+    // SAFETY: `start` stored the owner, which lives until the handle is closed.
+    unsafe { (*handle.cast::<*const P>().read()).readable() }
+}
+
+unsafe extern "C" fn on_closed<P: Polled>(handle: *mut c_void) {
+    // SAFETY: `close` stored the owner and gave it up; libuv is done with the handle's memory.
+    unsafe {
+        let owner = Box::from_raw(handle.cast::<*mut P>().read());
+        dealloc(handle.cast(), handle_layout());
+        owner.closed();
+    }
+}

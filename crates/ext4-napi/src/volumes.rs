@@ -1,0 +1,154 @@
+//! The environment's own calls, and those on a whole volume.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ext4::aio::Value as Outcome;
+use ext4::{Error, errno};
+
+use crate::detail::{VolumeInfo, set_numbers};
+use crate::js::{JsResult, MAX_SAFE_INTEGER, Thrown, Value};
+use crate::options;
+use crate::register::{Call, UNDEFINED};
+use crate::state::{Ending, MAX_OPS};
+
+impl<const N: usize> Call<'_, N> {
+    /// The operation id, which comes first.
+    pub fn op(&self) -> JsResult<u32> {
+        let max = f64::from(MAX_OPS - 1);
+        self.js.get_integer(self.arguments[0], "op", 0.0, max).map(|op| op as u32)
+    }
+
+    /// A handle of a volume or file. What is no integer at all is none.
+    pub fn handle(&self, index: usize) -> JsResult<u64> {
+        let handle = self.js.get_f64(self.arguments[index], "handle")?;
+        let is_integer = handle.trunc() == handle && (0.0..=MAX_SAFE_INTEGER).contains(&handle);
+        Ok(if is_integer { handle as u64 } else { 0 })
+    }
+}
+
+/// start(slots, onBatch)
+pub fn start(call: &Call<'_, 2>) -> JsResult<Value> {
+    call.environment.start(call.arguments[0], call.arguments[1])?;
+    Ok(UNDEFINED)
+}
+
+/// submit()
+pub fn submit(call: &Call<'_, 0>) -> JsResult<Value> {
+    call.environment.submit();
+    Ok(UNDEFINED)
+}
+
+/// pump(timeoutMs)
+pub fn pump(call: &Call<'_, 1>) -> JsResult<Value> {
+    let timeout = call.js.get_integer(call.arguments[0], "timeoutMs", 0.0, 86_400_000.0)?;
+    let count = call.environment.pump(Duration::from_millis(timeout as u64))?;
+    call.js.number(count as f64)
+}
+
+/// takeResult(op)
+pub fn take_result(call: &Call<'_, 1>) -> JsResult<Value> {
+    let detail = call.environment.state().take_detail(call.op()?);
+    detail.map_or(Ok(UNDEFINED), |detail| detail.to_js(call.js))
+}
+
+/// registerMemory(memory)
+pub fn register_memory(call: &Call<'_, 1>) -> JsResult<Value> {
+    let view = call.js.get_view(call.arguments[0], "memory")?;
+    call.environment.state().memory.register(call.js, call.arguments[0], view)?;
+    Ok(UNDEFINED)
+}
+
+/// formatVolume(op, path, optionsJson)
+pub fn format_volume(call: &Call<'_, 3>) -> JsResult<Value> {
+    let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);
+    let json = call.js.get_string(call.arguments[2], "optionsJson")?;
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    let started = options::format_volume(&json).and_then(|options| state.arrivals.format(op, path, options));
+    if let Err(error) = started {
+        state.fail(op, &error);
+    }
+    Ok(UNDEFINED)
+}
+
+/// openVolume(op, path, optionsJson)
+pub fn open_volume(call: &Call<'_, 3>) -> JsResult<Value> {
+    let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);
+    let json = call.js.get_string(call.arguments[2], "optionsJson")?;
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    let started = options::open_volume(&json).and_then(|options| state.arrivals.mount(op, path, options));
+    if let Err(error) = started {
+        state.fail(op, &error);
+    }
+    Ok(UNDEFINED)
+}
+
+/// closeVolume(op, volume): EBUSY while files are open or operations under way.
+pub fn close_volume(call: &Call<'_, 2>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    let refusal = match state.volumes.get(handle) {
+        None => Some(errno::EBADF),
+        Some(volume) if volume.failed => {
+            drop(state.volumes.remove(handle));
+            Some(errno::EIO)
+        }
+        Some(volume) if volume.files > 0 || volume.ops > 0 => Some(errno::EBUSY),
+        Some(_) => None,
+    };
+    match refusal {
+        Some(errno) => state.fail(op, &Error::errno_only(errno)),
+        None => state.run(op, handle, Ending::CloseVolume, |fs| fs.unmount().map(|()| (0, Outcome::None))),
+    }
+    Ok(UNDEFINED)
+}
+
+/// syncVolume(op, volume)
+pub fn sync_volume(call: &Call<'_, 2>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    state.run(op, handle, Ending::Plain, |fs| fs.sync().map(|()| (0, Outcome::None)));
+    Ok(UNDEFINED)
+}
+
+fn unusable(error: &Error) -> Thrown {
+    Thrown::Error(error.to_string())
+}
+
+/// volumeInfo(volume)
+pub fn volume_info(call: &Call<'_, 1>) -> JsResult<Value> {
+    let handle = call.handle(0)?;
+    let mut state = call.environment.state();
+    let volume = state.volume(handle).map_err(|error| unusable(&error))?;
+    let info = VolumeInfo::of(volume.engine.fs(), volume.read_only, volume.backend.0, &volume.backend.1);
+    drop(state);
+    info.to_js(call.js)
+}
+
+/// volumeStats(volume)
+pub fn volume_stats(call: &Call<'_, 1>) -> JsResult<Value> {
+    let handle = call.handle(0)?;
+    let mut state = call.environment.state();
+    let volume = state.volume(handle).map_err(|error| unusable(&error))?;
+    let counters = volume.engine.counters();
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let object = call.js.object()?;
+    set_numbers(
+        call.js,
+        object,
+        &[
+            (c"openFiles", volume.files as f64),
+            (c"operationsInFlight", volume.ops as f64),
+            (c"transactionsReplayed", f64::from(volume.transactions_replayed)),
+            (c"directWritesMappedInPlace", count(&counters.mapped_in_place)),
+            (c"directWritesMappedByJob", count(&counters.mapped_by_job)),
+            (c"directWritesEndedInPlace", count(&counters.ended_in_place)),
+            (c"directWritesRefusedShared", count(&counters.refused_shared)),
+        ],
+    )?;
+    Ok(object)
+}
