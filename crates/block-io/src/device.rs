@@ -1,6 +1,6 @@
 //! The blocking face of a device.
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// What a device is and what it asks of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,20 @@ pub struct Limits {
     pub read_only: bool,
     /// Requests bypass the host's page cache.
     pub direct: bool,
+}
+
+impl Limits {
+    /// Whether a request of `len_bytes` may be made.
+    ///
+    /// # Errors
+    /// EINVAL outside the device or where offset or length is no multiple of the logical block.
+    pub fn check(&self, operation: &'static str, offset_bytes: u64, len_bytes: u64) -> Result<()> {
+        let inside = offset_bytes.checked_add(len_bytes).is_some_and(|end| end <= self.size_bytes);
+        if inside && (offset_bytes | len_bytes).is_multiple_of(u64::from(self.logical_block_bytes)) {
+            return Ok(());
+        }
+        Err(Error::at(operation, offset_bytes, libc::EINVAL).with_detail(format!("{len_bytes} bytes")))
+    }
 }
 
 /// A device for blocking I/O, shared by threads.

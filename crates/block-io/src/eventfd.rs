@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
@@ -40,10 +40,23 @@ impl EventFd {
 
     /// Waits for a signal, without taking it; `None`: for ever. `false` after the time is up.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
-        let milliseconds = timeout.map_or(-1, |timeout| timeout.as_millis().min(i32::MAX as u128) as i32);
-        let mut poll = libc::pollfd { fd: self.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one structure that outlives the call.
-        unsafe { libc::poll(&mut poll, 1, milliseconds) > 0 }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            // Rounded up, so that the time is not spent spinning.
+            let milliseconds = deadline.map_or(-1, |deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+            });
+            let mut poll = libc::pollfd { fd: self.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one structure that outlives the call.
+            match unsafe { libc::poll(&mut poll, 1, milliseconds) } {
+                0 => return false,
+                1.. => return true,
+                // A signal; poll fails for nothing else that passes by itself.
+                _ if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+                _ => return false,
+            }
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
+use crate::dio_limits::dio_limits;
 use crate::sync::Mutex;
 use crate::{AlignedBuf, Device, Error, Limits, Result};
 
@@ -27,15 +29,18 @@ pub struct FileDevice {
     limits: Limits,
     fallback: Option<String>,
     is_block_device: bool,
+    /// Held through a flush: the host reports a lost page once per opening, so of two flushes at a time one could
+    /// succeed over what the other was told.
+    flushing: Mutex<()>,
     /// The first failed flush is the last: the host may have dropped what it could not write.
-    failed_flush: Mutex<Option<Error>>,
+    failed_flush: OnceLock<Error>,
 }
 
-fn last_errno() -> i32 {
+pub(crate) fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-fn os(operation: &'static str, error: &io::Error) -> Error {
+pub(crate) fn os(operation: &'static str, error: &io::Error) -> Error {
     Error::new(operation, error.raw_os_error().unwrap_or(libc::EIO))
 }
 
@@ -43,30 +48,29 @@ impl FileDevice {
     /// Opens and locks `path`.
     ///
     /// # Errors
-    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one; EINVAL if it is neither a
-    /// regular file nor a block device.
+    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one; EISDIR for a
+    /// directory; EINVAL if it is neither a regular file nor a block device, or its sectors exceed 4096 bytes.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let (file, fallback) = open_file(path, options)?;
         let metadata = file.metadata().map_err(|error| os("stat", &error))?;
+        check_kind(metadata.file_type())?;
         let is_block_device = metadata.file_type().is_block_device();
-        if !is_block_device && !metadata.is_file() {
-            let errno = if metadata.is_dir() { libc::EISDIR } else { libc::EINVAL };
-            return Err(Error::new("open", errno).with_detail("neither a regular file nor a block device"));
-        }
         if !is_block_device {
             lock(&file, options.read_only)?;
         }
         let size_bytes = if is_block_device { block_device_size(&file)? } else { metadata.len() };
-        let (file, fallback, dio) =
-            match (options.direct && fallback.is_none()).then(|| dio_limits(&file, is_block_device)) {
-                Some(Some(dio)) => (file, None, Some(dio)),
-                Some(None) => {
-                    clear_direct(&file)?;
-                    (file, Some("the host offers no direct I/O on this file".to_owned()), None)
-                }
-                None => (file, fallback, None),
-            };
+        let (file, fallback, dio) = match (options.direct && fallback.is_none()).then(|| dio_limits(&file)) {
+            Some(Some(dio)) => (file, None, Some(dio)),
+            Some(None) => {
+                clear_direct(&file)?;
+                (file, Some("the host offers no direct I/O on this file".to_owned()), None)
+            }
+            None => (file, fallback, None),
+        };
         let sector = if is_block_device { block_device_sector(&file)? } else { 512 };
+        if sector > MAX_SECTOR_BYTES {
+            return Err(Error::new("open", libc::EINVAL).with_detail(format!("sectors of {sector} bytes")));
+        }
         let limits = Limits {
             size_bytes,
             logical_block_bytes: dio.map_or(512, |dio| dio.offset).max(sector),
@@ -75,7 +79,14 @@ impl FileDevice {
             read_only: options.read_only,
             direct: dio.is_some(),
         };
-        Ok(Self { file, limits, fallback, is_block_device, failed_flush: Mutex::new(None) })
+        Ok(Self {
+            file,
+            limits,
+            fallback,
+            is_block_device,
+            flushing: Mutex::new(()),
+            failed_flush: OnceLock::new(),
+        })
     }
 
     /// Why requests go through the host's page cache although direct I/O was asked for.
@@ -88,13 +99,67 @@ impl FileDevice {
         self.is_block_device
     }
 
-    fn check(&self, operation: &'static str, offset_bytes: u64, len: u64) -> Result<()> {
-        let lbs = u64::from(self.limits.logical_block_bytes);
-        let inside = offset_bytes.checked_add(len).is_some_and(|end| end <= self.limits.size_bytes);
-        if inside && (offset_bytes | len).is_multiple_of(lbs) {
-            return Ok(());
+    /// The flush or FUA write that failed, after which none is tried again.
+    pub(crate) fn failed_flush(&self) -> Option<&Error> {
+        self.failed_flush.get()
+    }
+
+    /// Latches the failure of a flush or FUA write and returns the first one.
+    pub(crate) fn latch(&self, error: Error) -> Error {
+        self.failed_flush.get_or_init(|| error).clone()
+    }
+
+    /// The same for a FUA write, whose own refusal (no space, bad argument) says nothing about earlier writes.
+    pub(crate) fn latch_fua(&self, error: Error) -> Error {
+        match error.errno {
+            libc::EINVAL | libc::ENOSPC | libc::EDQUOT | libc::EFBIG => error,
+            _ => self.latch(error),
         }
-        Err(Error::at(operation, offset_bytes, libc::EINVAL).with_detail(format!("{len} bytes")))
+    }
+
+    fn check_writable(&self, operation: &'static str, offset_bytes: u64, len: u64) -> Result<()> {
+        self.limits.check(operation, offset_bytes, len)?;
+        if self.limits.read_only { Err(Error::at(operation, offset_bytes, libc::EROFS)) } else { Ok(()) }
+    }
+
+    /// Repeats `part`, which gets how many bytes are done and says how many more are, until `len` are.
+    fn transfer(
+        &self,
+        operation: &'static str,
+        offset_bytes: u64,
+        len: usize,
+        mut part: impl FnMut(usize) -> isize,
+    ) -> Result<()> {
+        let lbs = self.limits.logical_block_bytes as usize;
+        let mut done = 0;
+        while done < len {
+            match part(done) {
+                // A container that became shorter under us, or a host that writes nothing. What is not a multiple
+                // of the logical block cannot be continued directly.
+                0 => return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early")),
+                moved @ 1.. => {
+                    done += moved as usize;
+                    if done < len && self.limits.direct && !done.is_multiple_of(lbs) {
+                        return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
+                    }
+                }
+                _ => match last_errno() {
+                    libc::EINTR => {}
+                    errno => return Err(Error::at(operation, offset_bytes, errno)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn read_all(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
+        let fd = self.as_raw_fd();
+        self.transfer("read", offset_bytes, buf.len(), |done| {
+            let rest = &mut buf[done..];
+            let offset = (offset_bytes + done as u64) as libc::off_t;
+            // SAFETY: `rest` outlives the call.
+            unsafe { libc::pread(fd, rest.as_mut_ptr().cast(), rest.len(), offset) }
+        })
     }
 
     fn is_aligned(&self, memory: *const u8) -> bool {
@@ -102,43 +167,33 @@ impl FileDevice {
     }
 
     fn write_all(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
-        if !fua {
-            return self
-                .file
-                .write_all_at(buf, offset_bytes)
-                .map_err(|error| at("write", offset_bytes, &error));
+        // Through the page cache RWF_DSYNC is a flush that `flushing` would not know of.
+        if !fua || !self.limits.direct {
+            self.write_parts(offset_bytes, buf, 0)?;
+            return if fua { self.flush() } else { Ok(()) };
         }
-        let mut done = 0;
-        while done < buf.len() {
+        match self.write_parts(offset_bytes, buf, libc::RWF_DSYNC) {
+            Err(refused) if matches!(refused.errno, libc::EOPNOTSUPP | libc::ENOSYS) => {
+                self.write_parts(offset_bytes, buf, 0)?;
+                self.flush()
+            }
+            result => result.map_err(|error| self.latch_fua(error)),
+        }
+    }
+
+    fn write_parts(&self, offset_bytes: u64, buf: &[u8], flags: i32) -> Result<()> {
+        let fd = self.as_raw_fd();
+        self.transfer("write", offset_bytes, buf.len(), |done| {
             let rest = &buf[done..];
             let part = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
             let offset = (offset_bytes + done as u64) as libc::off_t;
-            // SAFETY: one vector over bytes that outlive the call; a write only reads them.
-            let written = unsafe { libc::pwritev2(self.as_raw_fd(), &part, 1, offset, libc::RWF_DSYNC) };
-            match written {
-                1.. => done += written as usize,
-                0 => return Err(Error::at("write", offset_bytes, libc::EIO).with_detail("wrote nothing")),
-                _ => match last_errno() {
-                    libc::EINTR => {}
-                    libc::EOPNOTSUPP | libc::ENOSYS => {
-                        self.write_all(offset_bytes + done as u64, rest, false)?;
-                        return self.flush();
-                    }
-                    errno => return Err(Error::at("write", offset_bytes, errno)),
-                },
+            // SAFETY: bytes and vector outlive the calls; a write only reads them.
+            match flags {
+                0 => unsafe { libc::pwrite(fd, part.iov_base, part.iov_len, offset) },
+                _ => unsafe { libc::pwritev2(fd, &part, 1, offset, flags) },
             }
-        }
-        Ok(())
+        })
     }
-}
-
-fn at(operation: &'static str, offset_bytes: u64, error: &io::Error) -> Error {
-    let errno = match error.kind() {
-        // A container that became shorter under us, or a host that writes nothing.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => libc::EIO,
-        _ => error.raw_os_error().unwrap_or(libc::EIO),
-    };
-    Error::at(operation, offset_bytes, errno)
 }
 
 impl Drop for FileDevice {
@@ -162,25 +217,20 @@ impl Device for FileDevice {
     }
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.check("read", offset_bytes, buf.len() as u64)?;
+        self.limits.check("read", offset_bytes, buf.len() as u64)?;
         if self.is_aligned(buf.as_ptr()) {
-            return self
-                .file
-                .read_exact_at(buf, offset_bytes)
-                .map_err(|error| at("read", offset_bytes, &error));
+            return self.read_all(offset_bytes, buf);
         }
         let mut bounce = AlignedBuf::zeroed(buf.len());
-        self.file
-            .read_exact_at(&mut bounce, offset_bytes)
-            .map_err(|error| at("read", offset_bytes, &error))?;
+        self.read_all(offset_bytes, &mut bounce)?;
         buf.copy_from_slice(&bounce);
         Ok(())
     }
 
     fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
-        self.check("write", offset_bytes, buf.len() as u64)?;
-        if fua && let Some(error) = self.failed_flush.lock().clone() {
-            return Err(error);
+        self.check_writable("write", offset_bytes, buf.len() as u64)?;
+        if fua && let Some(error) = self.failed_flush() {
+            return Err(error.clone());
         }
         match self.is_aligned(buf.as_ptr()) {
             true => self.write_all(offset_bytes, buf, fua),
@@ -189,22 +239,21 @@ impl Device for FileDevice {
     }
 
     fn flush(&self) -> Result<()> {
-        let mut failed = self.failed_flush.lock();
-        if let Some(error) = &*failed {
-            return Err(error.clone());
-        }
         if self.limits.read_only {
             return Ok(());
         }
-        self.file.sync_data().map_err(|error| {
-            let error = os("flush", &error);
-            *failed = Some(error.clone());
-            error
-        })
+        let _one_at_a_time = self.flushing.lock();
+        if let Some(error) = self.failed_flush() {
+            return Err(error.clone());
+        }
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
-        self.check("discard", offset_bytes, len_bytes)?;
+        self.check_writable("discard", offset_bytes, len_bytes)?;
+        if len_bytes == 0 {
+            return Ok(());
+        }
         let result = if self.is_block_device {
             let range = [offset_bytes, len_bytes];
             // SAFETY: the ioctl reads two u64.
@@ -214,10 +263,22 @@ impl Device for FileDevice {
             // SAFETY: no memory is passed.
             unsafe { libc::fallocate(self.as_raw_fd(), mode, offset_bytes as i64, len_bytes as i64) }
         };
-        if result == 0 { Ok(()) } else { Err(Error::at("discard", offset_bytes, last_errno())) }
+        match result {
+            0 => Ok(()),
+            _ => Err(Error::at(
+                "discard",
+                offset_bytes,
+                match last_errno() {
+                    libc::ENOSYS | libc::ENOTTY => libc::EOPNOTSUPP,
+                    errno => errno,
+                },
+            )),
+        }
     }
 }
 
+/// The largest logical block that a volume's smallest request can be (lbs).
+const MAX_SECTOR_BYTES: u32 = 4096;
 const BLKDISCARD: libc::c_ulong = 0x1277;
 const BLKSSZGET: libc::c_ulong = 0x1268;
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
@@ -225,7 +286,11 @@ const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 /// The open file, and why it is not direct although that was asked for.
 fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::new("open", libc::EINVAL))?;
-    let is_block = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    // Asked before opening: opening a FIFO would wait for its other end.
+    let kind =
+        std::fs::metadata(path).map_err(|error| open_error(path, os("open", &error).errno))?.file_type();
+    let is_block = kind.is_block_device();
+    check_kind(kind)?;
     let mut flags = libc::O_CLOEXEC | if options.read_only { libc::O_RDONLY } else { libc::O_RDWR };
     if is_block && !options.read_only {
         flags |= libc::O_EXCL;
@@ -247,6 +312,14 @@ fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)
     open(flags).map(|file| (file, reason)).map_err(|errno| open_error(path, errno))
 }
 
+fn check_kind(kind: std::fs::FileType) -> Result<()> {
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    }
+    let errno = if kind.is_dir() { libc::EISDIR } else { libc::EINVAL };
+    Err(Error::new("open", errno).with_detail("neither a regular file nor a block device"))
+}
+
 fn open_error(path: &Path, errno: i32) -> Error {
     Error::new("open", errno).with_detail(path.display().to_string())
 }
@@ -261,7 +334,7 @@ fn clear_direct(file: &File) -> Result<()> {
 }
 
 /// An OFD lock, which belongs to the opening: a second one is refused in the same process too.
-fn lock(file: &File, read_only: bool) -> Result<()> {
+pub(crate) fn lock(file: &File, read_only: bool) -> Result<()> {
     set_lock(file, if read_only { libc::F_RDLCK } else { libc::F_WRLCK }).map_err(|errno| match errno {
         libc::EAGAIN | libc::EACCES => {
             Error::new("lock", libc::EBUSY).with_detail("in use by another opening")
@@ -292,61 +365,6 @@ fn block_device_sector(file: &File) -> Result<u32> {
     if result == 0 { Ok(size.max(512) as u32) } else { Err(Error::new("sector size", last_errno())) }
 }
 
-/// What direct I/O asks of a request.
-#[derive(Debug, Clone, Copy)]
-struct DioLimits {
-    offset: u32,
-    memory: u32,
-}
-
-/// The host's own word (statx), else what a read proves. `None`: no direct I/O here.
-fn dio_limits(file: &File, is_block_device: bool) -> Option<DioLimits> {
-    // SAFETY: all zeros is a valid statx.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an empty path names the descriptor; the structure outlives the call.
-    let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
-    };
-    let told = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
-    if told && !is_block_device {
-        let (offset, memory) = (stat.stx_dio_offset_align, stat.stx_dio_mem_align);
-        let usable = |align: u32| align.is_power_of_two() && align <= 4096;
-        return (usable(offset) && usable(memory)).then_some(DioLimits { offset: offset.max(512), memory });
-    }
-    probe(file)
-}
-
-/// Tries reads of growing alignment; an empty file tells nothing, so it is taken to want 4096.
-fn probe(file: &File) -> Option<DioLimits> {
-    let mut buf = AlignedBuf::zeroed(8192);
-    let offset = [512u32, 1024, 2048, 4096]
-        .into_iter()
-        .find(|&offset| file.read_at(&mut buf[..offset as usize], u64::from(offset)).is_ok())?;
-    let memory = [512u32, 1024, 2048, 4096].into_iter().find(|&align| {
-        let start = align as usize;
-        file.read_at(&mut buf[start..start + offset as usize], 0).is_ok()
-    })?;
-    Some(DioLimits { offset, memory })
-}
-
-/// Makes a container file of `size_bytes`, or resizes one, and makes that durable (CM16). Space is allocated by use.
-///
-/// # Errors
-/// Those of open(2), ftruncate(2) and fsync(2).
-pub fn create_container(path: &Path, size_bytes: u64) -> Result<()> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| os("open", &error).with_detail(path.display().to_string()))?;
-    if !file.metadata().map_err(|error| os("stat", &error))?.is_file() {
-        return Err(Error::new("open", libc::EINVAL).with_detail("not a regular file"));
-    }
-    file.set_len(size_bytes).map_err(|error| os("truncate", &error))?;
-    file.sync_all().map_err(|error| os("sync", &error))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = File::open(parent).map_err(|error| os("open", &error))?;
-    dir.sync_all().map_err(|error| os("sync", &error))
-}
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -5,22 +5,35 @@
 //! pushed, submitted together and reaped as completions.
 
 mod aligned;
+mod container;
 mod device;
+mod dio_limits;
+mod engine;
 mod error;
 mod eventfd;
+mod fault;
 mod file;
+mod immediate;
+mod memory;
 mod queue;
+mod record;
 mod shared_memory;
 pub mod sync;
 mod threads;
 mod uring;
 
 pub use aligned::AlignedBuf;
+pub use container::{ContainerOptions, create_container, create_container_with};
 pub use device::{Device, Limits};
+pub use engine::{BackendInfo, ENGINE_VARIABLE, Engine, open_queue};
 pub use error::{Error, Result};
 pub use eventfd::EventFd;
-pub use file::{FileDevice, OpenOptions, create_container};
+pub use fault::{Counts, Fault, FaultDevice, FaultOn};
+pub use file::{FileDevice, OpenOptions};
+pub use immediate::ImmediateQueue;
+pub use memory::MemoryDevice;
 pub use queue::{Completion, Memory, Operation, Queue, Request};
+pub use record::{DeviceNumber, Event, Recorder, RecordingDevice};
 pub use shared_memory::SharedMemory;
 pub use threads::ThreadsQueue;
 pub use uring::UringQueue;

@@ -24,6 +24,7 @@ impl Memory {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(buf) => buf,
+            Self::Pinned { len: 0, .. } => &[],
             // SAFETY: whoever made it promised `len` bytes, kept alive and in place by the keeper.
             Self::Pinned { start, len, .. } => unsafe { std::slice::from_raw_parts(*start, *len) },
         }
@@ -33,6 +34,7 @@ impl Memory {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Owned(buf) => buf,
+            Self::Pinned { len: 0, .. } => &mut [],
             // SAFETY: as in `bytes`, and `&mut self` is the only way to them on our side.
             Self::Pinned { start, len, .. } => unsafe { std::slice::from_raw_parts_mut(*start, *len) },
         }

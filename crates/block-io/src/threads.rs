@@ -1,6 +1,7 @@
 //! The queue where there is no io_uring: a few threads, each with one request at a time.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -32,6 +33,8 @@ unsafe impl Send for Bytes {}
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
+    /// A worker finished and nothing else runs.
+    idle: Condvar,
     device: Arc<dyn Device>,
     event: Arc<EventFd>,
 }
@@ -40,6 +43,7 @@ struct Shared {
 struct State {
     jobs: VecDeque<Job>,
     done: Vec<(usize, Result<()>)>,
+    running: usize,
     stopping: bool,
 }
 
@@ -52,19 +56,28 @@ pub struct ThreadsQueue {
 }
 
 impl ThreadsQueue {
-    /// Starts the threads. `event` is signalled when completions arrive.
+    /// Starts the usual number of threads. `event` is signalled when completions arrive.
     ///
     /// # Errors
     /// EAGAIN where the host gives no threads.
     pub fn new(device: Arc<dyn Device>, event: Arc<EventFd>) -> Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), device, event });
+        Self::with_threads(device, event, THREADS)
+    }
+
+    /// The same with `threads` of them, at least one.
+    ///
+    /// # Errors
+    /// EAGAIN where the host gives no threads.
+    pub fn with_threads(device: Arc<dyn Device>, event: Arc<EventFd>, threads: usize) -> Result<Self> {
+        let (work, idle) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { state: Mutex::default(), work, idle, device, event });
         let mut queue = Self {
             shared: shared.clone(),
             threads: Vec::new(),
             pushed: Vec::new(),
             requests: slab::Slab::new(),
         };
-        for index in 0..THREADS {
+        for index in 0..threads.max(1) {
             let shared = shared.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("uext4-io-{index}"))
@@ -82,6 +95,7 @@ fn serve(shared: &Shared) {
             let mut state = shared.state.lock();
             loop {
                 if let Some(job) = state.jobs.pop_front() {
+                    state.running += 1;
                     break job;
                 }
                 if state.stopping {
@@ -90,10 +104,18 @@ fn serve(shared: &Shared) {
                 shared.work.wait(&mut state);
             }
         };
-        let result = run(shared.device.as_ref(), &job);
+        // A request whose worker died would never complete.
+        let result =
+            catch_unwind(AssertUnwindSafe(|| run(shared.device.as_ref(), &job))).unwrap_or_else(|_| {
+                Err(Error::at("request", job.offset_bytes, libc::EIO).with_detail("panicked"))
+            });
         let first = {
             let mut state = shared.state.lock();
             state.done.push((job.key, result));
+            state.running -= 1;
+            if state.running == 0 {
+                shared.idle.notify_all();
+            }
             state.done.len() == 1
         };
         if first {
@@ -136,8 +158,11 @@ impl Queue for ThreadsQueue {
             let (operation, offset_bytes) = (request.operation, request.offset_bytes);
             state.jobs.push_back(Job { key, operation, offset_bytes, bytes });
         }
+        let jobs = state.jobs.len();
         drop(state);
-        self.shared.work.notify_all();
+        for _ in 0..jobs.min(self.threads.len()) {
+            self.shared.work.notify_one();
+        }
         Ok(())
     }
 
@@ -157,11 +182,10 @@ impl Queue for ThreadsQueue {
         {
             let mut state = self.shared.state.lock();
             state.jobs.clear();
-            state.stopping = true;
-        }
-        self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            let _panicked = thread.join();
+            while state.running > 0 {
+                self.shared.idle.wait(&mut state);
+            }
+            state.done.clear();
         }
         self.pushed.clear();
         self.requests.clear();
@@ -171,5 +195,10 @@ impl Queue for ThreadsQueue {
 impl Drop for ThreadsQueue {
     fn drop(&mut self) {
         self.drain();
+        self.shared.state.lock().stopping = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            let _panicked = thread.join();
+        }
     }
 }

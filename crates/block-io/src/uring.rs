@@ -2,7 +2,7 @@
 //!
 //! With DEFER_TASKRUN the kernel does its part of a completion only when the ring's owner enters it, so a completion
 //! rings the eventfd twice: for the task work, then for the queue entry. `reap` therefore turns notifications off,
-//! enters, empties the queue, turns them on, and looks once more.
+//! enters, empties the queue, turns them on, and looks once more. The caller clears the eventfd before it reaps.
 #![expect(unsafe_code, reason = "the ring takes raw addresses")]
 
 use std::collections::VecDeque;
@@ -35,31 +35,57 @@ pub struct UringQueue {
     device: Arc<FileDevice>,
     event: Arc<EventFd>,
     requests: Slab<InFlight>,
+    /// Submitted, but the submission queue had no room, or to be continued.
     backlog: VecDeque<usize>,
+    /// Pushed and not submitted.
+    pushed: Vec<usize>,
     /// Entries that the kernel has and has not completed.
     in_kernel: usize,
-    /// Requests outside the device's limits, to be completed with EINVAL.
-    refused: Vec<usize>,
+    /// Requests that never reach the kernel, and why.
+    refused: Vec<(usize, Error)>,
 }
 
 fn error(operation: &'static str, error: &std::io::Error) -> Error {
     Error::new(operation, error.raw_os_error().unwrap_or(libc::EIO))
 }
 
+fn name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Read => "read",
+        Operation::Write { .. } => "write",
+        Operation::Flush => "flush",
+    }
+}
+
+/// What an errno of io_uring_setup usually means.
+fn why(refused: &std::io::Error) -> &'static str {
+    match refused.raw_os_error() {
+        Some(libc::EPERM) => "forbidden by seccomp or kernel.io_uring_disabled",
+        Some(libc::ENOSYS) => "the kernel has no io_uring",
+        Some(libc::ENOMEM) => "RLIMIT_MEMLOCK or memory exhausted",
+        _ => "the kernel refused a ring",
+    }
+}
+
+/// A ring with the best flags that this kernel knows: 6.1 all of them, 5.19 the second set.
 fn new_ring() -> std::io::Result<IoUring> {
-    let preferred = IoUring::builder()
+    let mut deferred = IoUring::builder();
+    deferred
         .setup_cqsize(COMPLETION_ENTRIES)
         .setup_single_issuer()
         .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .build(SUBMISSION_ENTRIES);
-    match preferred {
-        // A kernel before 6.1 does not know these flags.
-        Err(refused) if refused.raw_os_error() == Some(libc::EINVAL) => {
-            IoUring::builder().setup_cqsize(COMPLETION_ENTRIES).build(SUBMISSION_ENTRIES)
+        .setup_taskrun_flag();
+    let mut cooperative = IoUring::builder();
+    cooperative.setup_cqsize(COMPLETION_ENTRIES).setup_coop_taskrun().setup_taskrun_flag();
+    let mut plain = IoUring::builder();
+    plain.setup_cqsize(COMPLETION_ENTRIES);
+    for builder in [deferred, cooperative] {
+        match builder.build(SUBMISSION_ENTRIES) {
+            Err(unknown_flag) if unknown_flag.raw_os_error() == Some(libc::EINVAL) => {}
+            other => return other,
         }
-        other => other,
     }
+    plain.build(SUBMISSION_ENTRIES)
 }
 
 impl UringQueue {
@@ -68,7 +94,16 @@ impl UringQueue {
     /// # Errors
     /// EPERM, ENOSYS or ENOMEM where the host refuses io_uring.
     pub fn new(device: Arc<FileDevice>, event: Arc<EventFd>) -> Result<Self> {
-        let ring = new_ring().map_err(|refused| error("io_uring_setup", &refused))?;
+        Self::with_setup(device, event, new_ring)
+    }
+
+    /// The same with another way to get a ring, so that tests can refuse it.
+    pub(crate) fn with_setup(
+        device: Arc<FileDevice>,
+        event: Arc<EventFd>,
+        setup: impl FnOnce() -> std::io::Result<IoUring>,
+    ) -> Result<Self> {
+        let ring = setup().map_err(|refused| error("io_uring_setup", &refused).with_detail(why(&refused)))?;
         let register =
             |result: std::io::Result<()>| result.map_err(|refused| error("io_uring_register", &refused));
         register(ring.submitter().register_files(&[device.as_raw_fd()]))?;
@@ -79,6 +114,7 @@ impl UringQueue {
             event,
             requests: Slab::new(),
             backlog: VecDeque::new(),
+            pushed: Vec::new(),
             in_kernel: 0,
             refused: Vec::new(),
         })
@@ -105,19 +141,30 @@ impl UringQueue {
         entry.user_data(key as u64)
     }
 
-    /// The host's limits, which it would enforce only in part (a file grows where a device ends).
-    fn is_allowed(&self, request: &Request) -> bool {
+    /// The host's limits, which it would enforce only in part (a file grows where a device ends), and the latch.
+    fn check(&self, request: &Request) -> Result<()> {
         let limits = self.device.limits();
-        let lbs = u64::from(limits.logical_block_bytes);
-        let len = request.memory.len() as u64;
+        if matches!(request.operation, Operation::Flush | Operation::Write { fua: true })
+            && let Some(failed) = self.device.failed_flush()
+        {
+            return Err(failed.clone());
+        }
+        let (name, offset) = (name(request.operation), request.offset_bytes);
+        if request.operation == Operation::Flush {
+            return Ok(());
+        }
+        limits.check(name, offset, request.memory.len() as u64)?;
+        if limits.read_only && request.operation != Operation::Read {
+            return Err(Error::at(name, offset, libc::EROFS));
+        }
         let start = match &request.memory {
             Memory::Owned(buf) => buf.as_ptr(),
             Memory::Pinned { start, .. } => start.cast_const(),
         };
-        request.operation == Operation::Flush
-            || ((request.offset_bytes | len).is_multiple_of(lbs)
-                && (start as usize).is_multiple_of(limits.memory_alignment_bytes as usize)
-                && request.offset_bytes.checked_add(len).is_some_and(|end| end <= limits.size_bytes))
+        match (start as usize).is_multiple_of(limits.memory_alignment_bytes as usize) {
+            true => Ok(()),
+            false => Err(Error::at(name, offset, libc::EINVAL).with_detail("misaligned memory")),
+        }
     }
 
     /// Moves the backlog into the submission queue as far as it goes.
@@ -174,18 +221,17 @@ impl UringQueue {
     /// The end of a request, or `None` if it goes on.
     fn judge(&mut self, key: usize, result: i32) -> Option<Result<()>> {
         let InFlight { request, moved } = &mut self.requests[key];
-        let name = match request.operation {
-            Operation::Read => "read",
-            Operation::Write { .. } => "write",
-            Operation::Flush => "flush",
-        };
-        let failed = |errno| Some(Err(Error::at(name, request.offset_bytes, errno)));
+        let failed = |errno| Error::at(name(request.operation), request.offset_bytes, errno);
         if result < 0 {
             if result == -libc::EINTR || result == -libc::EAGAIN {
                 self.backlog.push_back(key);
                 return None;
             }
-            return failed(-result);
+            return Some(Err(match request.operation {
+                Operation::Flush => self.device.latch(Error::new("flush", -result)),
+                Operation::Write { fua: true } => self.device.latch_fua(failed(-result)),
+                _ => failed(-result),
+            }));
         }
         if request.operation == Operation::Flush {
             return Some(Ok(()));
@@ -194,47 +240,61 @@ impl UringQueue {
         if *moved == request.memory.len() {
             return Some(Ok(()));
         }
-        if result == 0 {
-            return failed(libc::EIO);
+        let lbs = self.device.limits().logical_block_bytes as usize;
+        if result == 0 || (self.device.limits().direct && !moved.is_multiple_of(lbs)) {
+            return Some(Err(failed(libc::EIO).with_detail("ended early")));
         }
         self.backlog.push_back(key);
         None
+    }
+
+    fn submit_backlog(&mut self) -> Result<()> {
+        while self.has_unsubmitted() {
+            let before = (self.backlog.len(), self.ring.submission().len());
+            self.fill();
+            self.enter(0)?;
+            if (self.backlog.len(), self.ring.submission().len()) == before {
+                break; // The kernel is full; completions make room.
+            }
+        }
+        let unsubmitted = self.ring.submission().len();
+        if unsubmitted > 0 && self.in_kernel == unsubmitted {
+            self.event.signal(); // No completion will wake the caller to try again.
+        }
+        Ok(())
+    }
+
+    /// Entries that wait for io_uring_enter, or for room to become one.
+    fn has_unsubmitted(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.ring.submission().is_empty()
     }
 }
 
 impl Queue for UringQueue {
     fn push(&mut self, request: Request) {
-        let allowed = self.is_allowed(&request);
+        let checked = self.check(&request);
         let key = self.requests.insert(InFlight { request, moved: 0 });
-        if allowed {
-            self.backlog.push_back(key);
-        } else {
-            self.refused.push(key);
-            self.event.signal();
+        match checked {
+            Ok(()) => self.pushed.push(key),
+            Err(error) => self.refused.push((key, error)),
         }
     }
 
     fn submit(&mut self) -> Result<()> {
-        while !self.backlog.is_empty() {
-            let before = self.backlog.len();
-            self.fill();
-            self.enter(0)?;
-            if self.backlog.len() == before {
-                break; // The kernel is full; completions make room.
-            }
+        if !self.refused.is_empty() {
+            self.event.signal();
         }
-        Ok(())
+        self.backlog.extend(self.pushed.drain(..));
+        self.submit_backlog()
     }
 
     fn reap(&mut self, done: &mut Vec<Completion>) {
         if self.requests.is_empty() {
             return;
         }
-        let before = done.len();
-        for key in self.refused.drain(..) {
+        for (key, error) in self.refused.drain(..) {
             let InFlight { request, .. } = self.requests.remove(key);
-            let result = Err(Error::at("direct I/O", request.offset_bytes, libc::EINVAL));
-            done.push(Completion { id: request.id, result, memory: request.memory });
+            done.push(Completion { id: request.id, result: Err(error), memory: request.memory });
         }
         self.ring.completion().disable_eventfd();
         self.run_task_work();
@@ -243,9 +303,9 @@ impl Queue for UringQueue {
         fence(Ordering::SeqCst);
         self.run_task_work();
         self.take(done);
-        if !self.backlog.is_empty() && done.len() > before {
+        if self.has_unsubmitted() {
             // An error of io_uring_enter here shows again, and is reported, at the next submit.
-            let _later = self.submit();
+            let _later = self.submit_backlog();
         }
     }
 
@@ -255,28 +315,32 @@ impl Queue for UringQueue {
 
     fn drain(&mut self) {
         self.refused.clear();
-        for key in std::mem::take(&mut self.backlog) {
-            self.requests.remove(key);
+        self.pushed.clear();
+        self.backlog.clear();
+        if self.in_kernel > 0 {
+            let _nothing_to_cancel = self
+                .enter(0)
+                .map(|()| self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any()));
         }
-        let _may_be_late = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
         let mut done = Vec::new();
         while self.in_kernel > 0 {
             if self.enter(1).is_err() {
                 // The ring is broken and the kernel may still use the memory: leak it rather than free it.
                 std::mem::forget(std::mem::take(&mut self.requests));
+                self.in_kernel = 0;
                 return;
             }
             self.take(&mut done);
-            for key in std::mem::take(&mut self.backlog) {
-                self.requests.remove(key);
-            }
+            self.backlog.clear();
         }
-        let _gone = self.event.clear();
+        self.requests.clear();
     }
 }
 
 impl Drop for UringQueue {
     fn drop(&mut self) {
         self.drain();
+        // Closing the ring lets the file go only later, and a block device would be busy until then.
+        let _never_registered = self.ring.submitter().unregister_files();
     }
 }

@@ -11,7 +11,7 @@ use block_io::{EventFd, FileDevice};
 use ext4::mkfs::{self, FormatOptions, FormatReport};
 use ext4::{Error, Fs, Result, errno};
 
-use crate::options::{EngineName, OpenVolume};
+use crate::options::OpenVolume;
 
 /// A mounted volume that has no engine yet.
 pub struct Mounted {
@@ -20,7 +20,7 @@ pub struct Mounted {
     /// Its device, for the queue.
     pub device: Arc<FileDevice>,
     /// The queue asked for.
-    pub engine: EngineName,
+    pub engine: block_io::Engine,
     /// Asked for, or all that the volume's features allow.
     pub read_only: bool,
     /// Transactions that the mount replayed.

@@ -1,19 +1,26 @@
 //! Results that do not fit into a number, until JavaScript takes them.
 
+use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Stat, Fs};
+use ext4::{Error, Fs, Stat};
+
+use napi_derive::napi;
 
 use crate::js::{Js, JsResult, Value};
+
+/// The detail of a failed operation.
+#[napi(object)]
+pub struct NativeFailure {
+    /// In words.
+    pub message: String,
+    /// Where on the volume: inode, block, structure.
+    pub place: Option<String>,
+}
 
 /// What `takeResult` gives.
 pub enum Detail {
     /// Why the operation failed.
-    Failure {
-        /// In words.
-        message: String,
-        /// Where on the volume.
-        place: Option<String>,
-    },
+    Failure(NativeFailure),
     /// An opened file.
     Open(OpenFile),
     /// stat.
@@ -48,22 +55,20 @@ pub struct VolumeInfo {
     superblock: ext4_format::Superblock,
     max_file_bytes: u64,
     read_only: bool,
-    backend: String,
-    reason: String,
+    backend: BackendInfo,
     offset_align: u32,
     memory_align: u32,
 }
 
 impl VolumeInfo {
     /// Of a mounted volume.
-    pub fn of(fs: &Fs, read_only: bool, backend: &str, reason: &str) -> Self {
+    pub fn of(fs: &Fs, read_only: bool, backend: &BackendInfo) -> Self {
         let limits = fs.device().limits();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
             read_only,
-            backend: backend.to_owned(),
-            reason: reason.to_owned(),
+            backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
         }
@@ -73,22 +78,20 @@ impl VolumeInfo {
 impl Detail {
     /// Of an error.
     pub fn failure(error: &Error) -> Self {
-        match error {
-            Error::Corrupt { place, corrupt } => {
-                Self::Failure { message: corrupt.to_string(), place: Some(place.clone()) }
+        let (message, place) = match error {
+            Error::Corrupt { place, corrupt } => (corrupt.to_string(), Some(place.clone())),
+            Error::Device(device) => {
+                (device.to_string(), device.offset_bytes.map(|offset| format!("byte {offset} of the device")))
             }
-            Error::Device(device) => Self::Failure {
-                message: device.to_string(),
-                place: device.offset_bytes.map(|offset| format!("byte {offset} of the device")),
-            },
-            other => Self::Failure { message: other.to_string(), place: None },
-        }
+            other => (other.to_string(), None),
+        };
+        Self::Failure(NativeFailure { message, place })
     }
 
     /// As JavaScript gets it.
     pub fn to_js(&self, js: Js) -> JsResult<Value> {
         match self {
-            Self::Failure { message, place } => {
+            Self::Failure(NativeFailure { message, place }) => {
                 let object = js.object()?;
                 js.set(object, c"message", js.string(message)?)?;
                 if let Some(place) = place {
@@ -143,7 +146,8 @@ fn open_file(js: Js, file: &OpenFile) -> JsResult<Value> {
 
 fn stat_object(js: Js, stat: &Stat) -> JsResult<Value> {
     let object = js.object()?;
-    let device = libc::makedev(stat.device.0, stat.device.1);
+    let is_device = matches!(stat.mode & S_IFMT, 0o020_000 | 0o060_000);
+    let device = if is_device { libc::makedev(stat.device.0, stat.device.1) } else { 0 };
     set_numbers(
         js,
         object,
@@ -236,8 +240,8 @@ impl VolumeInfo {
         )?;
         js.set(object, c"features", strings(js, &sb.features().names())?)?;
         js.set(object, c"readOnly", js.boolean(self.read_only)?)?;
-        js.set(object, c"backend", js.string(&self.backend)?)?;
-        js.set(object, c"backendReason", js.string(&self.reason)?)?;
+        js.set(object, c"backend", js.string(self.backend.name)?)?;
+        js.set(object, c"backendReason", js.string(&self.backend.reason)?)?;
         Ok(object)
     }
 }

@@ -66,7 +66,9 @@ impl Environment {
         let mut hook = ptr::null_mut();
         // SAFETY: the box lives until the hook has run and the handle is closed.
         unsafe {
-            if sys::napi_add_async_cleanup_hook(env, Some(on_end), environment.cast(), &mut hook) != sys::Status::napi_ok {
+            if sys::napi_add_async_cleanup_hook(env, Some(on_end), environment.cast(), &mut hook)
+                != sys::Status::napi_ok
+            {
                 (*environment).poll.close(environment);
                 return Err(failed("no cleanup hook"));
             }
@@ -95,7 +97,8 @@ impl Environment {
         let batches = Batches { slots: self.js.keep(slots)?, on_batch: self.js.keep(on_batch)? };
         let owner: *const Self = self;
         // SAFETY: `self` is the box that `register` made; it lives until the handle is closed.
-        unsafe { self.poll.start(owner) }.map_err(|status| Thrown::Error(format!("uv_poll_start: {status}")))?;
+        unsafe { self.poll.start(owner) }
+            .map_err(|status| Thrown::Error(format!("uv_poll_start: {status}")))?;
         self.batches.set(Some(batches));
         Ok(())
     }

@@ -63,11 +63,6 @@ impl Js {
         Self { env }
     }
 
-    /// The raw environment.
-    pub fn env(self) -> sys::napi_env {
-        self.env
-    }
-
     /// A number.
     pub fn get_f64(self, value: Value, name: &str) -> JsResult<f64> {
         let mut number = 0.0;
@@ -129,7 +124,9 @@ impl Js {
     pub fn get_path(self, value: Value, name: &str) -> JsResult<Vec<u8>> {
         match self.get_view(value, name) {
             // SAFETY: the array's bytes; no JavaScript runs until they are copied.
-            Ok(view) if view.len > 0 => Ok(unsafe { std::slice::from_raw_parts(view.start, view.len) }.to_vec()),
+            Ok(view) if view.len > 0 => {
+                Ok(unsafe { std::slice::from_raw_parts(view.start, view.len) }.to_vec())
+            }
             Ok(_) => Ok(Vec::new()),
             Err(_) => self
                 .get_string(value, name)
@@ -178,7 +175,9 @@ impl Js {
     /// Address and length of a Float64Array.
     pub fn get_f64_array(self, value: Value, name: &str) -> JsResult<(*mut f64, usize)> {
         match self.typed_array(value) {
-            Some((sys::TypedarrayType::float64_array, len, start, _)) if !start.is_null() => Ok((start.cast(), len)),
+            Some((sys::TypedarrayType::float64_array, len, start, _)) if !start.is_null() => {
+                Ok((start.cast(), len))
+            }
             Some((sys::TypedarrayType::float64_array, _, start, _)) => Ok((start.cast(), 0)),
             _ => Err(Thrown::Type(format!("{name} must be a Float64Array"))),
         }
@@ -190,11 +189,6 @@ impl Js {
         // SAFETY: a value of this environment.
         let status = unsafe { sys::napi_typeof(self.env, value, &mut kind) };
         status == sys::Status::napi_ok && kind == sys::ValueType::napi_function
-    }
-
-    /// undefined.
-    pub fn undefined(self) -> JsResult<Value> {
-        made!(napi_get_undefined, self.env)
     }
 
     /// A number.
@@ -294,7 +288,15 @@ impl Js {
             let mut result = ptr::null_mut();
             // SAFETY: values of this environment; a null context means: no asynchronous resource.
             let status = unsafe {
-                sys::napi_make_callback(self.env, ptr::null_mut(), global, function, 1, &argument, &mut result)
+                sys::napi_make_callback(
+                    self.env,
+                    ptr::null_mut(),
+                    global,
+                    function,
+                    1,
+                    &argument,
+                    &mut result,
+                )
             };
             if status == sys::Status::napi_ok {
                 return Ok(());

@@ -5,7 +5,6 @@
 //! `boundary.d.ts`; what they mean is said in `src/native/boundary.ts`.
 
 mod arrivals;
-mod backend;
 mod detail;
 mod environment;
 mod files;
@@ -13,7 +12,7 @@ mod js;
 mod memory;
 mod names;
 mod options;
-mod register;
+pub mod register;
 mod state;
 mod table;
 mod transfer;

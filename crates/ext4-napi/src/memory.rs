@@ -107,7 +107,9 @@ impl CopyBack {
         match view {
             Ok(view) if view.len >= self.offset && view.len - self.offset >= len => {
                 // SAFETY: inside the array, which JavaScript cannot touch while we run; ours is other memory.
-                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), view.start.wrapping_add(self.offset), len) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), view.start.wrapping_add(self.offset), len)
+                };
                 true
             }
             _ => false,

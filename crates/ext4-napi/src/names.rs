@@ -67,7 +67,9 @@ impl<const N: usize> Call<'_, N> {
 pub fn open(call: &Call<'_, 5>) -> JsResult<Value> {
     let flags = call.js.get_u32(call.arguments[3], "flags")? as i32;
     let new = call.new_inode(S_IFREG | call.mode(4)?);
-    call.on_path(2, Ending::Open, move |fs, path| open_file(fs, path, flags, new).map(|inode| (0, Outcome::Inode(inode))))
+    call.on_path(2, Ending::Open, move |fs, path| {
+        open_file(fs, path, flags, new).map(|inode| (0, Outcome::Inode(inode)))
+    })
 }
 
 /// open(2), but for O_TRUNC and O_APPEND, which are the policy's.
@@ -78,7 +80,8 @@ fn open_file(fs: &Arc<Fs>, path: &[u8], flags: i32, new: NewInode) -> Result<Arc
             return Err(Error::errno_only(errno::EINVAL));
         }
         let exclusive = flags & libc::O_EXCL != 0;
-        if !follow && !exclusive && fs.lookup(path, false).is_ok_and(|found| found.mode() & S_IFMT == S_IFLNK) {
+        if !follow && !exclusive && fs.lookup(path, false).is_ok_and(|found| found.mode() & S_IFMT == S_IFLNK)
+        {
             return Err(Error::errno_only(errno::ELOOP));
         }
         match fs.create(path, new, exclusive)? {
@@ -189,5 +192,7 @@ pub fn chmod(call: &Call<'_, 4>) -> JsResult<Value> {
 /// utimes(op, volume, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec)
 pub fn utimes(call: &Call<'_, 7>) -> JsResult<Value> {
     let (atime, mtime) = call.times(3)?;
-    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.set_times(&*fs.lookup(path, true)?, atime, mtime)))
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        nothing(fs.set_times(&*fs.lookup(path, true)?, atime, mtime))
+    })
 }

@@ -2,27 +2,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use block_io::Engine;
 use ext4::mkfs::FormatOptions;
 use ext4::{Error, MountOptions, Result, errno};
 use serde_json::{Map, Value};
-
-/// Which queue does the direct I/O.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineName {
-    /// io_uring, else threads.
-    Auto,
-    /// io_uring or an error.
-    IoUring,
-    /// Threads.
-    Threads,
-}
 
 /// How a volume is opened.
 pub struct OpenVolume {
     /// For the mount.
     pub mount: MountOptions,
     /// For the queue.
-    pub engine: EngineName,
+    pub engine: Engine,
 }
 
 fn invalid(name: &str) -> Error {
@@ -34,7 +24,11 @@ fn object(json: &[u8]) -> Result<Map<String, Value>> {
 }
 
 /// A missing or null option is `None`; one that `read` does not understand is EINVAL.
-fn option<T>(options: &Map<String, Value>, name: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+fn option<T>(
+    options: &Map<String, Value>,
+    name: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>> {
     match options.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => read(value).map(Some).ok_or_else(|| invalid(name)),
@@ -53,7 +47,7 @@ fn uuid(value: &Value) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
-/// The options of openVolume. The environment variable UEXT4_ENGINE stands in for a missing `engine`.
+/// The options of openVolume.
 ///
 /// # Errors
 /// EINVAL.
@@ -72,14 +66,7 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     if let Some(bytes) = option(&options, "metadataCacheBytes", Value::as_u64)? {
         mount.metadata_cache_bytes = bytes;
     }
-    let asked = option(&options, "engine", |value| value.as_str().map(str::to_owned))?;
-    let name = asked.or_else(|| std::env::var("UEXT4_ENGINE").ok()).unwrap_or_default();
-    let engine = match name.as_str() {
-        "" | "auto" => EngineName::Auto,
-        "io_uring" => EngineName::IoUring,
-        "threads" => EngineName::Threads,
-        _ => return Err(invalid("engine")),
-    };
+    let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
     Ok(OpenVolume { mount, engine })
 }
 
@@ -112,8 +99,10 @@ mod tests {
     fn options_are_checked() {
         let options = open_volume(br#"{"readOnly":true,"engine":"threads","commitIntervalMs":0}"#).unwrap();
         assert!(options.mount.read_only);
-        assert_eq!((options.engine, options.mount.commit_interval_ms), (EngineName::Threads, 1));
-        for bad in [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#] {
+        assert_eq!((options.engine, options.mount.commit_interval_ms), (Engine::Threads, 1));
+        for bad in
+            [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#]
+        {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";

@@ -84,7 +84,7 @@ fn define(
 }
 
 #[napi(module_exports)]
-#[expect(clippy::needless_pass_by_value, reason = "the macro passes it so")]
+/// Registers the module in an environment.
 pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
     // SAFETY: this is the registration.
     let environment = unsafe { Environment::register(env.raw()) }

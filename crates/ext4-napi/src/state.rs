@@ -4,16 +4,15 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use block_io::{EventFd, Memory};
+use block_io::{BackendInfo, EventFd, Memory};
 use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value};
 use ext4::{Error, Fs, Inode, Result, errno};
 
 use crate::arrivals::{Arrival, Arrivals, Mounted};
-use crate::backend;
 use crate::detail::{Detail, OpenFile, VolumeInfo};
 use crate::js::{Js, JsResult, Thrown};
 use crate::memory::{CopyBack, Memories};
-use crate::table::Table;
+use crate::table::{Parity, Table};
 
 /// Operation ids are small integers that JavaScript uses again and again.
 pub const MAX_OPS: u32 = 1 << 24;
@@ -23,7 +22,7 @@ pub struct Volume {
     /// Its engine.
     pub engine: Engine,
     /// What carries its direct I/O, and why.
-    pub backend: (&'static str, String),
+    pub backend: BackendInfo,
     /// Mounted for reading only.
     pub read_only: bool,
     /// Transactions that the mount replayed.
@@ -111,8 +110,8 @@ impl State {
     /// Nothing open.
     pub fn new(event: Arc<EventFd>) -> Self {
         Self {
-            volumes: Table::new(),
-            files: Table::new(),
+            volumes: Table::new(Parity::Odd),
+            files: Table::new(Parity::Even),
             memory: Memories::new(),
             arrivals: Arrivals::new(event.clone()),
             in_flight: 0,
@@ -248,7 +247,13 @@ impl State {
     }
 
     /// Runs `job` on one of the volume's workers.
-    pub fn run(&mut self, op: u32, volume: u64, ending: Ending, job: impl FnOnce(&Arc<Fs>) -> Result<(u64, Value)> + Send + 'static) {
+    pub fn run(
+        &mut self,
+        op: u32,
+        volume: u64,
+        ending: Ending,
+        job: impl FnOnce(&Arc<Fs>) -> Result<(u64, Value)> + Send + 'static,
+    ) {
         if let Err(error) = self.volume(volume) {
             return self.fail(op, &error);
         }
@@ -329,19 +334,12 @@ impl State {
 
     fn add_volume(&mut self, mounted: Mounted) -> Result<(u64, VolumeInfo)> {
         let Mounted { fs, device, engine, read_only, transactions_replayed } = mounted;
-        let backend = backend::open(&device, &self.event, engine)?;
-        let info = VolumeInfo::of(&fs, read_only, backend.name, &backend.reason);
+        let (queue, backend) = block_io::open_queue(&device, engine, self.event.clone())?;
+        let info = VolumeInfo::of(&fs, read_only, &backend);
         let event = self.event.clone();
-        let engine = Engine::start(fs, backend.queue, Box::new(move || event.signal()))?;
-        let volume = Volume {
-            engine,
-            backend: (backend.name, backend.reason),
-            read_only,
-            transactions_replayed,
-            ops: 0,
-            files: 0,
-            failed: false,
-        };
+        let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
+        let volume =
+            Volume { engine, backend, read_only, transactions_replayed, ops: 0, files: 0, failed: false };
         match self.volumes.insert(volume) {
             Ok(handle) => Ok((handle, info)),
             Err(_) => Err(Error::refused(libc::ENFILE, "too many volumes")),
@@ -423,7 +421,13 @@ impl State {
     }
 }
 
-fn copy_back(js: Js, copy: CopyBack, result: Result<u64>, memory: Option<&Memory>, value: &Value) -> Result<u64> {
+fn copy_back(
+    js: Js,
+    copy: CopyBack,
+    result: Result<u64>,
+    memory: Option<&Memory>,
+    value: &Value,
+) -> Result<u64> {
     let bytes: &[u8] = match (memory, value) {
         (Some(memory), _) => memory.bytes(),
         (None, Value::Bytes(bytes)) => bytes,

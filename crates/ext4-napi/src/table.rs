@@ -6,6 +6,15 @@ use slab::Slab;
 const INDEX_BITS: u32 = 20;
 const MAX_SERIAL: u64 = 1 << 32;
 
+/// Which serial numbers a table gives.
+#[derive(Debug, Clone, Copy)]
+pub enum Parity {
+    /// 1, 3, 5, …
+    Odd = 1,
+    /// 2, 4, 6, …
+    Even = 2,
+}
+
 /// Things by handle. A handle is an integer below 2^52, and a closed one stays invalid.
 pub struct Table<T> {
     entries: Slab<(u64, T)>,
@@ -13,9 +22,9 @@ pub struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self { entries: Slab::new(), next_serial: 1 }
+    /// An empty one. Handles of tables of different parity are never the same: a file's is no volume's.
+    pub fn new(parity: Parity) -> Self {
+        Self { entries: Slab::new(), next_serial: parity as u64 }
     }
 
     /// Adds a thing; gives it back where there are 2^20 already.
@@ -24,7 +33,7 @@ impl<T> Table<T> {
             return Err(value);
         }
         let serial = self.next_serial;
-        self.next_serial = if serial + 1 < MAX_SERIAL { serial + 1 } else { 1 };
+        self.next_serial = if serial + 2 < MAX_SERIAL { serial + 2 } else { 2 - serial % 2 };
         let index = self.entries.insert((serial, value)) as u64;
         Ok(serial << INDEX_BITS | index)
     }
@@ -64,16 +73,19 @@ fn index(handle: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::Table;
+    use super::{Parity, Table};
 
     #[test]
     fn a_closed_handle_names_nothing() {
-        let mut table = Table::new();
+        let mut table = Table::new(Parity::Odd);
         let first = table.insert('a').unwrap();
         assert_eq!(table.remove(first), Some('a'));
         let second = table.insert('b').unwrap();
         assert_ne!(first, second);
         assert_eq!((table.get(first), table.get(second)), (None, Some(&'b')));
         assert_eq!(table.remove(first), None);
+        let mut other = Table::new(Parity::Even);
+        let handles = [other.insert('c').unwrap(), other.insert('d').unwrap()];
+        assert!(!handles.contains(&first) && !handles.contains(&second));
     }
 }

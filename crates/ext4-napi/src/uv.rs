@@ -12,14 +12,46 @@ const UV_READABLE: c_int = 1;
 type PollCallback = unsafe extern "C" fn(*mut c_void, c_int, c_int);
 type CloseCallback = unsafe extern "C" fn(*mut c_void);
 
-unsafe extern "C" {
-    fn uv_handle_size(kind: c_int) -> usize;
-    fn uv_poll_init(uv_loop: *mut c_void, handle: *mut c_void, fd: c_int) -> c_int;
-    fn uv_poll_start(handle: *mut c_void, events: c_int, callback: PollCallback) -> c_int;
-    fn uv_poll_stop(handle: *mut c_void) -> c_int;
-    fn uv_close(handle: *mut c_void, callback: CloseCallback);
-    fn uv_ref(handle: *mut c_void);
-    fn uv_unref(handle: *mut c_void);
+/// Declares libuv's functions and looks them up in the running program, so that this crate links without node.
+macro_rules! functions {
+    ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?,)+) => {
+        #[derive(Clone, Copy)]
+        struct Uv {
+            $($name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)+
+        }
+
+        impl Uv {
+            fn find() -> Option<Self> {
+                Some(Self {
+                    $($name: {
+                        let name = concat!(stringify!($name), "\0");
+                        // SAFETY: a NUL-terminated name.
+                        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr().cast()) };
+                        if found.is_null() {
+                            return None;
+                        }
+                        // SAFETY: the function of that name has this type since libuv 1.0.
+                        unsafe {
+                            std::mem::transmute::<
+                                *mut c_void,
+                                unsafe extern "C" fn($($argument),*) $(-> $result)?,
+                            >(found)
+                        }
+                    },)+
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    uv_handle_size: fn(c_int) -> usize,
+    uv_poll_init: fn(*mut c_void, *mut c_void, c_int) -> c_int,
+    uv_poll_start: fn(*mut c_void, c_int, PollCallback) -> c_int,
+    uv_poll_stop: fn(*mut c_void) -> c_int,
+    uv_close: fn(*mut c_void, CloseCallback),
+    uv_ref: fn(*mut c_void),
+    uv_unref: fn(*mut c_void),
 }
 
 /// What a poll handle calls. Its methods run on the loop's thread.
@@ -32,12 +64,13 @@ pub trait Polled {
 
 /// A poll handle on a descriptor; it keeps the loop alive only while it is referenced.
 pub struct Poll {
+    uv: Uv,
     handle: NonNull<c_void>,
 }
 
-fn handle_layout() -> Layout {
+fn handle_layout(uv: Uv) -> Layout {
     // SAFETY: it only looks a size up.
-    let size = unsafe { uv_handle_size(UV_POLL) };
+    let size = unsafe { (uv.uv_handle_size)(UV_POLL) };
     // The handle's first word is the owner's pointer (`data`), as libuv defines all handles.
     Layout::from_size_align(size.max(size_of::<*mut c_void>()), 16).expect("a small size")
 }
@@ -48,19 +81,22 @@ impl Poll {
     /// # Safety
     /// `uv_loop` is the loop of this thread, and `fd` stays open until the handle is closed.
     pub unsafe fn new(uv_loop: *mut c_void, fd: RawFd) -> Result<Self, i32> {
-        let layout = handle_layout();
+        let Some(uv) = Uv::find() else { return Err(-libc::ENOSYS) };
+        let layout = handle_layout(uv);
         // SAFETY: the size is above zero.
-        let Some(handle) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()) else { handle_alloc_error(layout) };
+        let Some(handle) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()) else {
+            handle_alloc_error(layout)
+        };
         // SAFETY: memory of the size of a poll handle, kept until its close callback.
-        let status = unsafe { uv_poll_init(uv_loop, handle.as_ptr(), fd) };
+        let status = unsafe { (uv.uv_poll_init)(uv_loop, handle.as_ptr(), fd) };
         if status != 0 {
             // SAFETY: allocated above; libuv did not take it.
             unsafe { dealloc(handle.as_ptr().cast(), layout) };
             return Err(status);
         }
         // SAFETY: initialised.
-        unsafe { uv_unref(handle.as_ptr()) };
-        Ok(Self { handle })
+        unsafe { (uv.uv_unref)(handle.as_ptr()) };
+        Ok(Self { uv, handle })
     }
 
     /// Starts to call `owner`. A negative errno of libuv where it is refused.
@@ -71,7 +107,7 @@ impl Poll {
         // SAFETY: `data` is the handle's first field; the handle is initialised.
         let status = unsafe {
             self.handle.cast::<*const P>().write(owner);
-            uv_poll_start(self.handle.as_ptr(), UV_READABLE, on_readable::<P>)
+            (self.uv.uv_poll_start)(self.handle.as_ptr(), UV_READABLE, on_readable::<P>)
         };
         if status == 0 { Ok(()) } else { Err(status) }
     }
@@ -80,7 +116,11 @@ impl Poll {
     pub fn set_referenced(&self, referenced: bool) {
         // SAFETY: initialised and not closed: `close` takes the handle.
         unsafe {
-            if referenced { uv_ref(self.handle.as_ptr()) } else { uv_unref(self.handle.as_ptr()) }
+            if referenced {
+                (self.uv.uv_ref)(self.handle.as_ptr())
+            } else {
+                (self.uv.uv_unref)(self.handle.as_ptr())
+            }
         }
     }
 
@@ -92,8 +132,8 @@ impl Poll {
         // SAFETY: initialised, and closed only once, as the owner is given up only once.
         unsafe {
             self.handle.cast::<*mut P>().write(owner);
-            uv_poll_stop(self.handle.as_ptr());
-            uv_close(self.handle.as_ptr(), on_closed::<P>);
+            (self.uv.uv_poll_stop)(self.handle.as_ptr());
+            (self.uv.uv_close)(self.handle.as_ptr(), on_closed::<P>);
         }
     }
 }
@@ -107,7 +147,9 @@ unsafe extern "C" fn on_closed<P: Polled>(handle: *mut c_void) {
     // SAFETY: `close` stored the owner and gave it up; libuv is done with the handle's memory.
     unsafe {
         let owner = Box::from_raw(handle.cast::<*mut P>().read());
-        dealloc(handle.cast(), handle_layout());
+        if let Some(uv) = Uv::find() {
+            dealloc(handle.cast(), handle_layout(uv));
+        }
         owner.closed();
     }
 }

@@ -124,7 +124,7 @@ pub fn volume_info(call: &Call<'_, 1>) -> JsResult<Value> {
     let handle = call.handle(0)?;
     let mut state = call.environment.state();
     let volume = state.volume(handle).map_err(|error| unusable(&error))?;
-    let info = VolumeInfo::of(volume.engine.fs(), volume.read_only, volume.backend.0, &volume.backend.1);
+    let info = VolumeInfo::of(volume.engine.fs(), volume.read_only, &volume.backend);
     drop(state);
     info.to_js(call.js)
 }

@@ -1,5 +1,7 @@
 //! The first whole slice: format, mount, write, unmount; e2fsck and the kernel agree.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::path::Path;
 
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};

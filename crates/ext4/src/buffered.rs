@@ -141,6 +141,13 @@ impl Fs {
         }
     }
 
+    /// B4 for a direct write: write back, wait, invalidate. ENOTBLK where the cache does not let go: the caller writes
+    /// through it instead.
+    pub(crate) fn prepare_direct_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+        self.write_and_wait(inode, pos, len)?;
+        self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
+    }
+
     /// Whether the page cache may hold something of the file: a direct write then prepares first (B4).
     pub fn has_pages(&self, inode: &Inode) -> bool {
         inode.pages.get().is_some_and(|pages| !pages.is_empty())

@@ -93,7 +93,10 @@ impl Engine {
                     self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
-            let mappings = self.fs.map_range(&inode, pos, len, Look::Cached)?;
+            let mappings = match self.fs.has_pages(&inode) {
+                true => None,
+                false => self.fs.map_range(&inode, pos, len, Look::Cached)?,
+            };
             Ok((inode, mappings.filter(|mappings| mappings.iter().all(Mapping::is_allocated))))
         });
         let (inode, mappings) = match checked {
@@ -109,7 +112,12 @@ impl Engine {
             }
             None => {
                 self.counters.mapped_by_job.fetch_add(1, Ordering::Relaxed);
-                self.run_step(slot, false, move |fs| Step::Mapped(fs.map_for_write(&inode, pos, len)));
+                self.run_step(slot, false, move |fs| {
+                    Step::Mapped(
+                        fs.prepare_direct_write(&inode, pos, len)
+                            .and_then(|()| fs.map_for_write(&inode, pos, len)),
+                    )
+                });
             }
         }
     }
@@ -124,6 +132,7 @@ impl Engine {
             let available = len.min(inode.size().saturating_sub(pos));
             let mappings = match available {
                 0 => Some(Vec::new()),
+                _ if self.fs.has_pages(&inode) => None,
                 _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
             };
             Ok((inode, available, mappings))
@@ -136,7 +145,10 @@ impl Engine {
         match mappings {
             Some(mappings) => self.step(slot, Step::Mapped(Ok(mappings))),
             None => self.run_step(slot, false, move |fs| {
-                let mapped = fs.map_range(&inode, pos, available, Look::Disk);
+                // B4: what is dirty must be on the device before it is read from there.
+                let mapped = fs
+                    .write_and_wait(&inode, pos, available)
+                    .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk));
                 Step::Mapped(mapped.map(Option::unwrap_or_default))
             }),
         }
@@ -312,6 +324,10 @@ impl Engine {
 
     fn complete(&mut self, slot: usize) {
         let direct = self.direct.remove(slot);
+        if let Kind::Write { pos, .. } = direct.kind {
+            // B11: a buffered read may have cached what was there before. A page in use is its user's to refresh.
+            let _best_effort = self.fs.invalidate(&direct.inode, pos, direct.len);
+        }
         self.finish(direct.op, Ok(direct.bytes), direct.memory);
     }
 

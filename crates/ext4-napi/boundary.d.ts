@@ -1,0 +1,44 @@
+/**
+ * What the native module exports. The meaning of every call is in src/native/boundary.ts.
+ * Made by `npm run build:native` from crates/ext4-napi/boundary.d.ts: change it there.
+ */
+export declare function start(slots: Float64Array, onBatch: (count: number) => void): void;
+export declare function submit(): void;
+export declare function pump(timeoutMs: number): number;
+export declare function takeResult(op: number): unknown;
+export declare function registerMemory(memory: Uint8Array): void;
+export declare function formatVolume(op: number, path: string, optionsJson: string): void;
+export declare function openVolume(op: number, path: string, optionsJson: string): void;
+export declare function closeVolume(op: number, volume: number): void;
+export declare function syncVolume(op: number, volume: number): void;
+export declare function volumeInfo(volume: number): object;
+export declare function volumeStats(volume: number): object;
+export declare function open(op: number, volume: number, path: string | Uint8Array, flags: number, mode: number): void;
+export declare function closeFile(op: number, file: number): void;
+export declare function stat(op: number, volume: number, path: string | Uint8Array, follow: boolean): void;
+export declare function fstat(op: number, file: number): void;
+export declare function readdir(op: number, volume: number, path: string | Uint8Array): void;
+export declare function mkdir(op: number, volume: number, path: string | Uint8Array, mode: number): void;
+export declare function rmdir(op: number, volume: number, path: string | Uint8Array): void;
+export declare function unlink(op: number, volume: number, path: string | Uint8Array): void;
+export declare function symlink(op: number, volume: number, target: string | Uint8Array, path: string | Uint8Array): void;
+export declare function readlink(op: number, volume: number, path: string | Uint8Array): void;
+export declare function chmod(op: number, volume: number, path: string | Uint8Array, mode: number): void;
+export declare function fchmod(op: number, file: number, mode: number): void;
+export declare function utimes(op: number, volume: number, path: string | Uint8Array, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
+export declare function futimes(op: number, file: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
+export declare function inodeSizes(file: number, out: Float64Array): void;
+export declare function probeWrite(file: number, pos: number, len: number): number;
+export declare function lookupWrite(op: number, file: number, pos: number, len: number): void;
+export declare function fileModified(op: number, file: number): void;
+export declare function orphanAdd(op: number, file: number): void;
+export declare function orphanDelete(op: number, file: number): void;
+export declare function directWrite(op: number, file: number, lockMode: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function directRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedWrite(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
+export declare function invalidate(op: number, file: number, pos: number, len: number): void;
+export declare function truncate(op: number, file: number, size: number): void;
+export declare function truncateToSize(op: number, file: number): void;
+export declare function sync(op: number, file: number, datasync: boolean): void;
