@@ -1,4 +1,6 @@
 /** Volumes in real container files, over the native layer; e2fsck has the last word on each. */
+import { spawn, type SpawnOptions } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -72,3 +74,37 @@ export function pattern(bytes: number, seed = 1): Buffer {
     buffer[index] = (index * 31 + (index >> 8) * 7 + seed) & 0xff;
   return buffer;
 }
+
+/** How another process ended. */
+export interface Ended {
+  readonly status: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a process to its end. */
+export async function runProcess(
+  command: string,
+  args: readonly string[],
+  options: SpawnOptions = {},
+): Promise<Ended> {
+  const child = spawn(command, args, {
+    timeout: 110_000,
+    killSignal: 'SIGKILL',
+    ...options,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let out = '';
+  let err = '';
+  child.stdout?.on('data', (data: Buffer) => {
+    out += data.toString();
+  });
+  child.stderr?.on('data', (data: Buffer) => {
+    err += data.toString();
+  });
+  const [status] = (await once(child, 'close')) as [number | null];
+  return { status, out, err };
+}
+
+/** The built package's folder: what a user runs. */
+export const ROOT = process.cwd();
