@@ -2,6 +2,7 @@
 import { invalidType, invalidValue } from './errors.js';
 import type { NativeVolumeInfo } from './native/boundary.js';
 import { validateInteger } from './validate.js';
+import type { WriteCounts } from './write-counts.js';
 
 /** Options of `Volume.format`. */
 export interface FormatOptions {
@@ -34,8 +35,10 @@ export interface OpenOptions {
 /** What `volume.info()` says. Sizes in bytes. */
 export type VolumeInfo = NativeVolumeInfo;
 
-/** What `volume.stats()` says. */
-export type VolumeStats = Readonly<Record<string, unknown>>;
+/** What `volume.stats()` says: what became of the writes, and what the engine counts. */
+export interface VolumeStats extends Readonly<Record<string, unknown>> {
+  readonly writes: Readonly<WriteCounts>;
+}
 
 const ENGINES: readonly string[] = ['auto', 'io_uring', 'threads'] satisfies EngineName[];
 const MAX_LABEL_BYTES = 16;
