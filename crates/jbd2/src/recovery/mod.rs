@@ -210,7 +210,11 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: Re
         return Ok(());
     }
     // What the log is worth does not matter, only the tids in it do.
-    let scan = Log::new(device, map, &superblock).scan().unwrap_or_else(|_| Scan::empty(&superblock));
+    let log = Log::new(device, map, &superblock);
+    let scan = match log.scan() {
+        Ok(scan) => scan,
+        Err(_) => Scan { end: log.latest_tid()?.next(), ..Scan::empty(&superblock) },
+    };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
     plan.empty(device, map, &options)
 }
