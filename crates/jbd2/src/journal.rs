@@ -41,7 +41,7 @@ impl Log {
 
 /// A journal. Shared by threads; nothing in it starts one.
 ///
-/// Lock order: `committing` → `home` → superblock → `state` → an entry's bytes.
+/// Lock order: commit turn → `home` → superblock → `state` → an entry's bytes.
 pub struct Journal {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) block_size: usize,
@@ -50,10 +50,8 @@ pub struct Journal {
     pub(crate) log: Option<Log>,
     pub(crate) sizes: Sizes,
     pub(crate) state: Mutex<State>,
-    /// A handle stopped, a transaction switched, a commit or checkpoint finished, or the journal aborted.
+    /// A handle stopped, a transaction switched, a commit, its turn or a checkpoint ended, or the journal aborted.
     pub(crate) changed: Condvar,
-    /// Held by whoever runs a commit.
-    pub(crate) committing: Mutex<()>,
     /// Held while blocks are written home: a commit that forgets blocks waits for it (T8).
     pub(crate) home: Mutex<()>,
 }
@@ -127,7 +125,6 @@ impl Journal {
             sizes,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            committing: Mutex::new(()),
             home: Mutex::new(()),
         })
     }
