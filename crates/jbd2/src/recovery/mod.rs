@@ -179,8 +179,8 @@ fn write_superblock(
     fua: bool,
 ) -> Result<()> {
     superblock.encode(block);
-    let (device_block, _) = map.run(0).expect("it was read from there");
-    device.write(device_block * block.len() as u64, block, fua)?;
+    let (device_block, _) = map.run(map.superblock()).expect("it was read from there");
+    map.device(device).write(device_block * block.len() as u64, block, fua)?;
     Ok(())
 }
 

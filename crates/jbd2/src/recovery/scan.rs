@@ -89,9 +89,9 @@ pub(super) struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    pub fn new(device: &'a dyn Device, map: &'a LogMap, superblock: &JournalSuperblock) -> Self {
+    pub fn new(volume: &'a dyn Device, map: &'a LogMap, superblock: &JournalSuperblock) -> Self {
         Self {
-            device,
+            device: map.device(volume),
             map,
             layout: superblock.layout(),
             first: superblock.s_first,
