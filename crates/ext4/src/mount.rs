@@ -63,7 +63,7 @@ pub struct MountReport {
     pub orphans: OrphansProcessed,
 }
 
-const SUPERBLOCK_OFFSET: usize = 1024;
+pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 
 /// Reads and checks the superblock.
 ///
@@ -75,15 +75,11 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
     if size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
         return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
     }
-    let len = (4096.min(size_bytes) / u64::from(device.limits().logical_block_bytes))
-        * u64::from(device.limits().logical_block_bytes);
-    let mut start = AlignedBuf::zeroed(len as usize);
-    device.read(0, &mut start)?;
-    let bytes = &start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
+    let bytes = read_superblock_bytes(device)?;
     if bytes[0x38..0x3A] != Superblock::MAGIC.to_le_bytes() {
         return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
     }
-    let superblock = Superblock::decode(bytes)
+    let superblock = Superblock::decode(&bytes)
         .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
     let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
     if needed > size_bytes {
@@ -96,8 +92,20 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
     Ok(superblock)
 }
 
+/// The primary superblock as it lies on a device of 2 KiB or more.
+pub(crate) fn read_superblock_bytes(device: &dyn Device) -> Result<Vec<u8>> {
+    let lbs = u64::from(device.limits().logical_block_bytes);
+    let len = 4096.min(device.limits().size_bytes) / lbs * lbs;
+    let mut start = AlignedBuf::zeroed(len as usize);
+    device.read(0, &mut start)?;
+    Ok(start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec())
+}
+
 /// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
-fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+pub(crate) fn write_superblock_directly(
+    device: &dyn Device,
+    change: impl FnOnce(&mut Superblock),
+) -> Result<()> {
     let lbs = device.limits().logical_block_bytes as usize;
     let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
     let mut start = AlignedBuf::zeroed(len);

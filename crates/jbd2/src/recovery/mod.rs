@@ -148,12 +148,20 @@ impl Plan {
 
     /// R11: home writes, flush, JSB with FUA. A crash or an error anywhere leaves a log that can be replayed again
     /// (R12).
-    fn replay(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
+    fn replay(
+        &mut self,
+        device: &dyn Device,
+        map: &LogMap,
+        options: &RecoverOptions,
+        patch: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<()> {
         let block_size = self.block.len();
         let log = Log::new(device, map, &self.superblock);
         let mut gather = GatheringWriter::new(device, block_size, options.write_bytes);
         for (&home, copy) in &self.survivors {
-            gather.push(home, &log.read_copy(copy)?)?;
+            let mut image = log.read_copy(copy)?;
+            patch(home, &mut image);
+            gather.push(home, &image)?;
         }
         gather.write_out()?;
         self.empty(device, map, options)
@@ -191,13 +199,25 @@ pub fn recover(
     map: &LogMap,
     options: RecoverOptions,
 ) -> Result<Recovered> {
+    recover_patched(device, block_size, map, options, &mut |_, _| ())
+}
+
+/// The same, with `patch` called on each image before it is written home: what was written outside the journal, and
+/// is newer than the logged copy, goes into it there (R14).
+pub fn recover_patched(
+    device: &dyn Device,
+    block_size: usize,
+    map: &LogMap,
+    options: RecoverOptions,
+    patch: &mut dyn FnMut(u64, &mut [u8]),
+) -> Result<Recovered> {
     let mut plan = plan(device, block_size, map, &options)?;
     let mut summary = plan.summary();
     if is_clean(&plan.superblock) {
         summary.next_tid = Tid(plan.superblock.s_sequence).next();
         return Ok(summary);
     }
-    plan.replay(device, map, &options)?;
+    plan.replay(device, map, &options, patch)?;
     // What `Journal::open` will start with.
     summary.next_tid = Tid(plan.superblock.s_sequence).next();
     Ok(summary)
