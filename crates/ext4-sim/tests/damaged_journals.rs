@@ -13,7 +13,7 @@ use ext4_sim::runner::format;
 
 const BS: usize = 1024;
 const TRANSACTIONS: usize = 8;
-const CASES: u64 = 100;
+const CASES: u64 = 60;
 const DESCRIPTOR: u32 = 1;
 const COMMIT: u32 = 2;
 
