@@ -28,7 +28,7 @@ export interface OpenOptions {
   readOnly?: boolean;
   /** Every file is opened with O_DIRECT. */
   direct?: boolean;
-  /** Left out: the environment variable UEXT4_ENGINE, else 'auto'. */
+  /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
 }
 
@@ -82,7 +82,7 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
   validateString(options.engine, 'options.engine');
-  const engine = options.engine ?? (process.env['UEXT4_ENGINE'] || 'auto');
+  const engine = options.engine ?? 'auto';
   if (!ENGINES.includes(engine)) {
     throw invalidValue(
       'options.engine',

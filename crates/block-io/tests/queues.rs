@@ -284,3 +284,39 @@ fn a_container_is_free_once_device_and_ring_are_gone() {
         queue.submit().unwrap();
     }
 }
+
+#[test]
+fn draining_waits_for_requests_that_run() {
+    struct Slow(MemoryDevice, AtomicUsize);
+    impl Device for Slow {
+        fn limits(&self) -> &Limits {
+            self.0.limits()
+        }
+        fn read(&self, _: u64, _: &mut [u8]) -> Result<()> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(100));
+            self.1.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }
+        fn write(&self, _: u64, _: &[u8], _: bool) -> Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+        fn discard(&self, _: u64, _: u64) -> Result<()> {
+            Ok(())
+        }
+    }
+    let device = Arc::new(Slow(MemoryDevice::new(1 << 20, 512), AtomicUsize::new(0)));
+    let mut queue = ThreadsQueue::with_threads(device.clone(), event(), 2).unwrap();
+    for id in 0..10 {
+        queue.push(request(id, Operation::Read, 0, &[0; 512]));
+    }
+    queue.submit().unwrap();
+    while device.1.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    queue.drain();
+    assert_eq!(device.1.load(Ordering::SeqCst), 0, "its memory would be freed under a worker");
+}

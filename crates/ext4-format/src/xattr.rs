@@ -132,6 +132,55 @@ pub fn entries(area: &[u8]) -> impl Iterator<Item = Result<XattrEntry<'_>>> {
     })
 }
 
+/// The list `list` (from its first entry to the end of its values) without one entry, or `None` if it does not have it.
+/// Value offsets count from `bias` bytes before the list: 0 in an inode, [`XattrHeader::SIZE`] in a block.
+pub fn without(list: &[u8], bias: usize, name_index: u8, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    let all: Vec<XattrEntry<'_>> = entries(list).collect::<Result<_>>()?;
+    let is_it = |entry: &&XattrEntry<'_>| entry.name_index == name_index && entry.name == name;
+    if !all.iter().any(|entry| is_it(&entry)) {
+        return Ok(None);
+    }
+    let mut kept = vec![0; list.len()];
+    let (mut at, mut end) = (0, list.len());
+    for entry in all.iter().filter(|entry| !is_it(entry)) {
+        let mut value_offs = 0;
+        if entry.value_inum == 0 && entry.value_size > 0 {
+            let start = usize::from(entry.value_offs).checked_sub(bias);
+            let value =
+                start.and_then(|start| list.get(start..start.checked_add(entry.value_size as usize)?));
+            let Some(value) = value else {
+                return Err(Corrupt::structure(WHAT, format!("a value at {}", entry.value_offs)));
+            };
+            let room = value.len().next_multiple_of(4);
+            if end < at + room {
+                return Err(Corrupt::structure(WHAT, "values overlap"));
+            }
+            end -= room;
+            kept[end..end + value.len()].copy_from_slice(value);
+            value_offs = end + bias;
+        }
+        let next = at + (XattrEntry::SIZE + entry.name.len()).next_multiple_of(4);
+        if next + 4 > end {
+            return Err(Corrupt::structure(WHAT, "values overlap the entries"));
+        }
+        kept[at] = entry.name.len() as u8;
+        kept[at + 1] = entry.name_index;
+        put(&mut kept, at + 2, value_offs as u16);
+        put(&mut kept, at + 4, entry.value_inum);
+        put(&mut kept, at + 8, entry.value_size);
+        put(&mut kept, at + 12, entry.hash);
+        kept[at + XattrEntry::SIZE..at + XattrEntry::SIZE + entry.name.len()].copy_from_slice(entry.name);
+        at = next;
+    }
+    Ok(Some(kept))
+}
+
+/// The list inside an inode's area behind its fixed fields, if there is one (F82).
+pub fn list_of_inode(area: &[u8]) -> Option<&[u8]> {
+    let (magic, list) = area.split_first_chunk::<4>()?;
+    (*magic == MAGIC.to_le_bytes()).then_some(list)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,5 +220,25 @@ mod tests {
                 assert!(walked <= 64);
             }
         }
+    }
+
+    #[test]
+    fn one_entry_less() {
+        let mut block = sample();
+        // A second entry, with a value of five bytes below the first one's.
+        block[52..54].copy_from_slice(&[2, 6]);
+        put(&mut block, 54, 1012u16);
+        put(&mut block, 60, 5u32);
+        block[68..70].copy_from_slice(b"ca");
+        block[1012..1017].copy_from_slice(b"value");
+        let list = &block[XattrHeader::SIZE..];
+        assert_eq!(without(list, XattrHeader::SIZE, 6, b"other"), Ok(None));
+        let kept = without(list, XattrHeader::SIZE, 1, b"key").unwrap().unwrap();
+        let left: Vec<_> = entries(&kept).map(|entry| entry.unwrap()).collect();
+        assert_eq!((left.len(), left[0].name, left[0].value_size), (1, &b"ca"[..], 5));
+        let start = usize::from(left[0].value_offs) - XattrHeader::SIZE;
+        assert_eq!(&kept[start..start + 5], b"value");
+        let none = without(&kept, XattrHeader::SIZE, 6, b"ca").unwrap().unwrap();
+        assert!(none.iter().all(|&byte| byte == 0));
     }
 }

@@ -1,5 +1,6 @@
 //! e2fsck, debugfs, mke2fs and the kernel's own mount. A test asks [`available`] first and skips in the open.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -19,7 +20,8 @@ pub fn available(need: Need, test: &str) -> bool {
         Need::KernelMount => (!kernel_mount_works()).then_some("root with loop devices"),
     };
     if let Some(missing) = missing {
-        eprintln!("skipped: {test}: needs {missing}");
+        // Past the test harness's capture, which would hide it in a test that passes.
+        let _unseen = writeln!(std::io::stderr(), "skipped: {test}: needs {missing}");
     }
     missing.is_none()
 }

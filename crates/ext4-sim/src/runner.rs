@@ -1,5 +1,6 @@
 //! A volume driven as the policy drives it, one operation at a time: what tests in Rust write files with.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use ext4::{Fs, Inode, Look, MountOptions, MountReport, NewInode, Probe, Result};
 
 /// Time that test volumes are made at.
 pub const FORMAT_TIME: u64 = 1_700_000_000;
+
+/// No operation of a test takes as long.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(100);
 
 /// A mounted volume and its engine.
 pub struct Runner {
@@ -65,12 +69,32 @@ impl Runner {
         Self::over(device, queue, event).unwrap_or_else(|error| panic!("mount: {error}"))
     }
 
+    /// Mounts the volume of a container without writing to it.
+    ///
+    /// # Errors
+    /// Those of a mount.
+    pub fn mount_read_only(image: &Path) -> Result<Self> {
+        let device = Arc::new(FileDevice::open(image, OpenOptions { read_only: true, direct: true })?);
+        let event = Arc::new(EventFd::new()?);
+        let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone())?);
+        Self::with_options(device, queue, event, &MountOptions { read_only: true, ..MountOptions::default() })
+    }
+
     /// Mounts the volume on any device, with a queue over it.
     ///
     /// # Errors
     /// Those of a mount.
     pub fn over(device: Arc<dyn Device>, queue: Box<dyn Queue>, event: Arc<EventFd>) -> Result<Self> {
-        let (fs, report) = Fs::mount(device, &MountOptions::default())?;
+        Self::with_options(device, queue, event, &MountOptions::default())
+    }
+
+    fn with_options(
+        device: Arc<dyn Device>,
+        queue: Box<dyn Queue>,
+        event: Arc<EventFd>,
+        options: &MountOptions,
+    ) -> Result<Self> {
+        let (fs, report) = Fs::mount(device, options)?;
         let wake = event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || wake.signal()))?;
         Ok(Self { engine, event, report, next_op: 0, finished: Vec::new() })
@@ -86,7 +110,8 @@ impl Runner {
         &mut self.engine
     }
 
-    fn op(&mut self) -> u64 {
+    /// A number for an operation.
+    pub fn op(&mut self) -> u64 {
         self.next_op += 1;
         self.next_op
     }
@@ -97,13 +122,27 @@ impl Runner {
             if let Some(index) = self.finished.iter().position(|finished| finished.op == op) {
                 return self.finished.swap_remove(index);
             }
-            self.engine.collect(&mut self.finished);
-            // What collecting moved along may have queued requests.
-            self.engine.submit().expect("submit");
-            if !self.finished.iter().any(|finished| finished.op == op) {
-                self.event.wait(None);
-                self.event.clear();
+            self.progress(|finished| finished.op == op);
+        }
+    }
+
+    /// Waits until any operation is over.
+    pub fn wait_any(&mut self) -> Finished {
+        loop {
+            if let Some(finished) = self.finished.pop() {
+                return finished;
             }
+            self.progress(|_| true);
+        }
+    }
+
+    fn progress(&mut self, is_wanted: impl Fn(&Finished) -> bool) {
+        self.engine.collect(&mut self.finished);
+        // What collecting moved along may have queued requests.
+        self.engine.submit().expect("submit");
+        if !self.finished.iter().any(is_wanted) {
+            assert!(self.event.wait(Some(STUCK)), "nothing has finished for {STUCK:?}: a deadlock");
+            self.event.clear();
         }
     }
 
@@ -111,6 +150,31 @@ impl Runner {
     pub fn create(&mut self, path: &str) -> Result<FileId> {
         let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
         let (inode, _made) = self.fs().create(path.as_bytes(), new, false)?;
+        Ok(self.engine.adopt(inode))
+    }
+
+    /// Creates an empty file and closes it again.
+    pub fn touch(&self, path: &str) -> Result<()> {
+        let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
+        let (inode, _made) = self.fs().create(path.as_bytes(), new, false)?;
+        self.fs().release(&inode)
+    }
+
+    /// The names in a directory but "." and "..".
+    pub fn names(&self, path: &str) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        self.fs().read_dir(path.as_bytes(), &mut |name, _ino, _type| {
+            if name != b"." && name != b".." {
+                assert!(names.insert(String::from_utf8_lossy(name).into_owned()), "listed twice: {name:?}");
+            }
+            true
+        })?;
+        Ok(names)
+    }
+
+    /// Opens a file that is there.
+    pub fn open(&mut self, path: &str) -> Result<FileId> {
+        let inode = self.fs().open(path.as_bytes(), true)?;
         Ok(self.engine.adopt(inode))
     }
 
@@ -173,6 +237,19 @@ impl Runner {
             self.fs().buffered_write(&inode, body as u64, &data[body..])?;
         }
         self.close(file)
+    }
+
+    /// A whole file, through the page cache alone. ENOSPC if it takes less than all.
+    pub fn write_file_buffered(&mut self, path: &str, data: &[u8]) -> Result<()> {
+        let file = self.create(path)?;
+        let inode = self.inode(file);
+        let written = self.fs().buffered_write(&inode, 0, data);
+        drop(inode);
+        let closed = self.close(file);
+        match written? {
+            taken if taken == data.len() => closed,
+            taken => Err(ext4::Error::refused(28, format!("{taken} bytes taken"))),
+        }
     }
 
     /// A whole file, through the page cache.

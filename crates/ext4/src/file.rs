@@ -90,8 +90,8 @@ impl Fs {
             let disk = &state.disk;
             bits |= if disk.has_flag(flags::IMMUTABLE) { Probe::IMMUTABLE } else { 0 };
             bits |= if disk.has_flag(flags::APPEND) { Probe::APPEND } else { 0 };
-            bits |= if may_strip_privileges(disk.mode) { Probe::MAY_STRIP } else { 0 };
-            bits |= if self.needs_modified(disk) { Probe::NEEDS_MODIFIED } else { 0 };
+            bits |= if may_strip_privileges(&state) { Probe::MAY_STRIP } else { 0 };
+            bits |= if self.needs_modified(&state) { Probe::NEEDS_MODIFIED } else { 0 };
             state.size
         };
         if inode.check_data_supported().is_err() {

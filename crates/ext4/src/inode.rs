@@ -8,6 +8,7 @@ use block_io::sync::{Mutex, RwLock};
 use ext4_format::checksum::inode_seed;
 use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
+use jbd2::Tid;
 
 use crate::buffered::PageCache;
 use crate::extents::TreeOwner;
@@ -30,11 +31,11 @@ pub(crate) struct InodeState {
     /// Where the inode stands as an orphan, if it is one (C18: one predicate for both forms).
     pub orphan: Option<OrphanPlace>,
     /// tid of the last change of any kind (T24).
-    pub sync_tid: u32,
+    pub sync_tid: Tid,
     /// tid of the last change that fdatasync must wait for: size, mapping (T24).
-    pub datasync_tid: u32,
-    /// Nothing of this inode was changed since it was read.
-    pub clean_since_load: bool,
+    pub datasync_tid: Tid,
+    /// Whether it has `security.capability`, once somebody looked.
+    pub has_capability: Option<bool>,
     /// Freed: no operation may revive it.
     pub deleted: bool,
 }
@@ -60,6 +61,8 @@ pub struct Inode {
 impl Inode {
     pub(crate) fn new(fs: &Fs, ino: Ino, disk: DiskInode) -> Self {
         let size = disk.size;
+        // Its last change may still be on its way to the log (T24).
+        let tid = fs.journal.newest_tid();
         Self {
             ino,
             generation: disk.generation,
@@ -68,9 +71,9 @@ impl Inode {
                 disk,
                 size,
                 orphan: None,
-                sync_tid: 0,
-                datasync_tid: 0,
-                clean_since_load: true,
+                sync_tid: tid,
+                datasync_tid: tid,
+                has_capability: None,
                 deleted: false,
             }),
             map_lock: RwLock::new(()),
@@ -155,10 +158,9 @@ impl Handle<'_> {
         let tid = self.tid();
         let mut state = inode.state.lock();
         let result = f(&mut state);
-        state.sync_tid = tid;
-        state.clean_since_load = false;
+        state.sync_tid = Tid(tid);
         if change == Change::Data {
-            state.datasync_tid = tid;
+            state.datasync_tid = Tid(tid);
         }
         let bytes = state.disk.encode(&fs.geometry, inode.ino);
         self.update(block, BlockKind::Plain, &mut |image| {

@@ -29,6 +29,7 @@ mod overlay;
 mod path;
 mod seal;
 mod truncate;
+mod xattr;
 
 pub use attr::Stat;
 pub use clock::{Clock, CoarseClock, Now};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ext4_format::Lblk;
 use ext4_format::features::ro_compat;
-use ext4_format::{Lblk, Pblk};
 
 use crate::extents::{MapState, Progress};
 use crate::fs::Fs;
@@ -159,30 +159,5 @@ impl Fs {
             pages.write_back(0, u64::MAX)?;
         }
         Ok(())
-    }
-
-    /// F86: the last user of an xattr block frees it, another one lowers its count.
-    fn release_xattr_block(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
-        use crate::meta::{BlockKind, Meta};
-        use ext4_format::xattr::XattrHeader;
-
-        let block = Pblk(inode.state.lock().disk.file_acl);
-        if block.0 == 0 {
-            return Ok(());
-        }
-        let image = handle.read(block, BlockKind::Xattr)?;
-        let mut header = XattrHeader::decode(&image, None, block)
-            .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
-        if header.refcount > 1 {
-            header.refcount -= 1;
-            handle.update(block, BlockKind::Xattr, &mut |image| header.encode_into(image))?;
-        } else {
-            handle.free_block(block, inode.ino)?;
-        }
-        let sectors = (self.block_size() / 512) as u64;
-        handle.change_inode(inode, Change::Attributes, |state| {
-            state.disk.file_acl = 0;
-            state.disk.blocks = state.disk.blocks.saturating_sub(sectors);
-        })
     }
 }

@@ -62,15 +62,18 @@ impl WritePlan {
     /// EINVAL if position or length is no multiple of the logical block (B1, B2: judged after mapping); EIO for a hole
     /// (B6), which a caller should have filled.
     pub fn new(request: &WriteRequest<'_>, mappings: &[Mapping]) -> Result<Self, i32> {
-        let (start, end) = (request.pos, request.pos + request.data.len() as u64);
+        let (start, Some(end)) = (request.pos, request.pos.checked_add(request.data.len() as u64)) else {
+            return Err(EINVAL);
+        };
         if !(start | end).is_multiple_of(u64::from(request.logical_block)) {
             return Err(EINVAL);
         }
-        let mut plan =
-            Self { pieces: Vec::with_capacity(mappings.len()), fua: request.dsync, unwritten: false };
+        // A13: a write past i_size changes metadata, which FUA would not make durable.
+        let fua = request.dsync && end <= request.size_bytes;
+        let mut plan = Self { pieces: Vec::with_capacity(mappings.len()), fua, unwritten: false };
         let mut pos = start;
         for mapping in mappings {
-            let stop = end.min(mapping.offset_bytes + mapping.len_bytes);
+            let stop = end.min(mapping.end_bytes());
             if pos >= stop || pos < mapping.offset_bytes {
                 continue;
             }
@@ -201,24 +204,21 @@ impl ReadPlan {
         let lbs = u64::from(request.logical_block);
         let file_end = request.pos + bytes;
         // The device delivers whole logical blocks; what lies behind the file's end is not counted.
-        let asked_end = request.pos + request.len;
+        let asked_end = request.pos.saturating_add(request.len);
         let mut pos = request.pos;
         for mapping in mappings {
-            let stop = file_end.min(mapping.offset_bytes + mapping.len_bytes);
+            let stop = file_end.min(mapping.end_bytes());
             if pos >= stop || pos < mapping.offset_bytes {
                 continue;
             }
             let start = (pos - request.pos) as usize;
             if let Address::Mapped { device_offset_bytes } = mapping.address {
-                let block_end = mapping.offset_bytes + mapping.len_bytes;
-                let read_end = if stop == file_end {
-                    stop.next_multiple_of(lbs).min(asked_end).min(block_end)
-                } else {
-                    stop
-                };
-                if !(pos | read_end).is_multiple_of(lbs) {
+                // B1 looks at the mapped length as it was asked for, B3 trims afterwards.
+                let mapped_end = asked_end.min(mapping.end_bytes());
+                if !(pos | mapped_end).is_multiple_of(lbs) {
                     return Err(EINVAL);
                 }
+                let read_end = mapped_end.min(stop.next_multiple_of(lbs));
                 let device = device_offset_bytes + (pos - mapping.offset_bytes);
                 plan.add(device, start..(read_end - request.pos) as usize);
             } else {

@@ -42,6 +42,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Byte position in the file where it ends.
+    pub fn end_bytes(&self) -> u64 {
+        self.offset_bytes.saturating_add(self.len_bytes)
+    }
+
     /// Whether it has blocks.
     pub fn is_allocated(&self) -> bool {
         self.address != Address::Hole

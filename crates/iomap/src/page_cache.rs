@@ -4,15 +4,14 @@
 //! operation's own reads and write-back. Blocks for dirty pages are allocated, unwritten, when they are written to, so
 //! that a full volume is reported by the write; they become written after their data is on the device (D26).
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use block_io::sync::Mutex;
+use block_io::sync::{Mutex, MutexGuard};
 use block_io::{AlignedBuf, Device};
 
-use crate::{Address, Mapping};
+use crate::pages::{MAX_RUN_BLOCKS, Page, Pages};
+use crate::{Address, CacheBudget, Mapping};
 
 /// What the cache asks of a file system about one file.
 pub trait FileMapping {
@@ -33,45 +32,9 @@ pub trait FileMapping {
     fn size_bytes(&self) -> u64;
 }
 
-/// Memory that the caches of a volume share.
-#[derive(Debug)]
-pub struct CacheBudget {
-    limit_bytes: u64,
-    used_bytes: AtomicU64,
-}
-
-impl CacheBudget {
-    /// A budget of so many bytes.
-    pub fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, used_bytes: AtomicU64::new(0) }
-    }
-
-    /// Bytes in pages now.
-    pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether pages should be given back.
-    pub fn is_exceeded(&self) -> bool {
-        self.used_bytes() > self.limit_bytes
-    }
-}
-
-struct Page {
-    data: AlignedBuf,
-    dirty: bool,
-}
-
 /// The range could not be invalidated: a page is dirty or in use (B4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
-
-struct Pages<E> {
-    /// By block number in the file.
-    pages: BTreeMap<u64, Page>,
-    /// An error of write-back that no fsync has reported yet.
-    unreported: Option<E>,
-}
 
 /// The page cache of one file.
 pub struct PageCache<M: FileMapping> {
@@ -80,146 +43,196 @@ pub struct PageCache<M: FileMapping> {
     budget: Arc<CacheBudget>,
     block: u64,
     pages: Mutex<Pages<M::Error>>,
-    /// Pages held, for a look without the lock.
-    count: AtomicU64,
+    /// Blocks whose clean pages may be stale: an invalidation met somebody at work. Whoever locks next drops them.
+    doomed: Mutex<Option<Range<u64>>>,
 }
-
-/// Blocks that one device request of write-back or read-ahead covers at most.
-const MAX_RUN_BLOCKS: u64 = 256;
 
 impl<M: FileMapping> PageCache<M> {
     /// An empty cache.
     pub fn new(mapping: M, device: Arc<dyn Device>, budget: Arc<CacheBudget>, block_size: usize) -> Self {
-        let pages = Mutex::new(Pages { pages: BTreeMap::new(), unreported: None });
-        Self { mapping, device, budget, block: block_size as u64, pages, count: AtomicU64::new(0) }
+        let (pages, doomed) = (Mutex::new(Pages::new()), Mutex::new(None));
+        Self { mapping, device, budget, block: block_size as u64, pages, doomed }
     }
 
-    /// Whether there is any page at all.
+    /// Whether there is no page, and nobody is about to add one. Does not wait.
     pub fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        self.pages.try_lock().is_some_and(|pages| pages.map.is_empty())
+    }
+
+    /// Bytes of dirty pages.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.lock().map.values().filter(|page| page.dirty).count() as u64 * self.block
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages<M::Error>> {
+        let mut pages = self.pages.lock();
+        self.drop_doomed(&mut pages);
+        pages
+    }
+
+    fn drop_doomed(&self, pages: &mut Pages<M::Error>) {
+        if let Some(range) = self.doomed.lock().take() {
+            self.remove(pages, &pages.clean_in(range));
+        }
+    }
+
+    /// Blocks that a byte range touches.
+    fn blocks(&self, pos: u64, len_bytes: u64) -> Range<u64> {
+        pos / self.block..pos.saturating_add(len_bytes).div_ceil(self.block)
     }
 
     /// Copies `out.len()` bytes at `pos`, all below i_size, into `out`.
     pub fn read(&self, pos: u64, out: &mut [u8]) -> Result<(), M::Error> {
-        let mut pages = self.pages.lock();
-        let end = pos + out.len() as u64;
+        let mut pages = self.lock();
+        let end = pos.checked_add(out.len() as u64).expect("below i_size");
         let last = end.div_ceil(self.block);
         let mut at = pos;
         while at < end {
             let index = at / self.block;
-            if !pages.pages.contains_key(&index) {
-                self.fill(&mut pages, index, (last - index).min(MAX_RUN_BLOCKS))?;
+            if !pages.map.contains_key(&index) {
+                self.read_in(&mut pages, index, last - index)?;
             }
             let inside = (at % self.block) as usize;
             let part = (self.block - at % self.block).min(end - at) as usize;
-            let page = &pages.pages[&index];
+            let page = pages.map.get_mut(&index).expect("just read");
+            page.recent = true;
             out[(at - pos) as usize..][..part].copy_from_slice(&page.data[inside..inside + part]);
             at += part as u64;
         }
-        self.shrink(&mut pages)
+        Ok(())
     }
 
-    /// Writes `data` at `pos` into the cache. The caller raises i_size. On an error the first so many bytes are in, as the
-    /// error's pair says.
+    /// Reads a missing block and, of the `wanted` ones and those a sequential reader wants next, what one request can.
+    fn read_in(&self, pages: &mut Pages<M::Error>, index: u64, wanted: u64) -> Result<(), M::Error> {
+        // A failed write-back is the business of the next fsync.
+        let _kept = self.make_room(pages);
+        let below_size = self.mapping.size_bytes().div_ceil(self.block).saturating_sub(index);
+        let count = pages.read_ahead(index, wanted).min(below_size).max(1);
+        // What nobody asked for may not fail the read.
+        let read = match self.fill(pages, index, count) {
+            Err(_) if count > 1 => self.fill(pages, index, 1)?,
+            read => read?,
+        };
+        pages.read_up_to(index + read);
+        Ok(())
+    }
+
+    /// Writes `data` at `pos` into the cache. The caller, who keeps other writers out, raises i_size before its next
+    /// call. On an error the first so many bytes are in, as the error's pair says.
     pub fn write(&self, pos: u64, data: &[u8]) -> Result<(), (usize, M::Error)> {
-        let mut pages = self.pages.lock();
-        let end = pos + data.len() as u64;
-        let mut at = pos;
+        let mut pages = self.lock();
+        let end = pos.checked_add(data.len() as u64).expect("below the largest file size");
+        let (mut at, mut allocated) = (pos, pos);
         while at < end {
-            let part = (self.block - at % self.block).min(end - at);
             let from = (at - pos) as usize;
+            let part = (self.block - at % self.block).min(end - at);
             let bytes = &data[from..from + part as usize];
-            self.write_page(&mut pages, at, bytes, end - at).map_err(|error| (from, error))?;
+            if at == pos || (at / self.block).is_multiple_of(MAX_RUN_BLOCKS) {
+                self.make_room(&mut pages).map_err(|error| (from, error))?;
+            }
+            if allocated <= at {
+                allocated = self.allocate(at, end).map_err(|error| (from, error))?;
+            }
+            self.write_page(&mut pages, at, bytes).map_err(|error| (from, error))?;
             at += part;
         }
-        self.shrink(&mut pages).map_err(|error| (data.len(), error))
+        Ok(())
     }
 
-    fn write_page(
-        &self,
-        pages: &mut Pages<M::Error>,
-        at: u64,
-        bytes: &[u8],
-        rest: u64,
-    ) -> Result<(), M::Error> {
+    /// Gives `at` a block, and of what follows up to `end` as much as one mapping does; returns its end. ENOSPC belongs to
+    /// the write, not to a later write-back.
+    fn allocate(&self, at: u64, end: u64) -> Result<u64, M::Error> {
+        let start = at - at % self.block;
+        let mapping = self.mapping.map_write(start, end.next_multiple_of(self.block) - start)?;
+        Ok(mapping.end_bytes().max(start + self.block))
+    }
+
+    fn write_page(&self, pages: &mut Pages<M::Error>, at: u64, bytes: &[u8]) -> Result<(), M::Error> {
         let index = at / self.block;
         let inside = (at % self.block) as usize;
         let start = index * self.block;
-        // ENOSPC belongs to this call, not to a later write-back.
-        self.mapping.map_write(start, rest.next_multiple_of(self.block).max(self.block))?;
-        if !pages.pages.contains_key(&index) {
-            let whole = bytes.len() as u64 == self.block;
-            if whole || start >= self.mapping.size_bytes() {
-                self.insert(pages, index, AlignedBuf::zeroed(self.block as usize));
+        let size = self.mapping.size_bytes();
+        if !pages.map.contains_key(&index) {
+            if bytes.len() as u64 == self.block || start >= size {
+                self.insert(pages, index, vec![0; self.block as usize].into());
             } else {
                 self.fill(pages, index, 1)?;
             }
         }
-        let size = self.mapping.size_bytes();
-        let page = pages.pages.get_mut(&index).expect("just made");
+        let page = pages.map.get_mut(&index).expect("just made");
+        let end = inside + bytes.len();
         // C22: what lies behind the end of the file becomes part of it, as zeros.
         let valid = size.saturating_sub(start).min(self.block) as usize;
-        if inside > valid {
-            page.data[valid..inside].fill(0);
+        if end > valid {
+            page.data[valid..].fill(0);
         }
-        page.data[inside..inside + bytes.len()].copy_from_slice(bytes);
-        page.dirty = true;
+        page.data[inside..end].copy_from_slice(bytes);
+        page.reach = page.reach.max(end);
+        (page.dirty, page.recent) = (true, true);
         Ok(())
     }
 
-    fn insert(&self, pages: &mut Pages<M::Error>, index: u64, data: AlignedBuf) {
-        pages.pages.insert(index, Page { data, dirty: false });
-        self.count.fetch_add(1, Ordering::Release);
-        self.budget.used_bytes.fetch_add(self.block, Ordering::Relaxed);
+    fn insert(&self, pages: &mut Pages<M::Error>, index: u64, data: Box<[u8]>) {
+        let before = pages.map.insert(index, Page::clean(data));
+        assert!(before.is_none(), "a block has one page");
+        self.budget.take(self.block);
     }
 
-    fn remove(&self, pages: &mut Pages<M::Error>, index: u64) {
-        if pages.pages.remove(&index).is_some() {
-            self.count.fetch_sub(1, Ordering::Release);
-            self.budget.used_bytes.fetch_sub(self.block, Ordering::Relaxed);
+    fn remove(&self, pages: &mut Pages<M::Error>, indices: &[u64]) {
+        for index in indices {
+            if pages.map.remove(index).is_some() {
+                self.budget.give(self.block);
+            }
         }
     }
 
-    /// Reads up to `count` blocks from `index` on that are not cached.
-    fn fill(&self, pages: &mut Pages<M::Error>, index: u64, count: u64) -> Result<(), M::Error> {
+    /// Reads up to `count` blocks from `index` on, which is not cached, and stops at the first that is; returns how many.
+    fn fill(&self, pages: &mut Pages<M::Error>, index: u64, count: u64) -> Result<u64, M::Error> {
         let start = index * self.block;
         let mapping = self.mapping.map_read(start, count * self.block)?;
-        let next_cached = pages.pages.range(index..).next().map_or(u64::MAX, |(&next, _)| next);
-        let mapped = ((mapping.offset_bytes + mapping.len_bytes).saturating_sub(start) / self.block).max(1);
+        let next_cached = pages.map.range(index..).next().map_or(u64::MAX, |(&next, _)| next);
+        let mapped = (mapping.end_bytes().saturating_sub(start) / self.block).max(1);
         let blocks = count.min(mapped).min(next_cached - index);
         let mut data = AlignedBuf::zeroed((blocks * self.block) as usize);
         if let Address::Mapped { device_offset_bytes } = mapping.address {
             self.device.read(device_offset_bytes + (start - mapping.offset_bytes), &mut data)?;
+            // E27: whatever is behind the end of the file on the device, it is not the file's when that grows.
+            let valid = self.mapping.size_bytes().saturating_sub(start).min(data.len() as u64);
+            data[valid as usize..].fill(0);
         }
         for (index, bytes) in (index..).zip(data.chunks(self.block as usize)) {
-            self.insert(pages, index, AlignedBuf::copy_of(bytes));
+            self.insert(pages, index, bytes.into());
         }
-        Ok(())
+        Ok(blocks)
     }
 
     /// Writes the dirty pages of a byte range to the device and ends their I/O (B4). Durable after a flush and commit.
+    /// An error does not keep the other pages from being tried; the first is returned, and kept for the next fsync.
     pub fn write_back(&self, pos: u64, len_bytes: u64) -> Result<(), M::Error> {
         if self.is_empty() {
             return Ok(());
         }
-        let range = pos / self.block..pos.saturating_add(len_bytes).div_ceil(self.block);
-        self.write_back_blocks(&mut self.pages.lock(), range)
+        self.write_back_blocks(&mut self.lock(), self.blocks(pos, len_bytes))
     }
 
     fn write_back_blocks(&self, pages: &mut Pages<M::Error>, range: Range<u64>) -> Result<(), M::Error> {
-        let mut next = range.start;
-        while let Some(run) = next_dirty_run(&pages.pages, next..range.end) {
+        // Blocks beyond i_size belong to a write that is about to raise it. They wait: nobody would raise the size on disk
+        // for them later on, and written blocks beyond it are damage (D9).
+        let size = self.mapping.size_bytes();
+        let end = range.end.min(size.div_ceil(self.block));
+        let (mut next, mut result) = (range.start, Ok(()));
+        while let Some(run) = pages.next_dirty_run(next..end) {
             next = run.end;
-            if let Err(error) = self.write_run(pages, run) {
+            if let Err(error) = self.write_run(pages, run, size) {
                 pages.unreported.get_or_insert(error.clone());
-                return Err(error);
+                result = result.and(Err(error));
             }
         }
-        Ok(())
+        result
     }
 
     /// Writes adjacent dirty pages, in pieces that are contiguous on the device.
-    fn write_run(&self, pages: &mut Pages<M::Error>, run: Range<u64>) -> Result<(), M::Error> {
+    fn write_run(&self, pages: &mut Pages<M::Error>, run: Range<u64>, size: u64) -> Result<(), M::Error> {
         let mut index = run.start;
         while index < run.end {
             let start = index * self.block;
@@ -231,18 +244,18 @@ impl<M: FileMapping> PageCache<M> {
                     .with_detail("a dirty page without a block")
                     .into());
             };
-            let mapped = (mapping.offset_bytes + mapping.len_bytes - start) / self.block;
+            let mapped = mapping.end_bytes().saturating_sub(start) / self.block;
             let stop = run.end.min(index + mapped.max(1));
             let mut data = AlignedBuf::zeroed(((stop - index) * self.block) as usize);
             for (bytes, index) in data.chunks_mut(self.block as usize).zip(index..) {
-                bytes.copy_from_slice(&pages.pages[&index].data);
+                bytes.copy_from_slice(&pages.map[&index].data);
             }
             self.device.write(device_offset_bytes + (start - mapping.offset_bytes), &data, false)?;
             self.mapping.end_write(start, stop * self.block)?;
-            for index in index..stop {
-                if let Some(page) = pages.pages.get_mut(&index) {
-                    page.dirty = false;
-                }
+            for (&index, page) in pages.map.range_mut(index..stop) {
+                // Bytes beyond i_size: their writer raises it soon, and the size on disk has to follow then.
+                page.dirty = index * self.block + page.reach as u64 > size;
+                page.reach = if page.dirty { page.reach } else { 0 };
             }
             index = stop;
         }
@@ -251,7 +264,7 @@ impl<M: FileMapping> PageCache<M> {
 
     /// Writes everything back; returns the first error that nobody was told of, once.
     pub fn sync(&self) -> Result<(), M::Error> {
-        let mut pages = self.pages.lock();
+        let mut pages = self.lock();
         let written = self.write_back_blocks(&mut pages, 0..u64::MAX);
         match pages.unreported.take() {
             Some(error) => Err(error),
@@ -259,81 +272,85 @@ impl<M: FileMapping> PageCache<M> {
         }
     }
 
-    /// Drops the clean pages of a byte range. [`Busy`] if one is dirty, or somebody is at work on the file.
+    /// Drops the clean pages of a byte range. [`Busy`] if one is dirty, or somebody is at work on the file: the clean
+    /// pages of the range are then dropped when they are done, so that an invalidation after a direct write leaves
+    /// nothing stale (B11).
     pub fn invalidate(&self, pos: u64, len_bytes: u64) -> Result<(), Busy> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let mut pages = self.pages.try_lock().ok_or(Busy)?;
-        let range = pos / self.block..pos.saturating_add(len_bytes).div_ceil(self.block);
-        if pages.pages.range(range.clone()).any(|(_, page)| page.dirty) {
+        let range = self.blocks(pos, len_bytes);
+        let Some(mut pages) = self.pages.try_lock() else {
+            self.doom(range);
             return Err(Busy);
-        }
-        let indices: Vec<u64> = pages.pages.range(range).map(|(&index, _)| index).collect();
-        for index in indices {
-            self.remove(&mut pages, index);
-        }
-        Ok(())
+        };
+        self.drop_doomed(&mut pages);
+        let clean = pages.clean_in(range.clone());
+        self.remove(&mut pages, &clean);
+        if pages.map.range(range).next().is_some() { Err(Busy) } else { Ok(()) }
+    }
+
+    /// Clean pages are never missed: one range that covers all is enough.
+    fn doom(&self, range: Range<u64>) {
+        let mut doomed = self.doomed.lock();
+        *doomed = Some(match doomed.take() {
+            Some(other) => other.start.min(range.start)..other.end.max(range.end),
+            None => range,
+        });
     }
 
     /// The file ends at `size` from now on: pages behind it go, dirty or not, and the rest of its last page is zero.
     pub fn truncate(&self, size: u64) {
-        let mut pages = self.pages.lock();
-        let kept = size.div_ceil(self.block);
-        let gone: Vec<u64> = pages.pages.range(kept..).map(|(&index, _)| index).collect();
-        for index in gone {
-            self.remove(&mut pages, index);
-        }
+        let mut pages = self.lock();
+        let gone: Vec<u64> = pages.map.range(size.div_ceil(self.block)..).map(|(&index, _)| index).collect();
+        self.remove(&mut pages, &gone);
         let inside = (size % self.block) as usize;
         if inside != 0
-            && let Some(page) = pages.pages.get_mut(&(size / self.block))
+            && let Some(page) = pages.map.get_mut(&(size / self.block))
         {
             page.data[inside..].fill(0);
+            page.reach = page.reach.min(inside);
         }
     }
 
-    /// Gives clean pages back while the budget is exceeded, after writing this file's dirty ones back.
-    fn shrink(&self, pages: &mut Pages<M::Error>) -> Result<(), M::Error> {
+    /// Gives pages back if the budget is exceeded: clean ones, and if that is not enough, dirty ones after write-back.
+    ///
+    /// # Errors
+    /// Write-back failed, so the budget stays exceeded.
+    fn make_room(&self, pages: &mut Pages<M::Error>) -> Result<(), M::Error> {
         if !self.budget.is_exceeded() {
             return Ok(());
         }
-        self.write_back_blocks(pages, 0..u64::MAX)?;
-        while self.budget.is_exceeded() {
-            let Some((&index, _)) = pages.pages.iter().next() else { break };
-            self.remove(pages, index);
+        self.evict_clean(pages);
+        if !self.budget.is_exceeded() {
+            return Ok(());
         }
-        Ok(())
+        let written = self.write_back_blocks(pages, 0..u64::MAX);
+        self.evict_clean(pages);
+        written
     }
 
-    /// Gives all memory back that another file's work does not need: for a volume whose budget is exceeded.
+    fn evict_clean(&self, pages: &mut Pages<M::Error>) {
+        // The first round may do no more than take the second chances away.
+        for _round in 0..2 {
+            let count = self.budget.excess_bytes().div_ceil(self.block);
+            if count == 0 {
+                return;
+            }
+            let victims = pages.victims(count);
+            self.remove(pages, &victims);
+        }
+    }
+
+    /// Gives pages back if the volume's budget is exceeded, unless somebody is at work on the file.
     pub fn give_back(&self) {
         if let Some(mut pages) = self.pages.try_lock() {
+            self.drop_doomed(&mut pages);
             // An error is kept for the next fsync of this file.
-            let _kept = self.shrink(&mut pages);
+            let _kept = self.make_room(&mut pages);
         }
     }
 }
 
 impl<M: FileMapping> Drop for PageCache<M> {
     fn drop(&mut self) {
-        let held = self.count.load(Ordering::Acquire) * self.block;
-        self.budget.used_bytes.fetch_sub(held, Ordering::Relaxed);
+        self.budget.give(self.pages.get_mut().map.len() as u64 * self.block);
     }
-}
-
-/// The first run of adjacent dirty pages in a range.
-fn next_dirty_run(pages: &BTreeMap<u64, Page>, range: Range<u64>) -> Option<Range<u64>> {
-    if range.is_empty() {
-        return None;
-    }
-    let mut dirty = pages.range(range).filter(|(_, page)| page.dirty).map(|(&index, _)| index);
-    let start = dirty.next()?;
-    let mut end = start + 1;
-    for index in dirty {
-        if index != end || end - start >= MAX_RUN_BLOCKS {
-            break;
-        }
-        end += 1;
-    }
-    Some(start..end)
 }

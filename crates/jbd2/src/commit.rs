@@ -26,20 +26,34 @@ struct Switched {
     time: (u64, u32),
 }
 
+/// Where a transaction is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Running,
+    Committing,
+    /// On the device, or nothing that had to go there.
+    Durable,
+}
+
 impl Journal {
     /// Makes `tid` durable, if it is not yet. Group commit: whoever comes while a commit runs waits for it (T13). A
     /// transaction that never was, or had no change, is durable. The caller holds no handle.
     ///
+    /// `true`: a flush came after this call and covers every device write that completed before it, so the caller need
+    /// not flush for its data (T24).
+    ///
     /// EIO: the journal aborted before `tid` was durable (T29).
-    pub fn commit(&self, tid: Tid) -> Result<()> {
-        if !self.is_pending(tid)? {
-            return Ok(());
+    pub fn commit(&self, tid: Tid) -> Result<bool> {
+        let before = self.standing(tid)?;
+        if before == Standing::Durable {
+            return Ok(false);
         }
         let _committing = self.committing.lock();
-        if !self.is_pending(tid)? {
-            return Ok(());
+        if self.standing(tid)? == Standing::Running {
+            self.commit_locked()?;
         }
-        self.commit_locked()
+        // What was committing when we came may have been past its flush; and an empty transaction has none.
+        Ok(before == Standing::Running && self.last_committed().is_at_or_after(tid))
     }
 
     /// Commits what is running. No change, no write (T14).
@@ -55,20 +69,22 @@ impl Journal {
                 (None, None) => return Ok(()),
             }
         };
-        self.commit(tid)
+        self.commit(tid).map(|_flushed| ())
     }
 
-    /// Whether `tid` has changes that are not durable.
-    fn is_pending(&self, tid: Tid) -> Result<bool> {
+    fn standing(&self, tid: Tid) -> Result<Standing> {
         let state = self.state.lock();
         if state.last_committed.is_at_or_after(tid) {
-            return Ok(false);
+            return Ok(Standing::Durable);
         }
         if let Some(errno) = state.aborted {
             return Err(Error::Lost { errno });
         }
-        let running = state.running.as_ref().is_some_and(|running| running.tid == tid);
-        Ok(running || state.committing.is_some_and(|committing| committing.tid == tid))
+        if state.running.as_ref().is_some_and(|running| running.tid == tid) {
+            return Ok(Standing::Running);
+        }
+        let committing = state.committing.is_some_and(|committing| committing.tid == tid);
+        Ok(if committing { Standing::Committing } else { Standing::Durable })
     }
 
     /// Commits the running transaction; the caller holds `committing`.

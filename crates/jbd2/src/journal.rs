@@ -162,7 +162,7 @@ impl Journal {
                 Join::Joined(handle) => return Ok(handle),
                 Join::Full(tid) => match self.commit(tid) {
                     // The loop says why the journal takes no more handles.
-                    Ok(()) | Err(Error::Lost { .. }) => {}
+                    Ok(_) | Err(Error::Lost { .. }) => {}
                     Err(error) => return Err(error),
                 },
                 Join::NoLogSpace => self.make_log_space()?,
@@ -229,6 +229,14 @@ impl Journal {
     /// The running transaction, if there is one.
     pub fn running_tid(&self) -> Option<Tid> {
         self.state.lock().running.as_ref().map(|running| running.tid)
+    }
+
+    /// The newest transaction that any change so far can be part of: the running, else the committing, else the last
+    /// durable one. What a change of unknown age has to wait for (T24).
+    pub fn newest_tid(&self) -> Tid {
+        let state = self.state.lock();
+        let running = state.running.as_ref().map(|running| running.tid);
+        running.or(state.committing.map(|committing| committing.tid)).unwrap_or(state.last_committed)
     }
 
     /// The last transaction that is durable.

@@ -194,13 +194,19 @@ impl Engine {
         let direct = &mut self.direct[slot];
         let Kind::Write { pos, dsync, unwritten, fua } = &mut direct.kind else { return Ok(()) };
         let memory = direct.memory.take().expect("no request uses it yet");
+        // A13, B8: FUA makes data durable, not the metadata that leads to it.
+        let metadata_is_durable = {
+            let state = direct.inode.state.lock();
+            *pos + direct.len <= state.disk.size
+                && self.fs.journal.last_committed().is_at_or_after(state.datasync_tid)
+        };
         let request = WriteRequest {
             pos: *pos,
             data: memory.bytes(),
             size_bytes: direct.inode.size(),
             block_size: self.fs.block_size() as u32,
             logical_block: self.fs.device().limits().logical_block_bytes,
-            dsync: *dsync,
+            dsync: *dsync && metadata_is_durable,
         };
         let plan = match WritePlan::new(&request, mappings) {
             Ok(plan) => plan,

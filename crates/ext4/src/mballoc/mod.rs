@@ -10,6 +10,8 @@ mod preallocation;
 mod zones;
 
 #[cfg(test)]
+mod kernel_cases;
+#[cfg(test)]
 mod real_volume;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::volume::{Layout, Volume};
 use super::{Allocator, Request, RequestKind, Run};
 use crate::error::errno;
 
-fn request(goal: u64, len: u32) -> Request {
+pub(super) fn request(goal: u64, len: u32) -> Request {
     Request {
         ino: Ino(12),
         lblk: None,

@@ -1,9 +1,10 @@
 //! The inodes of a new volume and the blocks that they own (F29, F40, F42–F44).
 
-use ext4_format::checksum::crc32c;
+use ext4_format::dirent::{self, DirFormat, Dirent, file_type};
+use ext4_format::extent::{self, Entries, Extent, ExtentIndex};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::inode::{S_IFDIR, S_IFREG, flags, special};
-use ext4_format::{Group, Ino, Inode, Pblk, Timestamp, orphan};
+use ext4_format::{Group, Ino, Inode, Lblk, Pblk, Timestamp, orphan};
 
 use super::layout::Layout;
 use super::params::Params;
@@ -23,44 +24,8 @@ pub(super) struct Files {
     pub(super) journal_start: Option<u64>,
 }
 
-/// One extent: logical block, physical block, length.
-type Extent = (u32, u64, u32);
-
-/// Longest written extent (D3).
-const MAX_EXTENT: u64 = 0x8000;
-const HEADER_SIZE: usize = 12;
-const ENTRY_SIZE: usize = 12;
 /// Extents that fit an inode.
-const ROOT_ENTRIES: usize = 4;
-
-/// F58: an extent node, root or block.
-fn extent_node(node: &mut [u8], max: usize, depth: u16, entries: &[[u8; ENTRY_SIZE]]) {
-    assert!(entries.len() <= max);
-    node[0..2].copy_from_slice(&0xF30A_u16.to_le_bytes());
-    node[2..4].copy_from_slice(&(entries.len() as u16).to_le_bytes());
-    node[4..6].copy_from_slice(&(max as u16).to_le_bytes());
-    node[6..8].copy_from_slice(&depth.to_le_bytes());
-    for (place, entry) in node[HEADER_SIZE..].chunks_exact_mut(ENTRY_SIZE).zip(entries) {
-        place.copy_from_slice(entry);
-    }
-}
-
-fn leaf_entry((logical, physical, len): Extent) -> [u8; ENTRY_SIZE] {
-    let mut entry = [0; ENTRY_SIZE];
-    entry[0..4].copy_from_slice(&logical.to_le_bytes());
-    entry[4..6].copy_from_slice(&(len as u16).to_le_bytes());
-    entry[6..8].copy_from_slice(&((physical >> 32) as u16).to_le_bytes());
-    entry[8..12].copy_from_slice(&(physical as u32).to_le_bytes());
-    entry
-}
-
-fn index_entry(logical: u32, physical: u64) -> [u8; ENTRY_SIZE] {
-    let mut entry = [0; ENTRY_SIZE];
-    entry[0..4].copy_from_slice(&logical.to_le_bytes());
-    entry[4..8].copy_from_slice(&(physical as u32).to_le_bytes());
-    entry[8..10].copy_from_slice(&((physical >> 32) as u16).to_le_bytes());
-    entry
-}
+const ROOT_ENTRIES: usize = extent::capacity(extent::ROOT_SIZE);
 
 struct Builder<'a> {
     layout: &'a mut Layout,
@@ -142,28 +107,30 @@ impl Builder<'_> {
         extents: &mut Vec<Extent>,
     ) -> Result<()> {
         let (start, gap) = self.layout.gap_from(*at)?;
-        let len = gap.min(u64::from(count - *logical)).min(MAX_EXTENT);
-        self.layout.take(start, len);
+        let len = gap.min(u64::from((count - *logical).min(extent::MAX_WRITTEN_LEN))) as u32;
+        self.layout.take(start, len.into());
         match extents.last_mut() {
-            Some(last) if last.1 + u64::from(last.2) == start && u64::from(last.2) + len <= MAX_EXTENT => {
-                last.2 += len as u32;
+            Some(last)
+                if last.start.0 + u64::from(last.len) == start
+                    && last.len + len <= extent::MAX_WRITTEN_LEN =>
+            {
+                last.len += len;
             }
-            _ => extents.push((*logical, start, len as u32)),
+            _ => extents.push(Extent { lblk: Lblk(*logical), len, start: Pblk(start), unwritten: false }),
         }
-        *at = start + len;
-        *logical += len as u32;
+        *at = start + u64::from(len);
+        *logical += len;
         Ok(())
     }
 
     /// Gives an inode its extents, which fit its root, and its size.
     fn map(&self, inode: &mut Inode, extents: &[Extent]) {
-        let entries: Vec<_> = extents.iter().copied().map(leaf_entry).collect();
-        extent_node(&mut inode.i_block, ROOT_ENTRIES, 0, &entries);
+        extent::encode_node(&mut inode.i_block, 0, ROOT_ENTRIES as u16, &Entries::Leaf(extents.to_vec()));
         self.set_mapped(inode, extents, 0);
     }
 
     fn set_mapped(&self, inode: &mut Inode, extents: &[Extent], tree_blocks: u64) {
-        let blocks: u64 = extents.iter().map(|extent| u64::from(extent.2)).sum();
+        let blocks: u64 = extents.iter().map(|extent| u64::from(extent.len)).sum();
         inode.flags = flags::EXTENTS;
         inode.size = blocks * self.block_size();
         inode.blocks = (blocks + tree_blocks) * self.block_size() / 512;
@@ -188,13 +155,13 @@ impl Builder<'_> {
 
         let entries = [(special::ROOT, "."), (special::ROOT, ".."), (lost_and_found, "lost+found")];
         let block = self.dir_block(special::ROOT, &entries);
-        self.files.blocks.push((root_extents[0].1, block));
+        self.files.blocks.push((root_extents[0].start.0, block));
         let first = self.dir_block(lost_and_found, &[(lost_and_found, "."), (special::ROOT, "..")]);
         let empty = self.dir_block(lost_and_found, &[]);
-        for (logical, physical, len) in lost_extents {
-            for offset in 0..len {
-                let block = if logical + offset == 0 { &first } else { &empty };
-                self.files.blocks.push((physical + u64::from(offset), block.clone()));
+        for extent in lost_extents {
+            for offset in 0..extent.len {
+                let block = if extent.lblk.0 + offset == 0 { &first } else { &empty };
+                self.files.blocks.push((extent.start.0 + u64::from(offset), block.clone()));
             }
         }
         self.add(special::ROOT, root);
@@ -204,33 +171,25 @@ impl Builder<'_> {
 
     /// A directory block with its tail; without entries it is one free entry (F44, F66).
     fn dir_block(&self, dir: Ino, entries: &[(Ino, &str)]) -> Vec<u8> {
-        const ENTRY_HEADER: usize = 8;
-        const TAIL_SIZE: usize = 12;
         let sb = &self.layout.sb;
-        let has_type = sb.features().has_incompat(incompat::FILETYPE);
-        let has_tail = sb.features().has_ro_compat(ro_compat::METADATA_CSUM);
-        let size = self.block_size() as usize;
-        let end = if has_tail { size - TAIL_SIZE } else { size };
-        let mut block = vec![0; size];
-        let entries = if entries.is_empty() { &[(Ino(0), "")] } else { entries };
-        let mut at = 0;
+        let format = DirFormat {
+            block_size: self.block_size() as usize,
+            filetype: sb.features().has_incompat(incompat::FILETYPE),
+            has_csum: sb.features().has_ro_compat(ro_compat::METADATA_CSUM),
+        };
+        let mut block = vec![0; format.block_size];
+        format.init_leaf(&mut block);
+        let mut offset = 0;
         for (index, (ino, name)) in entries.iter().enumerate() {
             let last = index + 1 == entries.len();
-            let rec_len = if last { end - at } else { (ENTRY_HEADER + name.len()).next_multiple_of(4) };
-            block[at..at + 4].copy_from_slice(&ino.0.to_le_bytes());
-            // A whole 64 KiB block does not fit 16 bits.
-            block[at + 4..at + 6].copy_from_slice(&(rec_len.min(0xFFFF) as u16).to_le_bytes());
-            block[at + 6] = name.len() as u8;
-            block[at + 7] = if has_type && ino.0 != 0 { 2 } else { 0 };
-            block[at + ENTRY_HEADER..at + ENTRY_HEADER + name.len()].copy_from_slice(name.as_bytes());
-            at += rec_len;
+            let rec_len = if last { format.records_end() - offset } else { dirent::record_size(name.len()) };
+            let name = name.as_bytes();
+            format
+                .encode(&mut block, &Dirent { offset, rec_len, ino: *ino, file_type: file_type::DIR, name });
+            offset += rec_len;
         }
-        if has_tail {
-            block[end + 4..end + 6].copy_from_slice(&(TAIL_SIZE as u16).to_le_bytes());
-            block[end + 7] = 0xDE;
-            let seed = ext4_format::checksum::inode_seed(sb.fs_seed(), dir, 0);
-            let sum = crc32c(seed, &block[..end]);
-            block[end + 8..].copy_from_slice(&sum.to_le_bytes());
+        if format.has_csum {
+            dirent::seal_leaf(&mut block, ext4_format::checksum::inode_seed(sb.fs_seed(), dir, 0));
         }
         block
     }
@@ -241,7 +200,7 @@ impl Builder<'_> {
         let reserved = u64::from(sb.reserved_gdt_blocks);
         let desc_blocks = u64::from(sb.desc_blocks());
         let goal = 3 + reserved + desc_blocks + u64::from(sb.inode_table_blocks());
-        let dind_block = self.take(goal, 1)?[0].1;
+        let dind_block = self.take(goal, 1)?[0].start.0;
         let backups: Vec<Group> = self.layout.groups().skip(1).filter(|group| sb.has_super(*group)).collect();
 
         let pointers = self.block_size() / 4;
@@ -300,7 +259,7 @@ impl Builder<'_> {
     fn journal(&mut self, params: &Params) -> Result<()> {
         let count = params.journal_blocks + params.fast_commit_blocks;
         let goal = self.layout.sb.group_first_block(self.journal_group()).0;
-        let per_leaf = (self.block_size() as usize - HEADER_SIZE) / ENTRY_SIZE;
+        let per_leaf = extent::capacity(self.block_size() as usize);
         let (mut at, mut logical) = (goal, 0);
         let mut extents: Vec<Extent> = Vec::new();
         let mut leaves: Vec<u64> = Vec::new();
@@ -308,8 +267,8 @@ impl Builder<'_> {
             self.take_extent(&mut at, &mut logical, count, &mut extents)?;
             let needed = if extents.len() <= ROOT_ENTRIES { 0 } else { extents.len().div_ceil(per_leaf) };
             while leaves.len() < needed {
-                let before = extents[0].1 - 1;
-                let aligned = extents[0].1 == goal && self.layout.used.is_free(before, 1);
+                let before = extents[0].start.0 - 1;
+                let aligned = extents[0].start.0 == goal && self.layout.used.is_free(before, 1);
                 let block = if aligned && before > 0 { before } else { self.layout.gap_from(at)?.0 };
                 self.layout.take(block, 1);
                 leaves.push(block);
@@ -323,37 +282,34 @@ impl Builder<'_> {
         if leaves.is_empty() {
             self.map(&mut inode, &extents);
         } else {
-            let mut index = Vec::new();
+            let seed = inode.seed(&self.layout.sb, special::JOURNAL);
+            let has_csum = self.layout.sb.features().has_ro_compat(ro_compat::METADATA_CSUM);
+            let mut children = Vec::new();
             for (leaf, extents) in leaves.iter().zip(extents.chunks(per_leaf)) {
-                let entries: Vec<_> = extents.iter().copied().map(leaf_entry).collect();
                 let mut node = vec![0; self.block_size() as usize];
-                extent_node(&mut node, per_leaf, 0, &entries);
-                self.seal_leaf(&mut node, per_leaf);
+                extent::encode_node(&mut node, 0, per_leaf as u16, &Entries::Leaf(extents.to_vec()));
+                if has_csum {
+                    extent::seal_tail(&mut node, seed);
+                }
                 self.files.blocks.push((*leaf, node));
-                index.push(index_entry(extents[0].0, *leaf));
+                children.push(ExtentIndex { lblk: extents[0].lblk, leaf: Pblk(*leaf) });
             }
-            extent_node(&mut inode.i_block, ROOT_ENTRIES, 1, &index);
+            extent::encode_node(&mut inode.i_block, 1, ROOT_ENTRIES as u16, &Entries::Index(children));
             self.set_mapped(&mut inode, &extents, leaves.len() as u64);
         }
         self.backup_journal_inode(&inode);
         self.add(special::JOURNAL, inode);
 
-        let log_start = extents[0].1;
-        self.files.zeros.extend(extents.iter().map(|extent| (extent.1, u64::from(extent.2))));
-        let jsb = super::journal::superblock(&self.layout.sb, count, params.fast_commit_blocks);
+        let log_start = extents[0].start.0;
+        self.files.zeros.extend(extents.iter().map(|extent| (extent.start.0, u64::from(extent.len))));
+        let mut superblock =
+            jbd2::format::create_superblock(self.layout.sb.block_size(), count, self.layout.sb.uuid)?;
+        superblock.s_num_fc_blks = params.fast_commit_blocks;
+        let mut jsb = vec![0; self.block_size() as usize];
+        superblock.encode(&mut jsb);
         self.files.blocks.push((log_start, jsb));
         self.files.journal_start = Some(log_start);
         Ok(())
-    }
-
-    /// D2.
-    fn seal_leaf(&self, node: &mut [u8], max: usize) {
-        if self.layout.sb.features().has_ro_compat(ro_compat::METADATA_CSUM) {
-            let tail = HEADER_SIZE + max * ENTRY_SIZE;
-            let seed = ext4_format::checksum::inode_seed(self.layout.sb.fs_seed(), special::JOURNAL, 0);
-            let sum = crc32c(seed, &node[..tail]);
-            node[tail..tail + 4].copy_from_slice(&sum.to_le_bytes());
-        }
     }
 
     /// J27.
@@ -379,8 +335,8 @@ impl Builder<'_> {
         self.map(&mut inode, &extents);
         let seed = inode.seed(&self.layout.sb, ino);
         let has_csum = self.layout.sb.features().has_ro_compat(ro_compat::METADATA_CSUM);
-        for (_, physical, len) in extents {
-            for block in physical..physical + u64::from(len) {
+        for extent in extents {
+            for block in extent.start.0..extent.start.0 + u64::from(extent.len) {
                 let mut bytes = vec![0; self.block_size() as usize];
                 orphan::init(&mut bytes);
                 if has_csum {

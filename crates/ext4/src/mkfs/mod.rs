@@ -1,7 +1,6 @@
 //! Creates a volume, as mke2fs 1.47 does with upstream's configuration (F37–F46).
 
 mod files;
-mod journal;
 mod layout;
 mod params;
 mod runs;
