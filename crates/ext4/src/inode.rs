@@ -36,6 +36,8 @@ pub(crate) struct InodeState {
     pub datasync_tid: Tid,
     /// Whether it has `security.capability`, once somebody looked.
     pub has_capability: Option<bool>,
+    /// Somebody is deleting it.
+    pub evicting: bool,
     /// Freed: no operation may revive it.
     pub deleted: bool,
 }
@@ -74,6 +76,7 @@ impl Inode {
                 sync_tid: tid,
                 datasync_tid: tid,
                 has_capability: None,
+                evicting: false,
                 deleted: false,
             }),
             map_lock: RwLock::new(()),

@@ -132,7 +132,12 @@ impl Fs {
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
-        if inode.state.lock().disk.links_count == 0 {
+        let deleted = inode.state.lock().disk.links_count == 0;
+        let supported =
+            if deleted { self.check_blocks_removable(inode) } else { inode.check_data_supported() };
+        if supported.is_err() {
+            processed.unsupported += 1;
+        } else if deleted {
             self.evict(inode)?;
             processed.deleted += 1;
         } else {
@@ -223,4 +228,6 @@ pub struct OrphansProcessed {
     pub truncated: u32,
     /// Records that name no inode; skipped.
     pub bad: u32,
+    /// Inodes with a map that is not built; they stay orphans, for the kernel or e2fsck.
+    pub unsupported: u32,
 }
