@@ -6,6 +6,7 @@ import type { Kiocb } from '../src/kiocb.js';
 import { ProbeFlag } from '../src/native/boundary.js';
 import { OpenInode } from '../src/open-inode.js';
 import { readIter } from '../src/read-iter/read-iter.js';
+import { newWriteCounts, type WriteCounts } from '../src/write-counts.js';
 import { writeIter } from '../src/write-iter/write-iter.js';
 import { FakeNative, type FakeInode } from './fake-native.js';
 
@@ -14,6 +15,7 @@ interface Setup {
   engine: Engine;
   inode: OpenInode;
   fake: FakeInode;
+  counts: WriteCounts;
   io: (changes?: Partial<Kiocb>) => Kiocb;
   write: (changes?: Partial<Kiocb>) => Promise<number>;
 }
@@ -25,11 +27,13 @@ function setup(sizeBytes = 8192): Setup {
   const fake = native.addFile('/file', new Uint8Array(sizeBytes));
   const file = native.openInode(fake);
   const inode = new OpenInode(fake.ino, engine);
+  const counts = newWriteCounts();
   const io = (changes: Partial<Kiocb> = {}): Kiocb => ({
     engine,
     inode,
     file,
     limits: { blockBytes: 4096, offsetAlignBytes: 512, memoryAlignBytes: 4, maxFileBytes: 2 ** 40 },
+    counts,
     buffer: new Uint8Array(65536).fill(7),
     offset: 0,
     countBytes: 4096,
@@ -47,7 +51,7 @@ function setup(sizeBytes = 8192): Setup {
     const one = io(changes);
     return engine.run(writeIter(one), one);
   };
-  return { native, engine, inode, fake, io, write };
+  return { native, engine, inode, fake, counts, io, write };
 }
 
 function isFree(inode: OpenInode): boolean {
@@ -455,4 +459,29 @@ test('a native call that throws gives the lock and the token back', async (t) =>
   native.directWrite = original;
   t.true(isFree(inode));
   t.is(await write(), 4096);
+});
+
+test('every write is counted once, with the reason where it is exclusive or falls back', async (t) => {
+  const { native, fake, counts, write } = setup();
+  await write();
+  t.is(counts.shared, 1);
+  await write({ posBytes: 8192 });
+  t.is(counts.exclusiveBecause.extending, 1);
+  native.script.set('directWrite', [-11]);
+  await write();
+  t.deepEqual([counts.shared, counts.exclusive, counts.restarted], [1, 2, 1]);
+  t.is(counts.exclusiveBecause.guessed, 1);
+  native.script.set('directWrite', [-15]);
+  await write();
+  t.is(counts.fellBackBecause.pagesBusy, 1);
+  native.script.set('directWrite', [512]);
+  await write();
+  t.is(counts.fellBackBecause.short, 1);
+  await write({ direct: false });
+  t.is(counts.buffered, 1);
+  fake.flags = ProbeFlag.DIO_UNSUPPORTED;
+  await write();
+  t.is(counts.fellBackBecause.unsupported, 1);
+  const reasons = Object.values(counts.exclusiveBecause).reduce((sum, count) => sum + count, 0);
+  t.is(reasons, counts.exclusive);
 });

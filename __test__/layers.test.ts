@@ -8,7 +8,7 @@ import test from 'ava';
 const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
   ['engine'],
-  ['inode-lock', 'open-inode', 'kiocb', 'sizes'],
+  ['inode-lock', 'open-inode', 'kiocb', 'sizes', 'write-counts'],
   ['write-iter', 'read-iter'],
   ['errors', 'validate', 'stats', 'aligned-memory', 'mount', 'default-engine', 'volume-options'],
   ['file-handle'],

@@ -338,6 +338,7 @@ export class FileHandle {
       inode: this.#inode,
       file: this.#file,
       limits: this.#mount.limits,
+      counts: this.#mount.counts,
       buffer: part.buffer,
       offset: part.offset,
       countBytes: part.length,

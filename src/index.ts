@@ -17,4 +17,5 @@ export type {
   VolumeInfo,
   VolumeStats,
 } from './volume-options.js';
+export type { WriteCounts } from './write-counts.js';
 export { Volume, type EncodingOption } from './volume.js';

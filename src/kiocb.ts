@@ -1,6 +1,7 @@
 import type { Engine, Operation } from './engine.js';
 import type { NativeFile } from './native/boundary.js';
 import type { OpenInode } from './open-inode.js';
+import type { WriteCounts } from './write-counts.js';
 
 /** What a volume and its device demand of I/O. */
 export interface IoLimits {
@@ -20,6 +21,8 @@ export interface Kiocb extends Operation {
   readonly inode: OpenInode;
   readonly file: NativeFile;
   readonly limits: IoLimits;
+  /** The volume's. */
+  readonly counts: WriteCounts;
   readonly buffer: Uint8Array;
   /** Where the data begins in `buffer`. */
   readonly offset: number;

@@ -2,6 +2,7 @@ import type { Engine } from './engine.js';
 import type { IoLimits } from './kiocb.js';
 import type { NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
+import { newWriteCounts } from './write-counts.js';
 
 /** A mounted volume: what its files share. */
 export class Mount {
@@ -10,6 +11,7 @@ export class Mount {
   readonly limits: IoLimits;
   /** Every file is opened for direct I/O. */
   readonly direct: boolean;
+  readonly counts = newWriteCounts();
   readonly #inodes = new Map<number, OpenInode>();
   /** What closes each open file. */
   readonly closers = new Set<() => Promise<void>>();

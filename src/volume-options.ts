@@ -2,6 +2,7 @@
 import { invalidType, invalidValue } from './errors.js';
 import type { NativeVolumeInfo } from './native/boundary.js';
 import { validateInteger } from './validate.js';
+import type { WriteCounts } from './write-counts.js';
 
 /** Options of `Volume.format`. */
 export interface FormatOptions {
@@ -27,15 +28,17 @@ export interface OpenOptions {
   readOnly?: boolean;
   /** Every file is opened with O_DIRECT. */
   direct?: boolean;
-  /** Left out: the environment variable UEXT4_ENGINE, else 'auto'. */
+  /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
 }
 
 /** What `volume.info()` says. Sizes in bytes. */
 export type VolumeInfo = NativeVolumeInfo;
 
-/** What `volume.stats()` says. */
-export type VolumeStats = Readonly<Record<string, unknown>>;
+/** What `volume.stats()` says: what became of the writes, and what the engine counts. */
+export interface VolumeStats extends Readonly<Record<string, unknown>> {
+  readonly writes: Readonly<WriteCounts>;
+}
 
 const ENGINES: readonly string[] = ['auto', 'io_uring', 'threads'] satisfies EngineName[];
 const MAX_LABEL_BYTES = 16;
@@ -79,7 +82,7 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
   validateString(options.engine, 'options.engine');
-  const engine = options.engine ?? (process.env['UEXT4_ENGINE'] || 'auto');
+  const engine = options.engine ?? 'auto';
   if (!ENGINES.includes(engine)) {
     throw invalidValue(
       'options.engine',

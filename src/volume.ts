@@ -114,8 +114,8 @@ export class Volume {
   /**
    * Mounts a volume: replays its journal if it is dirty, then opens it for reading and writing.
    *
-   * @throws EBUSY (open for writing elsewhere), ENOENT, EUCLEAN or EBADMSG (no ext4, or damaged), EOPNOTSUPP
-   *   (a feature that is not supported), EROFS (the container cannot be written)
+   * @throws EBUSY (in use elsewhere), ENOENT, EINVAL (no ext4 volume), EUCLEAN or EBADMSG (damaged), ENOTSUP (a feature
+   *   that is not supported), EROFS (one that is not supported for writing, or a container that cannot be written)
    */
   static async open(path: PathLike, options: OpenOptions = {}): Promise<Volume> {
     return Volume.openOn(defaultEngine(), path, options);
@@ -439,7 +439,8 @@ export class Volume {
   /** What the engine has counted since the volume was opened. */
   stats(): VolumeStats {
     this.#check('stats');
-    return this.#engine.native.volumeStats(this.#mount.handle);
+    const engine = this.#engine.native.volumeStats(this.#mount.handle);
+    return { ...engine, writes: structuredClone(this.#mount.counts) };
   }
 
   /** Closes the files that are still open, writes everything back and unmounts. Closing twice is no error. */

@@ -4,6 +4,7 @@ import type { Kiocb } from '../kiocb.js';
 import { DirectWriteFlag, LockMode, ProbeFlag, type Token } from '../native/boundary.js';
 import { EAGAIN, EINVAL, ENOTBLK } from '../native/errno.js';
 import { readSizes } from '../sizes.js';
+import { exclusiveReason } from '../write-counts.js';
 import { isMisaligned, isUnaligned } from './alignment.js';
 import { MODIFIES, bufferedWriteIter, fileModified } from './buffered-write.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
@@ -69,7 +70,10 @@ export function isComplete(io: Kiocb, result: number): boolean {
 
 /** What is left to do after a {@link submitSharedOverwrite} ended with `result`. */
 export function* finishSharedOverwrite(io: Kiocb, result: number): Task<number> {
-  if (result === -EAGAIN && !io.nowait) return yield* lockedWrite(io, true);
+  if (result === -EAGAIN && !io.nowait) {
+    countRestart(io);
+    return yield* lockedWrite(io, true);
+  }
   return yield* finish(io, { posBytes: io.posBytes, countBytes: io.countBytes }, result);
 }
 
@@ -94,7 +98,10 @@ function* lockedWrite(io: Kiocb, startExclusive: boolean): Task<number> {
       if (outcome.plan === undefined) return outcome.result;
       return yield* finish(io, outcome.plan, outcome.result);
     }
-    if (outcome === 'buffered') return yield* bufferedWriteIter(io);
+    if (outcome === 'buffered') {
+      io.counts.fellBackBecause.unsupported += 1;
+      return yield* bufferedWriteIter(io);
+    }
     exclusive = true;
   }
 }
@@ -126,21 +133,29 @@ function* writeUnderLock(
     if (typeof plan === 'number') return { plan: undefined, result: plan };
     const verdict = judgeLock({ ...plan, nowait: io.nowait });
     if (verdict === 'would-block') return { plan: undefined, result: -EAGAIN };
-    if (verdict === 'restart-exclusive') return verdict;
+    if (verdict === 'restart-exclusive') {
+      io.counts.restarted += 1;
+      return verdict;
+    }
     const ready = yield* prepare(io, plan);
     if (ready < 0) return { plan: undefined, result: ready };
 
     const flags = plan.extending ? DirectWriteFlag.EXTENDING : 0;
     const mode = exclusive ? LockMode.EXCLUSIVE : LockMode.SHARED;
     const token = submit(io, plan.posBytes, plan.countBytes, mode, flags);
+    if (exclusive) io.counts.exclusiveBecause[exclusiveReason(plan)] += 1;
     if (!mustWait(plan)) unlock();
     let result = yield token;
     lock.endDio();
     // Rust looked again below the extent lock and did not find what the probe had promised.
-    if (result === -EAGAIN && !exclusive && !io.nowait) return 'restart-exclusive';
-    if (result === -ENOTBLK) result = 0;
+    if (result === -EAGAIN && !exclusive && !io.nowait) {
+      countRestart(io);
+      return 'restart-exclusive';
+    }
+    const pagesBusy = result === -ENOTBLK;
+    if (pagesBusy) result = 0;
     yield* cleanUpExtension(io, extensionCleanup({ ...plan, writtenBytes: result }));
-    return { plan, result };
+    return { plan, result: pagesBusy ? -ENOTBLK : result };
   } finally {
     unlock();
   }
@@ -210,7 +225,10 @@ function* finish(
 ): Task<number> {
   const result = directResult === -ENOTBLK ? 0 : directResult;
   if (result < 0) return result;
-  if (result < done.countBytes) return yield* writeTail(io, { ...done, doneBytes: result });
+  if (result < done.countBytes) {
+    io.counts.fellBackBecause[directResult === -ENOTBLK ? 'pagesBusy' : 'short'] += 1;
+    return yield* writeTail(io, { ...done, doneBytes: result });
+  }
   io.posBytes = done.posBytes + result;
   if (!io.sync) return result;
   // O_DSYNC was the submission's business; O_SYNC wants the inode's times too.
@@ -229,8 +247,15 @@ function submit(io: Kiocb, posBytes: number, countBytes: number, mode: LockMode,
     throw error;
   }
   inode.lock.beginDio();
+  io.counts[mode === LockMode.SHARED ? 'shared' : 'exclusive'] += 1;
   engine.doorbell();
   return token;
+}
+
+/** Rust did not find under the shared lock what the probe had promised. */
+function countRestart(io: Kiocb): void {
+  io.counts.shared -= 1;
+  io.counts.restarted += 1;
 }
 
 function isUnalignedIo(io: Kiocb, posBytes: number, countBytes: number): boolean {

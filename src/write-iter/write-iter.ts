@@ -8,5 +8,7 @@ import { dioWriteIter } from './dio-write.js';
  * Returns the bytes written or a negative errno; afterwards `io.posBytes` is where the write ended.
  */
 export function writeIter(io: Kiocb): Task<number> {
-  return io.direct ? dioWriteIter(io) : bufferedWriteIter(io);
+  if (io.direct) return dioWriteIter(io);
+  io.counts.buffered += 1;
+  return bufferedWriteIter(io);
 }

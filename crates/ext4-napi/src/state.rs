@@ -45,8 +45,8 @@ pub struct File {
     pub inode: Arc<Inode>,
 }
 
-/// A direct operation that waits for the page cache to let its range go (B4).
-pub enum Prepared {
+/// A direct operation to start.
+pub enum Direct {
     /// To be read.
     Read(DirectRead),
     /// To be written.
@@ -63,15 +63,6 @@ pub enum Ending {
     CloseVolume,
     /// Bytes were read into memory of ours.
     Read(CopyBack),
-    /// Bytes were written past the page cache.
-    Write {
-        /// The file.
-        inode: Arc<Inode>,
-        /// Where.
-        pos: u64,
-        /// How many.
-        len: u64,
-    },
 }
 
 #[derive(Default)]
@@ -80,7 +71,6 @@ struct Op {
     /// The volume's handle; 0: none.
     volume: u64,
     ending: Option<Ending>,
-    prepared: Option<Box<Prepared>>,
     detail: Option<Box<Detail>>,
 }
 
@@ -169,7 +159,6 @@ impl State {
         };
         entry.detail = detail.map(Box::new);
         entry.ending = None;
-        entry.prepared = None;
         if let Some(volume) = self.volumes.get_mut(std::mem::take(&mut entry.volume)) {
             volume.ops = volume.ops.saturating_sub(1);
         }
@@ -281,13 +270,13 @@ impl State {
     }
 
     /// Starts a direct operation: at once, or when the page cache has let its range go.
-    pub fn start_direct(&mut self, op: u32, volume: u64, direct: Prepared) {
+    pub fn start_direct(&mut self, op: u32, volume: u64, direct: Direct) {
         let event = self.event.clone();
         let started = self.with_engine(volume, |engine| {
             let before = engine.in_flight();
             match direct {
-                Prepared::Read(read) => engine.direct_read(read),
-                Prepared::Write(write) => engine.direct_write(write),
+                Direct::Read(read) => engine.direct_read(read),
+                Direct::Write(write) => engine.direct_write(write),
             }
             if engine.in_flight() == before {
                 event.signal(); // It is over already, and no device will say so.
@@ -296,11 +285,6 @@ impl State {
         if let Err(error) = started {
             self.fail(op, &error);
         }
-    }
-
-    /// Keeps a direct operation until its preparing job is over.
-    pub fn keep_prepared(&mut self, op: u32, direct: Prepared) {
-        self.ops[op as usize].prepared = Some(Box::new(direct));
     }
 
     /// Collects what threads, workers and devices have finished, and hands on what follows from it.
@@ -353,9 +337,6 @@ impl State {
         if !entry.busy {
             return; // It failed with its volume.
         }
-        if let Some(direct) = entry.prepared.take() {
-            return self.start_prepared(op, volume, result, *direct);
-        }
         let ending = entry.ending.take().unwrap_or(Ending::Plain);
         let (result, detail) = match (ending, value) {
             (Ending::Open, Value::Inode(inode)) => self.opened(volume, inode),
@@ -365,31 +346,12 @@ impl State {
                 (result, None)
             }
             (Ending::Read(copy), value) => (copy_back(js, copy, result, memory.as_ref(), &value), None),
-            (Ending::Write { inode, pos, len }, _) => {
-                self.drop_pages(volume, &inode, pos, len);
-                (result, None)
-            }
             (_, value) => (result, detail_of(value)),
         };
         if let Some(memory) = memory {
             self.memory.give_back(memory);
         }
         self.end(op, result, detail);
-    }
-
-    /// Pages that a reader brought in while the device wrote are out of date now.
-    fn drop_pages(&mut self, volume: u64, inode: &Arc<Inode>, pos: u64, len: u64) {
-        let _busy = self.with_engine(volume, |engine| {
-            let fs = engine.fs();
-            if fs.has_pages(inode) { fs.invalidate(inode, pos, len) } else { Ok(()) }
-        });
-    }
-
-    fn start_prepared(&mut self, op: u32, volume: u64, result: Result<u64>, direct: Prepared) {
-        match result {
-            Ok(_) => self.start_direct(op, volume, direct),
-            Err(error) => self.fail(op, &error),
-        }
     }
 
     fn opened(&mut self, volume: u64, inode: Arc<Inode>) -> (Result<u64>, Option<Detail>) {

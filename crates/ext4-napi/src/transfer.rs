@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use ext4::Inode;
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
-use ext4::{Error, Inode};
 
 use crate::js::{JsResult, Value};
 use crate::memory::Slice;
 use crate::register::{Call, UNDEFINED};
-use crate::state::{Ending, Prepared, State};
+use crate::state::{Direct, Ending, State};
 
 /// `flags` of directWrite.
 const DSYNC: u32 = 1;
@@ -49,27 +49,15 @@ pub fn direct_write(call: &Call<'_, 8>) -> JsResult<Value> {
     let dsync = call.js.get_u32(call.arguments[3], "flags")? & DSYNC != 0;
     let Range { slice, pos, .. } = call.range(4)?;
     let mut state = call.environment.state();
-    let Some((volume, file, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let Some((volume, file, _)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
     if slice.len() == 0 {
         state.succeed(op, 0);
         return Ok(UNDEFINED);
     }
     let memory = state.memory.for_write(slice);
-    let len = slice.len() as u64;
-    let write = Prepared::Write(DirectWrite { op: u64::from(op), file, lock, dsync, pos, memory });
-    let ending = Ending::Write { inode: inode.clone(), pos, len };
-    if !has_pages(&mut state, volume, &inode) {
-        state.bind(op, volume, ending);
-        state.start_direct(op, volume, write);
-        return Ok(UNDEFINED);
-    }
-    state.keep_prepared(op, write);
-    state.run(op, volume, ending, move |fs| {
-        fs.write_and_wait(&inode, pos, len)?;
-        // B4: pages that stay make the write fall back to the page cache.
-        fs.invalidate(&inode, pos, len).map_err(|_busy| Error::errno_only(libc::ENOTBLK))?;
-        Ok((0, Outcome::None))
-    });
+    state.bind(op, volume, Ending::Plain);
+    let write = DirectWrite { op: u64::from(op), file, lock, dsync, pos, memory };
+    state.start_direct(op, volume, Direct::Write(write));
     Ok(UNDEFINED)
 }
 
@@ -78,30 +66,15 @@ pub fn direct_read(call: &Call<'_, 6>) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
     let Range { array, slice, pos } = call.range(2)?;
     let mut state = call.environment.state();
-    let Some((volume, file, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let Some((volume, file, _)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
     if slice.len() == 0 {
         state.succeed(op, 0);
         return Ok(UNDEFINED);
     }
     let (memory, copy) = state.memory.for_read(call.js, array, slice)?;
-    let len = slice.len() as u64;
-    let read = Prepared::Read(DirectRead { op: u64::from(op), file, pos, memory });
-    let ending = copy.map_or(Ending::Plain, Ending::Read);
-    if !has_pages(&mut state, volume, &inode) {
-        state.bind(op, volume, ending);
-        state.start_direct(op, volume, read);
-        return Ok(UNDEFINED);
-    }
-    state.keep_prepared(op, read);
-    state.run(op, volume, ending, move |fs| {
-        fs.write_and_wait(&inode, pos, len)?;
-        Ok((0, Outcome::None))
-    });
+    state.bind(op, volume, copy.map_or(Ending::Plain, Ending::Read));
+    state.start_direct(op, volume, Direct::Read(DirectRead { op: u64::from(op), file, pos, memory }));
     Ok(UNDEFINED)
-}
-
-fn has_pages(state: &mut State, volume: u64, inode: &Inode) -> bool {
-    state.volume(volume).is_ok_and(|volume| volume.engine.fs().has_pages(inode))
 }
 
 /// bufferedWrite(op, file, buffer, offset, length, pos)

@@ -137,7 +137,7 @@ impl Engine {
     pub fn run(&self, op: u64, job: impl FnOnce(&Arc<Fs>) -> Result<(u64, Value)> + Send + 'static) {
         let (fs, completions) = (self.fs.clone(), self.completions.clone());
         self.general.push(Box::new(move || {
-            let result = guarded(|| job(&fs));
+            let result = guarded(&fs, || job(&fs)).and_then(|result| result);
             completions.push(Message::Finished { op, result });
         }));
     }
@@ -151,8 +151,7 @@ impl Engine {
         let (fs, completions) = (self.fs.clone(), self.completions.clone());
         let lane = if end_io { &self.end_io } else { &self.general };
         lane.push(Box::new(move || {
-            let step =
-                catch_unwind(AssertUnwindSafe(|| job(&fs))).unwrap_or_else(|_| Step::Failed(panicked()));
+            let step = guarded(&fs, || job(&fs)).unwrap_or_else(Step::Failed);
             completions.push(Message::Step { slot, step });
         }));
     }
@@ -244,12 +243,12 @@ impl Drop for Engine {
     }
 }
 
-pub(super) fn panicked() -> Error {
-    Error::refused(errno::EIO, "the operation panicked; please report this")
-}
-
-fn guarded(job: impl FnOnce() -> Result<(u64, Value)>) -> Result<(u64, Value)> {
-    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|_| Err(panicked()))
+/// Runs a job. After a panic its volume may be half changed in memory: it is shut down, and only closing it works.
+fn guarded<R>(fs: &Fs, job: impl FnOnce() -> R) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|_payload| {
+        fs.shut_down();
+        Error::refused(errno::EIO, "an operation panicked; the volume is shut down")
+    })
 }
 
 enum Reply {
@@ -290,8 +289,8 @@ impl SyncLane {
             let batch = std::mem::take(&mut *requests.lock());
             let wanted: Vec<_> =
                 batch.iter().map(|request| (request.inode.clone(), request.datasync)).collect();
-            let results = catch_unwind(AssertUnwindSafe(|| fs.fsync_all(&wanted)))
-                .unwrap_or_else(|_| vec![Err(panicked()); wanted.len()]);
+            let results =
+                guarded(&fs, || fs.fsync_all(&wanted)).unwrap_or_else(|error| vec![Err(error); wanted.len()]);
             for (request, result) in batch.into_iter().zip(results) {
                 completions.push(match request.reply {
                     Reply::Operation(op) => {
