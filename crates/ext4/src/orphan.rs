@@ -1,6 +1,7 @@
 //! Orphans: inodes that a crash must delete or truncate (O1–O6). An inode stands in the orphan file, or, when
 //! that is full or missing, in the list through the superblock and i_dtime.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ext4_format::{Corrupt, Ino, Pblk, orphan};
@@ -153,10 +154,10 @@ impl Fs {
     fn load_orphan_list(&self, processed: &mut OrphansProcessed) -> Result<()> {
         let mut next = self.superblock.lock().last_orphan;
         let mut list: Vec<Arc<Inode>> = Vec::new();
+        let mut seen = HashSet::new();
         while next != 0 {
             let ino = Ino(next);
-            let known = list.iter().any(|inode| inode.ino == ino);
-            if known || !self.may_be_orphan(ino) {
+            if !seen.insert(ino) || !self.may_be_orphan(ino) {
                 processed.bad += 1;
                 break;
             }
