@@ -44,6 +44,8 @@ pub struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) read_only: bool,
+    /// EP4: the superblock called the volume clean before this mount.
+    pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
 }
 

@@ -4,6 +4,7 @@ use block_io::Device;
 use ext4_format::{Ino, Pblk};
 
 use crate::fs::Fs;
+use crate::map_blocks::CREDITS_BESIDE_TREE;
 use crate::mballoc;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::seal::Sealer;
@@ -151,6 +152,7 @@ impl Meta for Handle<'_> {
     }
 
     fn ensure_credits(&mut self, credits: u32) -> Result<bool> {
+        let credits = credits.saturating_add(CREDITS_BESIDE_TREE);
         if self.journal.credits() >= credits {
             return Ok(true);
         }

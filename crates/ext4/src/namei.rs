@@ -253,8 +253,8 @@ impl Fs {
     }
 
     fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
-        let unused = inode.opens.load(Ordering::Acquire) == 0 && inode.state.lock().disk.links_count == 0;
-        if unused { self.evict(inode) } else { Ok(()) }
+        let unlinked = inode.state.lock().disk.links_count == 0;
+        if unlinked { self.evict(inode) } else { Ok(()) }
     }
 
     /// EPERM for immutable and append-only; EOPNOTSUPP where freeing would need a map that is not built.
@@ -263,10 +263,8 @@ impl Fs {
         if inode.has_flag(FROZEN) || dir.has_flag(FROZEN) {
             return Err(Error::errno_only(errno::EPERM));
         }
-        let fast_symlink = inode.is_symlink() && inode.size() < 60;
-        let maps_blocks = inode.is_regular() || inode.is_dir() || inode.is_symlink() && !fast_symlink;
         let last_link = inode.is_dir() || inode.state.lock().disk.links_count <= 1;
-        if maps_blocks && last_link { inode.check_data_supported() } else { Ok(()) }
+        if last_link { self.check_blocks_removable(inode) } else { Ok(()) }
     }
 
     fn check_new_name(&self, parent: &Parent) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Orphans: inodes that a crash must delete or truncate (O1–O6). An inode stands in the orphan file, or, when
 //! that is full or missing, in the list through the superblock and i_dtime.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ext4_format::{Corrupt, Ino, Pblk, orphan};
@@ -132,7 +133,12 @@ impl Fs {
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
-        if inode.state.lock().disk.links_count == 0 {
+        let deleted = inode.state.lock().disk.links_count == 0;
+        let supported =
+            if deleted { self.check_blocks_removable(inode) } else { inode.check_data_supported() };
+        if supported.is_err() {
+            processed.unsupported += 1;
+        } else if deleted {
             self.evict(inode)?;
             processed.deleted += 1;
         } else {
@@ -148,10 +154,10 @@ impl Fs {
     fn load_orphan_list(&self, processed: &mut OrphansProcessed) -> Result<()> {
         let mut next = self.superblock.lock().last_orphan;
         let mut list: Vec<Arc<Inode>> = Vec::new();
+        let mut seen = HashSet::new();
         while next != 0 {
             let ino = Ino(next);
-            let known = list.iter().any(|inode| inode.ino == ino);
-            if known || !self.may_be_orphan(ino) {
+            if !seen.insert(ino) || !self.may_be_orphan(ino) {
                 processed.bad += 1;
                 break;
             }
@@ -223,4 +229,6 @@ pub struct OrphansProcessed {
     pub truncated: u32,
     /// Records that name no inode; skipped.
     pub bad: u32,
+    /// Inodes with a map that is not built; they stay orphans, for the kernel or e2fsck.
+    pub unsupported: u32,
 }
