@@ -24,6 +24,8 @@ function random(seed: number): (below: number) => number {
 /** One task: a directory of its own, and what its files must hold. */
 class ModelTask {
   readonly files = new Map<string, Buffer>();
+  /** Steps that found the volume full. */
+  refused = 0;
   readonly #volume: Volume;
   readonly #root: string;
   readonly #random: (below: number) => number;
@@ -44,6 +46,7 @@ class ModelTask {
         await this.#step(t, path);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+        this.refused += 1;
         // How far it came is open: the file goes.
         this.files.delete(path);
         await this.#volume.unlink(path).catch(() => undefined);
@@ -134,7 +137,7 @@ async function compare(
 
 async function runModel(
   t: ExecutionContext,
-  about: { sizeBytes: number; blockSize: number; seed: number },
+  about: { sizeBytes: number; blockSize: number; seed: number; isTooSmall?: boolean },
 ): Promise<void> {
   const { sizeBytes, blockSize, seed } = about;
   const image = await makeImage(t, { sizeBytes, blockSize });
@@ -149,7 +152,8 @@ async function runModel(
   const again = await Volume.open(image, { readOnly: true });
   for (const task of tasks) await compare(t, again, task.files);
   await again.close();
-  t.pass();
+  const refused = tasks.reduce((sum, task) => sum + task.refused, 0);
+  t.is(refused > 0, about.isTooSmall === true, `${refused} times full`);
 }
 
 const first = Number(process.env['UEXT4_SEED'] ?? 1);
@@ -159,6 +163,51 @@ for (const blockSize of [1024, 4096])
       runModel(t, { sizeBytes: 64 * MiB, blockSize, seed }),
     );
     e2e(`${blockSize} byte blocks, seed ${seed}, a volume that is too small`, (t) =>
-      runModel(t, { sizeBytes: 10 * MiB, blockSize, seed }),
+      runModel(t, { sizeBytes: 10 * MiB, blockSize, seed, isTooSmall: true }),
     );
   }
+
+/** Writes and reads back the blocks of one task: those whose number is `mine` modulo {@link TASKS}. */
+async function mixedTask(
+  t: ExecutionContext,
+  file: FileHandle,
+  mine: number,
+  expected: Buffer,
+): Promise<void> {
+  const next = random(mine + 1);
+  const buffer = allocAligned(BLOCK);
+  for (let step = 0; step < STEPS; step += 1) {
+    const position = (next(expected.length / BLOCK / TASKS) * TASKS + mine) * BLOCK;
+    const what = next(8);
+    if (what === 0) await file.datasync();
+    if (what < 4) {
+      await file.read(buffer, 0, BLOCK, position);
+      if (!buffer.equals(expected.subarray(position, position + BLOCK)))
+        t.fail(`task ${mine} at ${position}`);
+    } else {
+      buffer.fill(1 + next(255));
+      await file.write(buffer, 0, BLOCK, position);
+      buffer.copy(expected, position);
+    }
+  }
+}
+
+for (const blockSize of [1024, 4096]) {
+  e2e(`one file, buffered and direct at once, ${blockSize} byte blocks`, async (t) => {
+    const image = await makeImage(t, { blockSize });
+    const volume = await Volume.open(image);
+    const expected = Buffer.alloc(MiB);
+    await volume.writeFile('/file', expected);
+    const files = await Promise.all(
+      Array.from({ length: TASKS }, (_, task) =>
+        volume.open('/file', O_RDWR | (task % 2 === 0 ? O_DIRECT : 0)),
+      ),
+    );
+    await Promise.all(files.map((file, task) => mixedTask(t, file, task, expected)));
+    await volume.close();
+    await assertClean(t, image);
+    const again = await Volume.open(image, { readOnly: true });
+    t.true((await again.readFile('/file')).equals(expected));
+    await again.close();
+  });
+}
