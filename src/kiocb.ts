@@ -1,6 +1,9 @@
 import type { Engine, Operation } from './engine.js';
-import type { NativeFile } from './native/boundary.js';
+import type { NativeFile, Token } from './native/boundary.js';
 import type { OpenInode } from './open-inode.js';
+
+/** Instead of a token: nothing was submitted, nothing has changed; take the long way. */
+export const NOT_SUBMITTED: Token = -1;
 
 /** What a volume and its device demand of I/O. */
 export interface IoLimits {
