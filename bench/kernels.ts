@@ -39,13 +39,14 @@ function decide(posBytes: number, sizeBytes: number, flags: number): number {
   const range = { posBytes: at, countBytes, memoryAddress: 0 };
   const plan = {
     exclusive,
+    nowait: false,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     extending: isExtendingIo({ posBytes: at, countBytes, sizeBytes, diskSizeBytes: sizeBytes }),
     overwrite: (flags & ProbeFlag.OVERWRITE) !== 0,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
     unaligned: isUnaligned({ ...range, blockBytes: 4096 }),
   };
-  const verdict = judgeLock({ ...plan, nowait: false });
+  const verdict = judgeLock(plan);
   const misaligned = isMisaligned({ ...range, offsetAlignBytes: 512, memoryAlignBytes: 512 });
   return (
     refused +
