@@ -210,6 +210,7 @@ impl Fs {
             allocator,
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
+            xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
