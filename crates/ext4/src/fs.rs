@@ -38,6 +38,8 @@ pub struct Fs {
     pub(crate) allocator: Arc<Allocator>,
     pub(crate) inodes: InodeCache,
     pub(crate) orphans: Mutex<Orphans>,
+    /// Held from reading to changing the count of a shared xattr block (F86).
+    pub(crate) xattr_counts: Mutex<()>,
     /// Directories and what they name: look-ups read, changes write.
     pub(crate) namespace: RwLock<()>,
     pub(crate) hash_version: HashVersion,

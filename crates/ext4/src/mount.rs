@@ -94,7 +94,10 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
 }
 
 /// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
-fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+pub(crate) fn write_superblock_directly(
+    device: &dyn Device,
+    change: impl FnOnce(&mut Superblock),
+) -> Result<()> {
     let lbs = device.limits().logical_block_bytes as usize;
     let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
     let mut start = AlignedBuf::zeroed(len);
@@ -207,6 +210,7 @@ impl Fs {
             allocator,
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
+            xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),

@@ -71,6 +71,7 @@ impl Fs {
     }
 
     fn remove_from_block(&self, handle: &mut Handle<'_>, inode: &Inode, block: Pblk) -> Result<()> {
+        let counts = self.xattr_counts.lock();
         let image = self.read_xattr_block(block)?;
         let corrupt = |corrupt| Error::corrupt_block(block.0, corrupt);
         let list = &image[XattrHeader::SIZE..];
@@ -79,6 +80,7 @@ impl Fs {
             return Ok(());
         };
         if kept.iter().all(|&byte| byte == 0) {
+            drop(counts);
             return self.release_xattr_block(handle, inode);
         }
         // A shared block stays as it is for the others: this inode gets one of its own (F86).
@@ -105,6 +107,7 @@ impl Fs {
         if block.0 == 0 {
             return Ok(());
         }
+        let _counts = self.xattr_counts.lock();
         let image = self.read_xattr_block(block)?;
         let header = XattrHeader::decode(&image, None, block)
             .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
