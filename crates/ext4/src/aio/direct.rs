@@ -79,6 +79,13 @@ pub(super) struct Direct {
     bytes: u64,
 }
 
+impl Direct {
+    /// Whether requests of it are at the device, rather than a job of it at a worker.
+    pub(super) fn waits_for_device(&self) -> bool {
+        self.outstanding > 0
+    }
+}
+
 impl Engine {
     /// Starts a direct write. It ends as a [`Finished`] with the memory and the bytes written. Under
     /// [`LockMode::Shared`] it ends with EAGAIN unless the range is an overwrite (DESIGN).
