@@ -29,6 +29,7 @@ export declare function utimes(op: number, volume: number, path: string | Uint8A
 export declare function futimes(op: number, file: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
 export declare function inodeSizes(file: number, out: Float64Array): void;
 export declare function probeWrite(file: number, pos: number, len: number): number;
+export declare function tryFileModified(file: number): number;
 export declare function lookupWrite(op: number, file: number, pos: number, len: number): void;
 export declare function fileModified(op: number, file: number): void;
 export declare function orphanAdd(op: number, file: number): void;

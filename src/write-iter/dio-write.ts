@@ -45,7 +45,10 @@ export function submitSharedOverwrite(io: Kiocb): Token {
   try {
     const flags = io.engine.native.probeWrite(io.file, io.posBytes, io.countBytes);
     // Any other bit, an error included, needs a decision of the long way.
-    if ((flags & ~ProbeFlag.UNWRITTEN) !== ProbeFlag.OVERWRITE) return NOT_SUBMITTED;
+    const modifies = (flags & ProbeFlag.NEEDS_MODIFIED) !== 0;
+    if ((flags & ~(ProbeFlag.UNWRITTEN | ProbeFlag.NEEDS_MODIFIED)) !== ProbeFlag.OVERWRITE)
+      return NOT_SUBMITTED;
+    if (modifies && io.nowait) return NOT_SUBMITTED;
     const shape: DioShape = {
       mayStripPrivileges: false,
       // Inside i_size; Rust answers EAGAIN where it is past i_disksize.
@@ -55,6 +58,8 @@ export function submitSharedOverwrite(io: Kiocb): Token {
       unaligned: isUnalignedIo(io, io.posBytes, io.countBytes),
     };
     if (needsExclusive(shape) || isMisalignedIo(io, io.posBytes, io.countBytes)) return NOT_SUBMITTED;
+    // C25.6: last. Due once a tick of the clock; the others of the tick find nothing to do.
+    if (modifies && io.engine.native.tryFileModified(io.file) < 0) return NOT_SUBMITTED;
     return submit(io, io.posBytes, io.countBytes, LockMode.SHARED, 0);
   } finally {
     lock.unlockRead();

@@ -36,6 +36,13 @@ impl<'f> Handle<'f> {
         })
     }
 
+    /// The same, but WouldBlock where it would have to wait.
+    pub(crate) fn try_start(fs: &'f Fs, credits: u32) -> Result<Self> {
+        fs.check_writable()?;
+        let journal = fs.journal.try_start(credits)?.ok_or(Error::WouldBlock)?;
+        Ok(Self { fs, journal, data_is_metadata: false, use_reserve: false, changed: false })
+    }
+
     /// The volume.
     pub(crate) fn fs(&self) -> &'f Fs {
         self.fs
