@@ -199,12 +199,14 @@ impl Fs {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
             })?;
-            let links = handle.change_inode(&inode, Change::Attributes, |state| {
+            // Last of all: once it has no links, a last close elsewhere may delete it, orphan entry included.
+            if inode.state.lock().disk.links_count <= 1 {
+                handle.add_orphan(&inode)?;
+            }
+            handle.change_inode(&inode, Change::Attributes, |state| {
                 state.disk.ctime = now;
                 state.disk.links_count = state.disk.links_count.saturating_sub(1);
-                state.disk.links_count
-            })?;
-            if links == 0 { handle.add_orphan(&inode) } else { Ok(()) }
+            })
         })?;
         self.evict_if_unused(&inode)
     }
@@ -234,11 +236,11 @@ impl Fs {
                     state.disk.links_count -= 1;
                 }
             })?;
+            handle.add_orphan(&inode)?;
             handle.change_inode(&inode, Change::Attributes, |state| {
                 state.disk.ctime = now;
                 state.disk.links_count = 0;
-            })?;
-            handle.add_orphan(&inode)
+            })
         })?;
         self.evict_if_unused(&inode)
     }
