@@ -206,7 +206,13 @@ impl Fs {
             handle.change_inode(&inode, Change::Attributes, |state| {
                 state.disk.ctime = now;
                 state.disk.links_count = state.disk.links_count.saturating_sub(1);
-            })
+            })?;
+            // The end of an extending write may have cleared the entry while there was a link.
+            let gone_or_named = {
+                let state = inode.state.lock();
+                state.evicting || state.disk.links_count > 0
+            };
+            if gone_or_named { Ok(()) } else { handle.add_orphan(&inode) }
         })?;
         self.evict_if_unused(&inode)
     }

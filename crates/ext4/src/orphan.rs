@@ -44,11 +44,11 @@ pub(crate) struct Orphans {
 impl Handle<'_> {
     /// Records an inode as an orphan; nothing to do if it is one.
     pub(crate) fn add_orphan(&mut self, inode: &Arc<Inode>) -> Result<()> {
+        let fs = self.fs();
+        let mut orphans = fs.orphans.lock();
         if inode.state.lock().orphan.is_some() {
             return Ok(());
         }
-        let fs = self.fs();
-        let mut orphans = fs.orphans.lock();
         if let Some(place) = self.add_to_file(orphans.file.as_mut(), inode.ino)? {
             inode.state.lock().orphan = Some(place);
             return Ok(());
@@ -86,7 +86,15 @@ impl Handle<'_> {
     pub(crate) fn delete_orphan(&mut self, inode: &Arc<Inode>, dtime: u32) -> Result<()> {
         let fs = self.fs();
         let mut orphans = fs.orphans.lock();
-        let Some(place) = inode.state.lock().orphan else { return Ok(()) };
+        let place = {
+            let state = inode.state.lock();
+            // Unlinked meanwhile: it stays an orphan until it is deleted.
+            if dtime == 0 && state.disk.links_count == 0 {
+                return Ok(());
+            }
+            state.orphan
+        };
+        let Some(place) = place else { return Ok(()) };
         match place {
             OrphanPlace::File { block, slot } => {
                 let Some(file) = orphans.file.as_mut() else { return Ok(()) };
