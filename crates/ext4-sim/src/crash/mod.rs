@@ -218,7 +218,11 @@ impl<'r> Explorer<'r> {
             self.outside.e2fsck(&recovered.device.snapshot(), &self.journal)?;
         }
         if chosen(self.budget.kernel_every, 2) {
-            self.outside.kernel(&replay.image.device(&state.patches).snapshot(), &recovered.tree)?;
+            let bytes = replay.image.device(&state.patches).snapshot();
+            // The kernel refuses a torn superblock, which we repair (EP7).
+            if Superblock::decode(&bytes[1024..]).is_ok() {
+                self.outside.kernel(&bytes, &recovered.tree)?;
+            }
         }
         let thorough = chosen(self.budget.cut_thorough_every, 3);
         if thorough || chosen(self.budget.cut_every, 4) {
