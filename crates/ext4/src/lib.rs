@@ -28,6 +28,7 @@ mod orphan;
 mod overlay;
 mod path;
 mod seal;
+mod torn_superblock;
 mod truncate;
 mod xattr;
 
