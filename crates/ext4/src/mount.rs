@@ -37,6 +37,8 @@ pub struct MountOptions {
     pub page_cache_bytes: u64,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
+    /// The device of an external journal (J28), for a volume that has one.
+    pub journal_device: Option<Arc<dyn Device>>,
 }
 
 impl Default for MountOptions {
@@ -47,6 +49,7 @@ impl Default for MountOptions {
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
             clock: Arc::new(crate::clock::CoarseClock),
+            journal_device: None,
         }
     }
 }
@@ -133,16 +136,26 @@ impl Fs {
     ///
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
-    /// forbids writing, and for a read-only device, unless `read_only` is asked for.
+    /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
+    /// device is missing or wrong.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
         let superblock = superblock_to_mount(&device)?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
+        let journal_device = match (&options.journal_device, read_only) {
+            (Some(journal), true) => Some(Arc::new(Overlay::new(journal.clone())) as Arc<dyn Device>),
+            (Some(journal), false) if journal.limits().read_only => {
+                return Err(Error::refused(errno::EROFS, "the journal's device is read-only"));
+            }
+            (journal, _) => journal.clone(),
+        };
+        let options = &MountOptions { journal_device, ..options.clone() };
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
             true => {
-                let recovered = journal_inode::recover(&device, &superblock)?;
+                let recovered =
+                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
                 report.transactions_replayed = recovered.transactions;
                 last_commit_seconds = recovered.last_commit_seconds;
                 read_superblock(device.as_ref())?
@@ -196,9 +209,9 @@ impl Fs {
         };
         let journal = match has_journal(&superblock) {
             true => {
-                let map = journal_inode::log_map(&device, &superblock)?;
+                let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
-                while let Some((start, len)) = map.run(block) {
+                while let Some((start, len)) = map.run(block).filter(|_| !map.is_external()) {
                     allocator.add_system_zone(Pblk(start), len.into());
                     block += len;
                 }
