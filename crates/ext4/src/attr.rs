@@ -121,6 +121,7 @@ impl Fs {
             return Ok(());
         }
         let strip_capability = self.has_capability(inode)?;
+        let _xattrs = strip_capability.then(|| self.xattrs.write());
         let now = self.timestamp();
         self.with_handle(MAP_CREDITS, |handle| {
             if strip_capability {

@@ -40,6 +40,8 @@ pub struct Fs {
     pub(crate) orphans: Mutex<Orphans>,
     /// Directories and what they name: look-ups read, changes write.
     pub(crate) namespace: RwLock<()>,
+    /// Extended attributes of all inodes (xattr_sem): taken before a handle starts, behind the namespace lock.
+    pub(crate) xattrs: RwLock<()>,
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,

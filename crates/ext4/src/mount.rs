@@ -207,6 +207,7 @@ impl Fs {
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
             namespace: RwLock::new(()),
+            xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,

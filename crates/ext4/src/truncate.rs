@@ -129,6 +129,8 @@ impl Fs {
             })?;
             self.remove_from(inode, Lblk(0))?;
         }
+        // Its xattr block may be shared with other inodes (F86).
+        let _xattrs = (inode.state.lock().disk.file_acl != 0).then(|| self.xattrs.write());
         self.with_handle(MAP_CREDITS, |handle| {
             self.release_xattr_block(handle, inode)?;
             let dtime = self.clock.now().sec as u32;
