@@ -44,10 +44,14 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// ERANGE for an empty or too long one, EOPNOTSUPP for an unknown prefix, EINVAL for a prefix alone.
+    /// ERANGE for an empty or too long one, EOPNOTSUPP for an unknown prefix, EINVAL for a prefix alone or a zero
+    /// byte.
     fn parse(full: &'a [u8]) -> Result<Self> {
         if full.is_empty() || full.len() > xattr::NAME_MAX {
             return Err(Error::errno_only(errno::ERANGE));
+        }
+        if full.contains(&0) {
+            return Err(Error::errno_only(errno::EINVAL));
         }
         for (prefix, index) in HANDLERS {
             match full.strip_prefix(prefix) {
