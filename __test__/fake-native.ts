@@ -51,6 +51,8 @@ export class FakeNative implements Native {
   readonly script = new Map<string, number[]>();
   /** Completions stay queued until `release` while this is set. */
   hold = false;
+  /** What tryFileModified answers: that it would have to wait. */
+  tryModified = -11;
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
@@ -338,6 +340,10 @@ export class FakeNative implements Native {
   lookupWrite(op: Token, file: number, pos: number, len: number): void {
     const inode = this.#file(file);
     this.#run(op, 'lookupWrite', () => [pos + len <= inode.size ? ProbeFlag.OVERWRITE : 0]);
+  }
+  tryFileModified(): number {
+    if (this.tryModified === 0) this.calls.push('tryFileModified');
+    return this.tryModified;
   }
   fileModified(op: Token): void {
     this.#run(op, 'fileModified', () => [0]);

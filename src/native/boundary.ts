@@ -195,6 +195,11 @@ export interface Native {
   inodeSizes(file: NativeFile, out: Float64Array): void;
   /** One look at the mapping without waiting: {@link ProbeFlag} bits, or a negative errno (-EIO after shutdown). */
   probeWrite(file: NativeFile, pos: number, len: number): number;
+  /**
+   * The times of {@link Native.fileModified} without waiting: 0, or a negative errno, -EAGAIN where it would
+   * have to wait or privileges may have to go.
+   */
+  tryFileModified(file: NativeFile): number;
   /** The same bits as the result; may read the disk. */
   lookupWrite(op: Token, file: NativeFile, pos: number, len: number): void;
   /** Strips privileges and updates times, journalled (A4.9). */

@@ -94,7 +94,10 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
 }
 
 /// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
-fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+pub(crate) fn write_superblock_directly(
+    device: &dyn Device,
+    change: impl FnOnce(&mut Superblock),
+) -> Result<()> {
     let lbs = device.limits().logical_block_bytes as usize;
     let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
     let mut start = AlignedBuf::zeroed(len);
@@ -185,6 +188,7 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
             mark_mounted(&mut superblock);
@@ -206,11 +210,13 @@ impl Fs {
             allocator,
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
+            xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            was_clean,
             shut_down: AtomicBool::new(false),
             device,
         })
@@ -279,7 +285,9 @@ impl Fs {
             orphans.list.is_empty()
                 && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
         };
-        write_superblock_directly(self.device.as_ref(), |superblock| mark_unmounted(superblock, no_orphans))?;
+        write_superblock_directly(self.device.as_ref(), |superblock| {
+            mark_unmounted(superblock, self.was_clean, no_orphans);
+        })?;
         self.shut_down.store(true, Ordering::Release);
         Ok(self.device.flush()?)
     }
@@ -327,10 +335,13 @@ fn mark_mounted(superblock: &mut Superblock) {
     }
 }
 
-/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4).
-fn mark_unmounted(superblock: &mut Superblock, no_orphans: bool) {
+/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4). A volume that was suspect before stays so until
+/// e2fsck has seen it.
+fn mark_unmounted(superblock: &mut Superblock, was_clean: bool, no_orphans: bool) {
     superblock.feature_incompat &= !incompat::RECOVER;
-    superblock.state |= state::VALID;
+    if was_clean {
+        superblock.state |= state::VALID;
+    }
     if no_orphans {
         superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
     }

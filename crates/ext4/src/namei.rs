@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use ext4_format::dirent::file_type;
 use ext4_format::extent::empty_root;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
-use ext4_format::{Ino, Inode as DiskInode, Lblk};
+use ext4_format::{Ino, Inode as DiskInode, Lblk, Timestamp};
 
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
@@ -194,12 +194,7 @@ impl Fs {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
             })?;
-            let links = handle.change_inode(&inode, Change::Attributes, |state| {
-                state.disk.ctime = now;
-                state.disk.links_count = state.disk.links_count.saturating_sub(1);
-                state.disk.links_count
-            })?;
-            if links == 0 { handle.add_orphan(&inode) } else { Ok(()) }
+            self.drop_link(handle, &inode, now)
         })?;
         self.evict_if_unused(&inode)
     }
@@ -229,13 +224,46 @@ impl Fs {
                     state.disk.links_count -= 1;
                 }
             })?;
-            handle.change_inode(&inode, Change::Attributes, |state| {
-                state.disk.ctime = now;
-                state.disk.links_count = 0;
-            })?;
-            handle.add_orphan(&inode)
+            self.drop_directory(handle, &inode, now)
         })?;
         self.evict_if_unused(&inode)
+    }
+
+    /// One link less; an orphan if that was the last. Once it has no links, a last close elsewhere may delete it, its
+    /// orphan entry included: nothing may come behind this but the end of the handle.
+    pub(crate) fn drop_link(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Arc<Inode>,
+        now: Timestamp,
+    ) -> Result<()> {
+        if inode.state.lock().disk.links_count <= 1 {
+            handle.add_orphan(inode)?;
+        }
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.ctime = now;
+            state.disk.links_count = state.disk.links_count.saturating_sub(1);
+        })?;
+        // The end of an extending write may have cleared the entry while there was a link.
+        let gone_or_named = {
+            let state = inode.state.lock();
+            state.evicting || state.disk.links_count > 0
+        };
+        if gone_or_named { Ok(()) } else { handle.add_orphan(inode) }
+    }
+
+    /// The same for an empty directory, which has no links any more.
+    pub(crate) fn drop_directory(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Arc<Inode>,
+        now: Timestamp,
+    ) -> Result<()> {
+        handle.add_orphan(inode)?;
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.ctime = now;
+            state.disk.links_count = 0;
+        })
     }
 
     fn rmdir_special(&self, path: &[u8]) -> Error {
@@ -248,17 +276,15 @@ impl Fs {
     }
 
     pub(crate) fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
-        let unused = inode.opens.load(Ordering::Acquire) == 0 && inode.state.lock().disk.links_count == 0;
-        if unused { self.evict(inode) } else { Ok(()) }
+        let unlinked = inode.state.lock().disk.links_count == 0;
+        if unlinked { self.evict(inode) } else { Ok(()) }
     }
 
     /// EPERM for immutable and append-only; EOPNOTSUPP where freeing would need a map that is not built.
     pub(crate) fn check_removable(&self, dir: &Inode, inode: &Inode) -> Result<()> {
         self.check_not_frozen(dir, inode)?;
-        let fast_symlink = inode.is_symlink() && inode.size() < 60;
-        let maps_blocks = inode.is_regular() || inode.is_dir() || inode.is_symlink() && !fast_symlink;
         let last_link = inode.is_dir() || inode.state.lock().disk.links_count <= 1;
-        if maps_blocks && last_link { inode.check_data_supported() } else { Ok(()) }
+        if last_link { self.check_blocks_removable(inode) } else { Ok(()) }
     }
 
     /// EPERM for a name that cannot go: an immutable or append-only inode's, or one in such a directory.

@@ -195,14 +195,11 @@ impl Fs {
                 state.disk.links_count = with_subdirectory(state.disk.links_count);
             }
         })?;
-        let Some(target) = target else { return Ok(()) };
-        let links = handle.change_inode(target, Change::Attributes, |state| {
-            state.disk.ctime = now;
-            let links = if *is_dir { 0 } else { state.disk.links_count.saturating_sub(1) };
-            state.disk.links_count = links;
-            links
-        })?;
-        if links == 0 { handle.add_orphan(target) } else { Ok(()) }
+        match target {
+            Some(target) if *is_dir => self.drop_directory(handle, target, now),
+            Some(target) => self.drop_link(handle, target, now),
+            None => Ok(()),
+        }
     }
 
     /// Whether a directory may get one more subdirectory (F72): EMLINK.

@@ -52,7 +52,7 @@ impl Fs {
         Ok(image)
     }
 
-    /// Removes `security.capability` wherever it is. The caller holds the xattr lock.
+    /// Removes `security.capability` wherever it is.
     pub(crate) fn remove_capability(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
         self.remove_from_block(handle, inode, SECURITY, CAPABILITY)?;
         self.remove_from_inode(handle, inode, SECURITY, CAPABILITY)?;
@@ -79,8 +79,7 @@ impl Fs {
         })?
     }
 
-    /// Removes a name from the inode's block, if it is there; a block without names is freed. The caller holds the xattr
-    /// lock. ENOSPC, and nothing changed, if a shared block has to be copied and there is no room.
+    /// Removes a name from the inode's block, if it is there; a block without names is freed. ENOSPC, and nothing changed, if a shared block has to be copied and there is no room.
     pub(crate) fn remove_from_block(
         &self,
         handle: &mut Handle<'_>,
@@ -88,6 +87,7 @@ impl Fs {
         name_index: u8,
         name: &[u8],
     ) -> Result<()> {
+        let counts = self.xattr_counts.lock();
         let block = Pblk(inode.state.lock().disk.file_acl);
         if block.0 == 0 {
             return Ok(());
@@ -99,6 +99,7 @@ impl Fs {
             return Ok(());
         };
         if kept.iter().all(|&byte| byte == 0) {
+            drop(counts);
             return self.release_xattr_block(handle, inode);
         }
         // A shared block stays as it is for the others: this inode gets one of its own (F86).
@@ -125,6 +126,7 @@ impl Fs {
         if block.0 == 0 {
             return Ok(());
         }
+        let _counts = self.xattr_counts.lock();
         let image = self.read_xattr_block(block)?;
         let header = XattrHeader::decode(&image, None, block)
             .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
