@@ -243,6 +243,7 @@ impl Fs {
             orphans: Mutex::new(Orphans::default()),
             xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
+            xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
