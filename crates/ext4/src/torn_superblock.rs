@@ -48,7 +48,7 @@ pub(crate) fn from_log(device: &Arc<dyn Device>, bytes: &[u8]) -> Result<Option<
     if torn.blocks_count().saturating_mul(block_size as u64) > size_bytes {
         return Ok(None);
     }
-    let map = journal_inode::log_map(device, &torn)?;
+    let map = journal_inode::log_map(device, &torn, None)?;
     let options =
         RecoverOptions { volume_blocks: torn.blocks_count(), barrier: true, write_bytes: block_size };
     let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;
