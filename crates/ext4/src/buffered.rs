@@ -64,13 +64,12 @@ impl FileMapping for InodeMapping {
             return Ok(());
         }
         fs.with_handle(MAP_CREDITS, |handle| {
-            if unwritten {
-                fs.convert_range(handle, &inode, pos, end - pos)?;
-            }
+            // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
             fs.require_large_file(handle, end_of_data)?;
             handle.change_inode(&inode, Change::Data, |state| {
                 state.disk.size = state.disk.size.max(end_of_data);
-            })
+            })?;
+            if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
         })
     }
 

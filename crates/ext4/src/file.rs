@@ -160,19 +160,20 @@ impl Fs {
         Ok(Some(mappings))
     }
 
-    /// Below the extent lock's cache: what a write under the shared lock needs (DESIGN, "The lock mode is named"). EAGAIN
-    /// sends the policy back to the exclusive lock.
-    pub(crate) fn check_shared(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
+    /// What a write under the shared lock needs, looked at again so that an error of policy cannot damage a volume: one
+    /// allocated run inside both sizes covers the range, and it is written, or the request is block-aligned. EAGAIN sends
+    /// the policy back to the exclusive lock.
+    pub(crate) fn check_shared(&self, inode: &Inode, pos: u64, len: u64, run: &[IoMapping]) -> Result<()> {
         let (size, disk_size) = self.sizes(inode);
         let end = pos.saturating_add(len);
         let block_size = self.block_size() as u64;
         let aligned = pos.is_multiple_of(block_size) && end.is_multiple_of(block_size);
-        let probe = self.probe_write(inode, pos, len, Look::Cached)?;
-        let allowed = end <= size
-            && end <= disk_size
-            && probe.has(Probe::OVERWRITE)
-            && (aligned || !probe.has(Probe::UNWRITTEN));
-        if allowed { Ok(()) } else { Err(Error::errno_only(errno::EAGAIN)) }
+        let allowed = match run {
+            [IoMapping { address: Address::Mapped { .. }, .. }] => true,
+            [IoMapping { address: Address::Unwritten { .. }, .. }] => aligned,
+            _ => false,
+        };
+        if allowed && end <= size.min(disk_size) { Ok(()) } else { Err(Error::errno_only(errno::EAGAIN)) }
     }
 
     /// Maps a range for writing, allocating its holes (A12): unwritten below i_size, written from there on. One

@@ -17,7 +17,7 @@ use crate::extents::{MapState, TreeOwner};
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::mount::{
-    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_superblock_bytes,
+    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start,
     write_superblock_directly,
 };
 use crate::seal::Sealer;
@@ -222,19 +222,25 @@ pub(crate) fn recover(
         barrier: true,
         write_bytes: jbd2::Config::default().write_bytes,
     };
-    if !needs_recovery(superblock) {
+    let is_dirty = needs_recovery(superblock);
+    if !is_dirty {
         recovery::discard(device.as_ref(), block_size, &map, options)?;
-        return Ok(Replayed::default());
     }
     let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
     let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
     let recovered = recovery::recover_patched(device.as_ref(), block_size, &map, options, &mut patch)?;
     if recovered.s_errno != 0 {
-        // R15: the volume remembers the error, then the journal forgets it.
+        // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
-        recovery::clear_errno(device.as_ref(), block_size, &map, true)?;
+        recovery::clear_errno(device.as_ref(), block_size, &map, options.barrier)?;
     }
-    Ok(Replayed { transactions: recovered.transactions, last_commit_seconds: recovered.last_commit_seconds })
+    Ok(match is_dirty {
+        true => Replayed {
+            transactions: recovered.transactions,
+            last_commit_seconds: recovered.last_commit_seconds,
+        },
+        false => Replayed::default(),
+    })
 }
 
 /// R14: what a logged copy of the superblock must not undo, for it was written outside the journal.
@@ -252,9 +258,9 @@ impl SuperblockKeeper {
     const ERRORS: Range<usize> = 0x194..0x200;
 
     fn read(device: &dyn Device, block_size: usize) -> Result<Self> {
-        let bytes = read_superblock_bytes(device)?;
+        let on_disk = read_start(device)?[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec();
         let block = (SUPERBLOCK_OFFSET / block_size) as u64;
-        Ok(Self { block, offset: SUPERBLOCK_OFFSET % block_size, on_disk: bytes })
+        Ok(Self { block, offset: SUPERBLOCK_OFFSET % block_size, on_disk })
     }
 
     /// `image` is what goes home to `home`: error fields and ERROR stay as they are on the disk; RECOVER is set,

@@ -22,7 +22,7 @@ use crate::mballoc::Allocator;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::seal::Sealer;
-use crate::{Error, Result, errno};
+use crate::{Error, Result, errno, torn_superblock};
 
 /// How a volume is mounted.
 #[derive(Clone)]
@@ -65,22 +65,16 @@ pub struct MountReport {
 
 pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 
-/// Reads and checks the superblock.
+/// Reads and checks the superblock. One that mount or unmount tore is repaired, in memory (EP7).
 ///
 /// # Errors
 /// EINVAL where there is no ext4 volume, EBADMSG for a wrong checksum, EUCLEAN for impossible geometry, a volume
 /// larger than its device included.
 pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
+    let start = read_start(device)?;
+    let superblock =
+        torn_superblock::decode(&start[SUPERBLOCK_OFFSET..]).map_err(torn_superblock::unreadable)?;
     let size_bytes = device.limits().size_bytes;
-    if size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
-        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
-    }
-    let bytes = read_superblock_bytes(device)?;
-    if bytes[0x38..0x3A] != Superblock::MAGIC.to_le_bytes() {
-        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
-    }
-    let superblock = Superblock::decode(&bytes)
-        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
     let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
     if needed > size_bytes {
         let detail = format!("the volume has {needed} bytes, its device {size_bytes}: truncated image?");
@@ -92,16 +86,36 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
     Ok(superblock)
 }
 
-/// The primary superblock as it lies on a device of 2 KiB or more.
-pub(crate) fn read_superblock_bytes(device: &dyn Device) -> Result<Vec<u8>> {
-    let lbs = u64::from(device.limits().logical_block_bytes);
-    let len = 4096.min(device.limits().size_bytes) / lbs * lbs;
-    let mut start = AlignedBuf::zeroed(len as usize);
+/// The first bytes of a device that has room and a magic for a superblock.
+pub(crate) fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
+    let limits = device.limits();
+    if limits.size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
+        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
+    }
+    let lbs = u64::from(limits.logical_block_bytes);
+    let mut start = AlignedBuf::zeroed((4096.min(limits.size_bytes) / lbs * lbs) as usize);
     device.read(0, &mut start)?;
-    Ok(start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec())
+    if start[SUPERBLOCK_OFFSET + 0x38..SUPERBLOCK_OFFSET + 0x3A] != Superblock::MAGIC.to_le_bytes() {
+        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
+    }
+    Ok(start)
 }
 
-/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
+/// The superblock to mount by: the device's, or the log's copy where a checkpoint tore it (EP7 (2)).
+fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device>>) -> Result<Superblock> {
+    let damage = match read_superblock(device.as_ref()) {
+        Err(damage @ Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => damage,
+        other => return other,
+    };
+    let start = read_start(device.as_ref())?;
+    match torn_superblock::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
+        Ok(Some(superblock)) => Ok(superblock),
+        Ok(None) | Err(_) => Err(damage),
+    }
+}
+
+/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably. By EP7 (1), in its
+/// feature bits alone.
 pub(crate) fn write_superblock_directly(
     device: &dyn Device,
     change: impl FnOnce(&mut Superblock),
@@ -111,8 +125,7 @@ pub(crate) fn write_superblock_directly(
     let mut start = AlignedBuf::zeroed(len);
     device.read(0, &mut start)?;
     let bytes = &mut start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
-    let mut superblock = Superblock::decode(bytes)
-        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    let mut superblock = torn_superblock::decode(bytes).map_err(torn_superblock::unreadable)?;
     change(&mut superblock);
     bytes.copy_from_slice(&superblock.encode());
     Ok(device.write(0, &start, true)?)
@@ -126,7 +139,7 @@ impl Fs {
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
     /// device is missing or wrong.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
-        let superblock = read_superblock(device.as_ref())?;
+        let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let journal_device = match (&options.journal_device, read_only) {
@@ -206,6 +219,7 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
             mark_mounted(&mut superblock);
@@ -227,10 +241,13 @@ impl Fs {
             allocator,
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
+            xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
+            xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            was_clean,
             shut_down: AtomicBool::new(false),
             device,
         })
@@ -299,7 +316,9 @@ impl Fs {
             orphans.list.is_empty()
                 && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
         };
-        write_superblock_directly(self.device.as_ref(), |superblock| mark_unmounted(superblock, no_orphans))?;
+        write_superblock_directly(self.device.as_ref(), |superblock| {
+            mark_unmounted(superblock, self.was_clean, no_orphans);
+        })?;
         self.shut_down.store(true, Ordering::Release);
         Ok(self.device.flush()?)
     }
@@ -347,10 +366,13 @@ fn mark_mounted(superblock: &mut Superblock) {
     }
 }
 
-/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4).
-fn mark_unmounted(superblock: &mut Superblock, no_orphans: bool) {
+/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4). A volume that was suspect before stays so until
+/// e2fsck has seen it.
+fn mark_unmounted(superblock: &mut Superblock, was_clean: bool, no_orphans: bool) {
     superblock.feature_incompat &= !incompat::RECOVER;
-    superblock.state |= state::VALID;
+    if was_clean {
+        superblock.state |= state::VALID;
+    }
     if no_orphans {
         superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
     }
