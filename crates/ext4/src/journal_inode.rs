@@ -1,8 +1,8 @@
-//! The journal inside the volume: found and read before anything else is mounted (J2).
+//! The journal, in the volume or on its own device: found and read before anything else is mounted (J2, J28).
 
 use std::sync::Arc;
 
-use block_io::Device;
+use block_io::{AlignedBuf, Device};
 use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
@@ -90,12 +90,62 @@ impl Meta for RawReader {
     }
 }
 
-/// Where each block of the log lies.
-pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<LogMap> {
-    let ino = Ino(superblock.journal_inum);
-    if ino.0 == 0 || superblock.journal_dev != 0 {
-        return Err(Error::refused(errno::EOPNOTSUPP, "an external journal"));
+/// Where each block of the log lies. `journal`: the device given for it.
+///
+/// # Errors
+/// EINVAL where a journal's device is missing, is another volume's, or is given but not asked for. EUCLEAN: J2.
+pub(crate) fn log_map(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    journal: Option<&Arc<dyn Device>>,
+) -> Result<LogMap> {
+    let refused = |detail: &str| Err(Error::refused(errno::EINVAL, detail));
+    let external = superblock.journal_uuid != [0; 16] || superblock.journal_dev != 0;
+    match (superblock.journal_inum, journal) {
+        (0, _) if !external => refused("it has a journal, but says nowhere where"),
+        (0, None) => {
+            let uuid = uuid::Uuid::from_bytes(superblock.journal_uuid);
+            refused(&format!("its journal is on another device, which was not given: UUID {uuid}"))
+        }
+        (0, Some(journal)) => external_log_map(superblock, journal),
+        (_, Some(_)) => refused("a device for the journal was given, but it has one inside"),
+        (_, None) if superblock.journal_dev != 0 => refused("two journals, one inside and one outside"),
+        (ino, None) => internal_log_map(device, superblock, Ino(ino)),
     }
+}
+
+/// J28.
+fn external_log_map(superblock: &Superblock, journal: &Arc<dyn Device>) -> Result<LogMap> {
+    const S_MAGIC: usize = 0x38;
+    const S_LOG_BLOCK_SIZE: usize = 0x18;
+    const S_FEATURE_INCOMPAT: usize = 0x60;
+    const S_UUID: usize = 0x68;
+    let refused = |detail: &str| Err(Error::refused(errno::EINVAL, format!("the journal's device {detail}")));
+    let limits = journal.limits();
+    if limits.logical_block_bytes > superblock.block_size() || limits.size_bytes < 4096 {
+        return refused("is too small, or has sectors larger than a block");
+    }
+    let mut start = AlignedBuf::zeroed(4096);
+    journal.read(0, &mut start)?;
+    // Its geometry is none of a volume, so it is not decoded as one.
+    let own = &start[1024..2048];
+    let le32 = |at: usize| u32::from_le_bytes([own[at], own[at + 1], own[at + 2], own[at + 3]]);
+    if own[S_MAGIC..S_MAGIC + 2] != Superblock::MAGIC.to_le_bytes()
+        || le32(S_FEATURE_INCOMPAT) & incompat::JOURNAL_DEV == 0
+    {
+        return refused("is none");
+    }
+    if own[S_UUID..S_UUID + 16] != superblock.journal_uuid {
+        return refused("is another journal");
+    }
+    if 1024u32.checked_shl(le32(S_LOG_BLOCK_SIZE)) != Some(superblock.block_size()) {
+        return refused("has another block size");
+    }
+    Ok(LogMap::external(journal.clone(), superblock.block_size() as usize, superblock.uuid)?)
+}
+
+/// J2.
+fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino) -> Result<LogMap> {
     let reader = RawReader::new(device, superblock);
     let disk = read_inode(&reader, superblock, ino)?;
     let corrupt = |detail: &str| Error::corrupt_inode(ino.0, Corrupt::structure("journal inode", detail));
@@ -156,8 +206,12 @@ pub(crate) struct Replayed {
 }
 
 /// Replays what the journal holds, if the volume says that it needs it; else a log that is there is void (R1).
-pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<Replayed> {
-    let map = log_map(device, superblock)?;
+pub(crate) fn recover(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    journal: Option<&Arc<dyn Device>>,
+) -> Result<Replayed> {
+    let map = log_map(device, superblock, journal)?;
     let block_size = superblock.block_size() as usize;
     let options = RecoverOptions {
         volume_blocks: superblock.blocks_count(),

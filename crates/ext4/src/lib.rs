@@ -30,6 +30,7 @@ mod overlay;
 mod path;
 mod rename;
 mod seal;
+mod torn_superblock;
 mod truncate;
 mod xattr;
 mod xattr_calls;

@@ -179,8 +179,8 @@ fn write_superblock(
     fua: bool,
 ) -> Result<()> {
     superblock.encode(block);
-    let (device_block, _) = map.run(0).expect("it was read from there");
-    device.write(device_block * block.len() as u64, block, fua)?;
+    let (device_block, _) = map.run(map.superblock()).expect("it was read from there");
+    map.device(device).write(device_block * block.len() as u64, block, fua)?;
     Ok(())
 }
 
@@ -210,7 +210,11 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: Re
         return Ok(());
     }
     // What the log is worth does not matter, only the tids in it do.
-    let scan = Log::new(device, map, &superblock).scan().unwrap_or_else(|_| Scan::empty(&superblock));
+    let log = Log::new(device, map, &superblock);
+    let scan = match log.scan() {
+        Ok(scan) => scan,
+        Err(_) => Scan { end: log.latest_tid()?.next(), ..Scan::empty(&superblock) },
+    };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
     plan.empty(device, map, &options)
 }
