@@ -50,7 +50,8 @@ impl Workload {
         if self.lines.iter().any(|line| word(&line)) {
             return None;
         }
-        let mut driver = Driver::new(format!("ace {} at {block_size}", self.number), Volume::small(block_size));
+        let mut driver =
+            Driver::new(format!("ace {} at {block_size}", self.number), Volume::small(block_size));
         let mut open = HashMap::new();
         for line in &self.lines {
             step(&mut driver, &mut open, line);
@@ -82,10 +83,12 @@ fn step(driver: &mut Driver, open: &mut HashMap<String, FileId>, line: &str) {
         "symlink" => driver.symlink(words[1], &path(words[2])),
         "unlink" => driver.unlink(&name),
         "rmdir" => driver.rmdir(&name),
-        "remove" => match open.contains_key(&name) || driver.model.get(&name).is_some_and(|node| node.links == 1) {
-            true => driver.unlink(&name),
-            false => driver.rmdir(&name),
-        },
+        "remove" => {
+            match open.contains_key(&name) || driver.model.get(&name).is_some_and(|node| node.links == 1) {
+                true => driver.unlink(&name),
+                false => driver.rmdir(&name),
+            }
+        }
         "write" => driver.buffered(&name, open[&name], number(2), number(3) as usize),
         "dwrite" => driver.direct(&name, open[&name], number(2), number(3) as usize, false),
         "mmapwrite" => {

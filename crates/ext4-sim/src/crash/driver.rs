@@ -113,8 +113,18 @@ impl Driver {
         let root = runner.fs().lookup(b"/", true).expect("a root");
         let model = Model::new(root.ino.0, 3);
         let name = name.into();
-        let mut driver =
-            Self { name, volume, base, runner, recorder, clock, events: Vec::new(), model, skipped: 0, seed: 0 };
+        let mut driver = Self {
+            name,
+            volume,
+            base,
+            runner,
+            recorder,
+            clock,
+            events: Vec::new(),
+            model,
+            skipped: 0,
+            seed: 0,
+        };
         driver.collect();
         driver
     }
