@@ -1,5 +1,6 @@
 //! The journal, in the volume or on its own device: found and read before anything else is mounted (J2, J28).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use block_io::{AlignedBuf, Device};
@@ -15,7 +16,10 @@ use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{has_metadata_csum, map_whole_file, needs_recovery, write_superblock_directly};
+use crate::mount::{
+    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start,
+    write_superblock_directly,
+};
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
 
@@ -222,7 +226,9 @@ pub(crate) fn recover(
     if !is_dirty {
         recovery::discard(device.as_ref(), block_size, &map, options)?;
     }
-    let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
+    let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
+    let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
+    let recovered = recovery::recover_patched(device.as_ref(), block_size, &map, options, &mut patch)?;
     if recovered.s_errno != 0 {
         // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
@@ -235,6 +241,43 @@ pub(crate) fn recover(
         },
         false => Replayed::default(),
     })
+}
+
+/// R14: what a logged copy of the superblock must not undo, for it was written outside the journal.
+struct SuperblockKeeper {
+    block: u64,
+    offset: usize,
+    on_disk: Vec<u8>,
+}
+
+impl SuperblockKeeper {
+    const S_MAGIC: usize = 0x38;
+    const S_STATE: usize = 0x3A;
+    const S_FEATURE_INCOMPAT: usize = 0x60;
+    /// The error fields.
+    const ERRORS: Range<usize> = 0x194..0x200;
+
+    fn read(device: &dyn Device, block_size: usize) -> Result<Self> {
+        let on_disk = read_start(device)?[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec();
+        let block = (SUPERBLOCK_OFFSET / block_size) as u64;
+        Ok(Self { block, offset: SUPERBLOCK_OFFSET % block_size, on_disk })
+    }
+
+    /// `image` is what goes home to `home`: error fields and ERROR stay as they are on the disk; RECOVER is set,
+    /// for the log is needed until it is marked empty.
+    fn patch(&self, home: u64, image: &mut [u8]) {
+        if home != self.block {
+            return;
+        }
+        let bytes = &mut image[self.offset..self.offset + Superblock::SIZE];
+        if bytes[Self::S_MAGIC..Self::S_MAGIC + 2] != Superblock::MAGIC.to_le_bytes() {
+            return; // No superblock: reading it again will say so.
+        }
+        bytes[Self::ERRORS].copy_from_slice(&self.on_disk[Self::ERRORS]);
+        bytes[Self::S_STATE] |= self.on_disk[Self::S_STATE] & state::ERROR as u8;
+        bytes[Self::S_FEATURE_INCOMPAT] |= incompat::RECOVER as u8;
+        Superblock::seal(bytes);
+    }
 }
 
 /// Attaches to the journal, which is clean or was just recovered (J8).

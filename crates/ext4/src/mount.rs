@@ -63,7 +63,7 @@ pub struct MountReport {
     pub orphans: OrphansProcessed,
 }
 
-const SUPERBLOCK_OFFSET: usize = 1024;
+pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 
 /// Reads and checks the superblock. One that mount or unmount tore is repaired, in memory (EP7).
 ///
@@ -87,7 +87,7 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
 }
 
 /// The first bytes of a device that has room and a magic for a superblock.
-fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
+pub(crate) fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
     let limits = device.limits();
     if limits.size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
         return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
@@ -102,13 +102,13 @@ fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
 }
 
 /// The superblock to mount by: the device's, or the log's copy where a checkpoint tore it (EP7 (2)).
-fn superblock_to_mount(device: &Arc<dyn Device>) -> Result<Superblock> {
+fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device>>) -> Result<Superblock> {
     let damage = match read_superblock(device.as_ref()) {
         Err(damage @ Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => damage,
         other => return other,
     };
     let start = read_start(device.as_ref())?;
-    match torn_superblock::from_log(device, &start[SUPERBLOCK_OFFSET..]) {
+    match torn_superblock::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
         Ok(Some(superblock)) => Ok(superblock),
         Ok(None) | Err(_) => Err(damage),
     }
@@ -139,7 +139,7 @@ impl Fs {
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
     /// device is missing or wrong.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
-        let superblock = superblock_to_mount(&device)?;
+        let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let journal_device = match (&options.journal_device, read_only) {

@@ -39,7 +39,11 @@ fn set_bit(field: &mut [u8], bit: u32, on: bool) {
 
 /// EP7 (2): a checkpoint of the superblock was torn, so the log still has it (T20). `bytes` are what the device holds;
 /// both halves agree on the geometry, which leads to the log. `None`: the log has no such copy.
-pub(crate) fn from_log(device: &Arc<dyn Device>, bytes: &[u8]) -> Result<Option<Superblock>> {
+pub(crate) fn from_log(
+    device: &Arc<dyn Device>,
+    journal: Option<&Arc<dyn Device>>,
+    bytes: &[u8],
+) -> Result<Option<Superblock>> {
     let mut sealed = bytes[..Superblock::SIZE].to_vec();
     Superblock::seal(&mut sealed);
     let Ok(torn) = Superblock::decode(&sealed) else { return Ok(None) };
@@ -48,7 +52,7 @@ pub(crate) fn from_log(device: &Arc<dyn Device>, bytes: &[u8]) -> Result<Option<
     if torn.blocks_count().saturating_mul(block_size as u64) > size_bytes {
         return Ok(None);
     }
-    let map = journal_inode::log_map(device, &torn, None)?;
+    let map = journal_inode::log_map(device, &torn, journal)?;
     let options =
         RecoverOptions { volume_blocks: torn.blocks_count(), barrier: true, write_bytes: block_size };
     let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;

@@ -1,6 +1,6 @@
 //! SCAN and REVOKE in one pass: what is between s_start and the end of the log (R3–R8).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use block_io::{AlignedBuf, Device};
 
@@ -46,6 +46,17 @@ impl Scan {
             head: if ring.contains(&place) { place } else { superblock.s_first },
             last_commit_seconds: 0,
         }
+    }
+
+    /// R9: the copies that no revoke of the same or a later transaction covers.
+    pub fn uncovered(&self) -> Vec<Copy> {
+        let mut revokes: HashMap<u64, Tid> = HashMap::new();
+        for &(block, tid) in &self.revokes {
+            revokes.entry(block).and_modify(|latest| *latest = latest.later(tid)).or_insert(tid);
+        }
+        let covered =
+            |copy: &&Copy| revokes.get(&copy.home).is_some_and(|revoke| revoke.is_at_or_after(copy.tid));
+        self.copies.iter().filter(|copy| !covered(copy)).copied().collect()
     }
 
     /// Takes the last transaction out (R7). The head stays: it may be anywhere outside the log (R16).
@@ -129,13 +140,13 @@ impl<'a> Log<'a> {
     }
 
     /// The tid of a copy whose sum is wrong, if there is one (R6); a later one wins.
-    pub fn verify(&self, copies: &BTreeMap<u64, Copy>) -> Result<Option<Tid>> {
+    pub fn verify(&self, copies: &[Copy]) -> Result<Option<Tid>> {
         let mut bad: Option<Tid> = None;
         if !self.layout.has_crc32c() {
             return Ok(None);
         }
         let mut block = AlignedBuf::zeroed(self.layout.block_size);
-        for copy in copies.values() {
+        for copy in copies {
             self.read(copy.log_block, &mut block)?;
             if self.layout.data_sum(copy.tid.0, &block) != copy.checksum {
                 // The earliest decides: R7 forgives the last transaction alone.
