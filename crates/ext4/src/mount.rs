@@ -56,6 +56,10 @@ impl Default for MountOptions {
 pub struct MountReport {
     /// Transactions replayed from the journal.
     pub transactions_replayed: u32,
+    /// Blocks that they wrote home.
+    pub blocks_replayed: u64,
+    /// Copies in the log that were not, for their blocks were revoked (R9).
+    pub copies_revoked: u64,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
 }
@@ -126,6 +130,8 @@ impl Fs {
             true => {
                 let recovered = journal_inode::recover(&device, &superblock)?;
                 report.transactions_replayed = recovered.transactions;
+                report.blocks_replayed = recovered.blocks;
+                report.copies_revoked = recovered.revoked;
                 last_commit_seconds = recovered.last_commit_seconds;
                 read_superblock(device.as_ref())?
             }
