@@ -12,6 +12,7 @@ use jbd2::recovery::{self, RecoverOptions};
 use jbd2::{Journal, LogExtent, LogMap};
 
 use crate::block_cache::BlockCache;
+use crate::error_policy::keep_errors;
 use crate::extents::{MapState, TreeOwner};
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
@@ -173,6 +174,9 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
         recovery::discard(device.as_ref(), block_size, &map, options)?;
     }
     let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
+    if recovered.blocks > 0 {
+        keep_errors(device.as_ref(), superblock)?;
+    }
     if recovered.s_errno != 0 {
         // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;

@@ -13,12 +13,14 @@ use jbd2::Journal;
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
+use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
 use crate::inode::InodeCache;
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
+use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::seal::Sealer;
@@ -35,6 +37,8 @@ pub struct MountOptions {
     pub metadata_cache_bytes: u64,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
+    pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -46,6 +50,7 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
+            errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
         }
     }
@@ -124,6 +129,27 @@ impl Fs {
         let superblock = read_superblock(device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
+        let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
+        let mounted = Self::mount_claimed(device, superblock, read_only, options);
+        match mounted {
+            Ok((mut fs, report)) => {
+                fs.mmp = mmp;
+                Ok((Arc::new(fs), report))
+            }
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _released = mmp.map(|claim| claim.release());
+                Err(error)
+            }
+        }
+    }
+
+    fn mount_claimed(
+        device: Arc<dyn Device>,
+        superblock: Superblock,
+        read_only: bool,
+        options: &MountOptions,
+    ) -> Result<(Self, MountReport)> {
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
@@ -141,7 +167,7 @@ impl Fs {
             }
             false => superblock,
         };
-        let fs = Arc::new(Self::assemble(device, superblock, read_only, last_commit_seconds, options)?);
+        let fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
@@ -170,6 +196,7 @@ impl Fs {
             clock: options.clock.clone(),
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
+            errors: ErrorPolicy::new(device.clone(), &superblock, options.errors, options.clock.clone()),
         });
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
@@ -221,6 +248,7 @@ impl Fs {
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            mmp: None,
             was_clean,
             shut_down: AtomicBool::new(false),
             device,
@@ -294,7 +322,8 @@ impl Fs {
             mark_unmounted(superblock, self.was_clean, no_orphans);
         })?;
         self.shut_down.store(true, Ordering::Release);
-        Ok(self.device.flush()?)
+        self.device.flush()?;
+        self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)
     }
 
     /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).
