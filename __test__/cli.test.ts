@@ -27,6 +27,7 @@ function setup(): {
         err: (line) => err.push(line),
         open: (image, options) => Volume.openOn(engine, image, options),
         format: (image, options) => Volume.formatOn(engine, image, options),
+        recover: (image, options) => Volume.recoverOn(engine, image, options),
       },
       argv,
       () => '0.1.0',
@@ -59,6 +60,8 @@ for (const argv of [
   ['ls', 'image', '--nope'],
   ['cat', 'image'],
   ['put', 'image', 'from'],
+  ['mv', 'image', 'from'],
+  ['ln', '-s', 'image', 'target'],
   ['info', 'image', 'more'],
 ]) {
   test(`wrong usage is exit status 2: ${argv.join(' ')}`, async (t) => {
@@ -105,6 +108,26 @@ test('info', async (t) => {
   t.is((JSON.parse((await cli('info', 'image', '--json')).out) as { backend: string }).backend, 'memory');
 });
 
+test('recover: the status of a dry run says whether there is something to do', async (t) => {
+  const { native, cli } = setup();
+  const nothing = await cli('recover', 'image');
+  t.is(nothing.status, 0);
+  t.is(nothing.out, 'nothing to do\n');
+  native.recovery = { ...native.recovery, needed: true, transactions: 3, blocks: 17, orphansDeleted: 2 };
+  const would = await cli('recover', '--dry-run', 'image');
+  t.is(would.status, 3);
+  t.regex(would.out, /^to do:\ntransactions: 3\nblocks: 17\n/);
+  const did = await cli('recover', 'image', '--json');
+  t.is(did.status, 0);
+  t.like(JSON.parse(did.out), { needed: true, dryRun: false, transactions: 3, orphansDeleted: 2 });
+  native.recovery = { ...native.recovery, hasErrors: true };
+  t.regex((await cli('recover', 'image')).err, /e2fsck/);
+  native.script.set('recoverVolume', [-117]);
+  const failed = await cli('recover', 'image');
+  t.is(failed.status, 1);
+  t.regex(failed.err, /EUCLEAN: .*recover 'image'/);
+});
+
 test('put, ls, cat, get: a tree comes back with its modes, times and links', async (t) => {
   const { native, cli } = setup();
   const host = await mkdtemp(join(tmpdir(), 'uext4-cli-'));
@@ -139,6 +162,25 @@ test('put, ls, cat, get: a tree comes back with its modes, times and links', asy
   const stats = await stat(join(back, 'sub', 'file'));
   t.is(stats.mode & 0o777, 0o750);
   t.is(stats.mtimeMs, time.getTime());
+});
+
+test('mv and ln: to a name, and into a directory', async (t) => {
+  const { native, cli } = setup();
+  native.addFile('/file', Buffer.from('hello'));
+  native.addFile('/other', Buffer.from('other'));
+  const host = await mkdtemp(join(tmpdir(), 'uext4-cli-'));
+  t.teardown(() => rm(host, { recursive: true }));
+  t.like(await cli('put', 'image', host, '/dir'), { status: 0 });
+  t.like(await cli('mv', 'image', '/file', '/dir'), { status: 0, out: '', err: '' });
+  t.like(await cli('ln', 'image', '/dir/file', '/second'), { status: 0 });
+  t.like(await cli('ln', '-s', 'image', '/dir/file', '/dir/link'), { status: 0 });
+  t.like(await cli('mv', 'image', '/other', '/second'), { status: 0 });
+  t.is((await cli('ls', '-R', 'image', '/')).out, 'dir\ndir/file\ndir/link\nsecond\n');
+  t.is((await cli('cat', 'image', '/second')).out, 'other');
+  t.is((await cli('cat', 'image', '/dir/link')).out, 'hello');
+  const { status, err } = await cli('ln', 'image', '/dir', '/again');
+  t.is(status, 1);
+  t.is(err, "uext4: EPERM: operation not permitted, link '/dir' -> '/again'");
 });
 
 test('a failure is exit status 1 with the error of node:fs, and the volume is closed', async (t) => {

@@ -15,6 +15,8 @@ export type {
   FormatOptions,
   FormatReport,
   OpenOptions,
+  RecoverOptions,
+  RecoveryReport,
   VolumeInfo,
   VolumeStats,
 } from './volume-options.js';

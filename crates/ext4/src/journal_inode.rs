@@ -205,6 +205,10 @@ fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<D
 pub(crate) struct Replayed {
     /// Transactions written home.
     pub transactions: u32,
+    /// Blocks written home.
+    pub blocks: u64,
+    /// Copies that were revoked.
+    pub revoked: u64,
     /// J20: no later commit may bear an earlier time.
     pub last_commit_seconds: u64,
 }
@@ -237,6 +241,8 @@ pub(crate) fn recover(
     Ok(match is_dirty {
         true => Replayed {
             transactions: recovered.transactions,
+            blocks: recovered.blocks,
+            revoked: recovered.revoked,
             last_commit_seconds: recovered.last_commit_seconds,
         },
         false => Replayed::default(),

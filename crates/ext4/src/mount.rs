@@ -13,12 +13,14 @@ use jbd2::Journal;
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
+use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
 use crate::inode::InodeCache;
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
+use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::seal::Sealer;
@@ -35,6 +37,8 @@ pub struct MountOptions {
     pub metadata_cache_bytes: u64,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
+    pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
     /// The device of an external journal (J28), for a volume that has one.
@@ -48,6 +52,7 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
+            errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
         }
@@ -59,6 +64,10 @@ impl Default for MountOptions {
 pub struct MountReport {
     /// Transactions replayed from the journal.
     pub transactions_replayed: u32,
+    /// Blocks that they wrote home.
+    pub blocks_replayed: u64,
+    /// Copies in the log that were not, for their blocks were revoked (R9).
+    pub copies_revoked: u64,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
 }
@@ -150,6 +159,27 @@ impl Fs {
             (journal, _) => journal.clone(),
         };
         let options = &MountOptions { journal_device, ..options.clone() };
+        let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
+        let mounted = Self::mount_claimed(device, superblock, read_only, options);
+        match mounted {
+            Ok((mut fs, report)) => {
+                fs.mmp = mmp;
+                Ok((Arc::new(fs), report))
+            }
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _released = mmp.map(|claim| claim.release());
+                Err(error)
+            }
+        }
+    }
+
+    fn mount_claimed(
+        device: Arc<dyn Device>,
+        superblock: Superblock,
+        read_only: bool,
+        options: &MountOptions,
+    ) -> Result<(Self, MountReport)> {
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
@@ -157,6 +187,8 @@ impl Fs {
                 let recovered =
                     journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
                 report.transactions_replayed = recovered.transactions;
+                report.blocks_replayed = recovered.blocks;
+                report.copies_revoked = recovered.revoked;
                 last_commit_seconds = recovered.last_commit_seconds;
                 read_superblock(device.as_ref())?
             }
@@ -166,7 +198,7 @@ impl Fs {
             }
             false => superblock,
         };
-        let fs = Arc::new(Self::assemble(device, superblock, read_only, last_commit_seconds, options)?);
+        let fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
@@ -195,6 +227,7 @@ impl Fs {
             clock: options.clock.clone(),
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
+            errors: ErrorPolicy::new(device.clone(), &superblock, options.errors, options.clock.clone()),
         });
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
@@ -247,6 +280,7 @@ impl Fs {
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            mmp: None,
             was_clean,
             shut_down: AtomicBool::new(false),
             device,
@@ -320,7 +354,8 @@ impl Fs {
             mark_unmounted(superblock, self.was_clean, no_orphans);
         })?;
         self.shut_down.store(true, Ordering::Release);
-        Ok(self.device.flush()?)
+        self.device.flush()?;
+        self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)
     }
 
     /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).

@@ -104,10 +104,16 @@ impl Replay {
 
     /// A write that is durable on its own stays ahead of what completed at the same place before it.
     fn supersede(&mut self, request: u64) {
-        let newer: Vec<Patch> =
-            self.in_flight.iter().filter(|write| write.request == request).map(|write| write.patch.clone()).collect();
+        let newer: Vec<Patch> = self
+            .in_flight
+            .iter()
+            .filter(|write| write.request == request)
+            .map(|write| write.patch.clone())
+            .collect();
         let covers = |sector: u64| {
-            newer.iter().any(|patch| (patch.offset..patch.offset + patch.range.len() as u64).contains(&sector))
+            newer
+                .iter()
+                .any(|patch| (patch.offset..patch.offset + patch.range.len() as u64).contains(&sector))
         };
         let mut kept = Vec::new();
         for write in std::mem::take(&mut self.in_flight) {
@@ -139,12 +145,18 @@ impl Replay {
     }
 
     /// CM5 for a crash here, at most about `budget` states of it, chosen by `random`; `None`: all.
-    pub fn states(&self, random: &mut Random, budget: Option<usize>, can_tear: &dyn Fn(&Patch) -> bool) -> Vec<State> {
+    pub fn states(
+        &self,
+        random: &mut Random,
+        budget: Option<usize>,
+        can_tear: &dyn Fn(&Patch) -> bool,
+    ) -> Vec<State> {
         let count = self.in_flight.len();
         let mut states = vec![self.chosen("none".into(), |_| false), self.chosen("all".into(), |_| true)];
         if count <= 10 && budget.is_none_or(|budget| 1 << count <= budget) {
             for set in 1..(1usize << count).saturating_sub(1) {
-                states.push(self.chosen(format!("subset {set:#b} of {count}"), |index| set >> index & 1 == 1));
+                states
+                    .push(self.chosen(format!("subset {set:#b} of {count}"), |index| set >> index & 1 == 1));
             }
         } else {
             self.large_subsets(random, budget.unwrap_or(usize::MAX), &mut states);
@@ -172,7 +184,13 @@ impl Replay {
 
     /// Every single split point of the blocks that recovery starts from, one random pattern of the others; all else is
     /// there.
-    fn tears(&self, random: &mut Random, budget: usize, can_tear: &dyn Fn(&Patch) -> bool, states: &mut Vec<State>) {
+    fn tears(
+        &self,
+        random: &mut Random,
+        budget: usize,
+        can_tear: &dyn Fn(&Patch) -> bool,
+        states: &mut Vec<State>,
+    ) {
         let step = (self.in_flight.len() * 2 / budget.max(1)).max(1);
         for (index, write) in self.in_flight.iter().enumerate() {
             let sectors = write.patch.sector_count();
@@ -182,12 +200,16 @@ impl Replay {
             if can_tear(&write.patch) {
                 for split in 1..sectors {
                     for (from, to) in [(0, split), (split, sectors)] {
-                        states.push(self.torn(index, &format!("sectors {from}..{to}"), |n| (from..to).contains(&n)));
+                        states.push(
+                            self.torn(index, &format!("sectors {from}..{to}"), |n| (from..to).contains(&n)),
+                        );
                     }
                 }
             } else if random.once_in(step) {
                 let pattern = random.bits();
-                states.push(self.torn(index, &format!("pattern {pattern:#x}"), |n| pattern >> (n % 64) & 1 == 1));
+                states.push(
+                    self.torn(index, &format!("pattern {pattern:#x}"), |n| pattern >> (n % 64) & 1 == 1),
+                );
             }
         }
     }
@@ -198,11 +220,17 @@ impl Replay {
             match index == torn {
                 false => patches.push(write.patch.clone()),
                 true => patches.extend(
-                    (0..write.patch.sector_count()).filter(|&n| is_there(n)).map(|n| write.patch.sectors(n, n + 1)),
+                    (0..write.patch.sector_count())
+                        .filter(|&n| is_there(n))
+                        .map(|n| write.patch.sectors(n, n + 1)),
                 ),
             }
         }
-        let choice = format!("all of {}, block {torn} (at {}) torn: {how}", self.in_flight.len(), self.in_flight[torn].patch.offset);
+        let choice = format!(
+            "all of {}, block {torn} (at {}) torn: {how}",
+            self.in_flight.len(),
+            self.in_flight[torn].patch.offset
+        );
         State { choice, patches }
     }
 }

@@ -9,8 +9,8 @@ use block_io::{Device, Recorder, RecordingDevice};
 use ext4::{Clock, Fs, Inode, MountOptions, Now};
 use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
 
-use super::image::{Image, StateDevice};
 use super::enumerate::Replay;
+use super::image::{Image, StateDevice};
 use super::model::{Expectation, entry_hash};
 use super::random::Random;
 
@@ -77,7 +77,9 @@ pub fn read_tree(fs: &Arc<Fs>) -> Result<Tree, String> {
             if path == "lost+found" {
                 continue;
             }
-            let inode = fs.lookup(format!("/{path}").as_bytes(), false).map_err(|error| format!("/{path}: {error}"))?;
+            let inode = fs
+                .lookup(format!("/{path}").as_bytes(), false)
+                .map_err(|error| format!("/{path}: {error}"))?;
             if inode.mode() & S_IFMT == S_IFDIR {
                 dirs.push(path.clone());
             }
@@ -160,7 +162,8 @@ pub struct Recovered {
 /// The verdict.
 pub fn recover(device: Arc<StateDevice>) -> Result<Recovered, Verdict> {
     let options = mount_options(Arc::default());
-    let (fs, report) = Fs::mount(device.clone(), &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
+    let (fs, report) =
+        Fs::mount(device.clone(), &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
     if report.orphans.bad > 0 {
         return Err(verdict('a', format!("{:?}", report.orphans)));
     }
@@ -183,7 +186,8 @@ pub fn cut_recovery(
     let recorder = Recorder::new();
     let device = Arc::new(StateDevice::new(state.clone()));
     let recording: Arc<dyn Device> = Arc::new(RecordingDevice::new(device, recorder.clone(), 0));
-    let (fs, _) = Fs::mount(recording, &mount_options(Arc::default())).map_err(|error| verdict('a', error))?;
+    let (fs, _) =
+        Fs::mount(recording, &mount_options(Arc::default())).map_err(|error| verdict('a', error))?;
     fs.shut_down();
     let mut replay = Replay::new(Image::new(state), block_size);
     let mut count = 0;
@@ -199,10 +203,14 @@ pub fn cut_recovery(
         };
         for state in replay.states(choices, budget, &|_| false) {
             count += 1;
-            let again = recover(Arc::new(replay.image.device(&state.patches)))
-                .map_err(|verdict| Verdict { letter: 'f', detail: format!("{}: {}", state.choice, verdict.detail) })?;
+            let again = recover(Arc::new(replay.image.device(&state.patches))).map_err(|verdict| {
+                Verdict { letter: 'f', detail: format!("{}: {}", state.choice, verdict.detail) }
+            })?;
             if again.tree != *tree {
-                return Err(verdict('f', format!("{}: another tree than without the second crash", state.choice)));
+                return Err(verdict(
+                    'f',
+                    format!("{}: another tree than without the second crash", state.choice),
+                ));
             }
         }
     }

@@ -49,7 +49,14 @@ pub struct Budget {
 impl Budget {
     /// For a test run.
     pub fn quick(seed: u64, states: usize) -> Self {
-        Self { states: Some(states), e2fsck_every: 40, kernel_every: 0, cut_every: 25, cut_thorough_every: 200, seed }
+        Self {
+            states: Some(states),
+            e2fsck_every: 40,
+            kernel_every: 0,
+            cut_every: 40,
+            cut_thorough_every: 400,
+            seed,
+        }
     }
 }
 
@@ -135,7 +142,8 @@ impl<'r> Explorer<'r> {
     fn new(recording: &'r Recording, budget: &'r Budget) -> Self {
         let superblock = Superblock::decode(&recording.base[1024..2048]).expect("our own superblock");
         // A workload's name decides too: each has choices of its own.
-        let name = recording.name.bytes().fold(budget.seed, |seed, byte| Random(seed ^ u64::from(byte)).bits());
+        let name =
+            recording.name.bytes().fold(budget.seed, |seed, byte| Random(seed ^ u64::from(byte)).bits());
         Self {
             journal: journal_bytes(recording),
             recording,
@@ -154,9 +162,10 @@ impl<'r> Explorer<'r> {
         let block_size = recording.volume.block_size as usize;
         let mut replay = Replay::new(Image::new(recording.base.clone()), block_size);
         let mut acks = recording.model.ack_events().into_iter().peekable();
-        let points = recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
+        let points =
+            recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
         // What one point may spend; tests take a part of the points where there are too many.
-        let per_point = self.budget.states.map(|states| (states / points.max(1)).clamp(3, 200));
+        let per_point = self.budget.states.map(|states| (states * 2 / points.max(1)).clamp(3, 400));
         let skip = self.budget.states.map_or(1, |states| (points * 5 / states.max(1)).max(1));
         for index in 0..=recording.events.len() {
             // A promise makes the state at hand another case.

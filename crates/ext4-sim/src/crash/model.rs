@@ -59,6 +59,8 @@ pub struct FileHistory {
     sizes: Vec<(Op, u64, bool)>,
     sectors: BTreeMap<u64, Vec<Version>>,
     acks: Vec<FileAck>,
+    /// Operations on its contents.
+    touched: Vec<Op>,
     current: Vec<u8>,
 }
 
@@ -180,7 +182,7 @@ impl Model {
 
     fn with_links(&self, path: &str, change: i32) -> (String, Option<Node>) {
         let mut node = self.tree[path].clone();
-        node.links = node.links.strict_add_signed(change);
+        node.links = node.links.checked_add_signed(change).expect("links stay in range");
         (path.to_owned(), Some(node))
     }
 
@@ -208,7 +210,11 @@ impl Model {
     }
 
     fn other_names(&self, ino: u32, but: &str) -> Vec<String> {
-        self.tree.iter().filter(|(path, node)| node.ino == ino && *path != but).map(|(path, _)| path.clone()).collect()
+        self.tree
+            .iter()
+            .filter(|(path, node)| node.ino == ino && *path != but)
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     /// A name of a file or a symbolic link goes.
@@ -256,7 +262,9 @@ impl Model {
                 changes.push(self.with_links(dir, change));
             }
             let inside = format!("{old}/");
-            for (path, node) in self.tree.range(inside.clone()..).take_while(|(path, _)| path.starts_with(&inside)) {
+            for (path, node) in
+                self.tree.range(inside.clone()..).take_while(|(path, _)| path.starts_with(&inside))
+            {
                 changes.push((path.clone(), None));
                 changes.push((format!("{new}/{}", &path[inside.len()..]), Some(node.clone())));
             }
@@ -270,6 +278,7 @@ impl Model {
     pub fn write(&mut self, path: &str, pos: u64, data: &[u8], how: How) {
         let (op, file) = (self.op(), self.file_of(path));
         let file = &mut self.files[file];
+        file.touched.push(op);
         let end = pos as usize + data.len();
         let grows = end > file.current.len();
         if grows {
@@ -284,6 +293,7 @@ impl Model {
     pub fn truncate(&mut self, path: &str, size: u64, block_size: u64) {
         let (op, file) = (self.op(), self.file_of(path));
         let file = &mut self.files[file];
+        file.touched.push(op);
         let old = file.current.len() as u64;
         file.current.resize(size as usize, 0);
         file.sizes.push((op, size, false));
@@ -382,7 +392,10 @@ impl Expectation<'_> {
         let mut text = format!("names may be of versions {:?}\n", self.versions);
         for version in [self.versions.start, self.versions.end - 1] {
             for (path, history) in &self.model.names {
-                let wanted = self.model.node_at(path, version).map(|node| format!("{} {:?} {}", node.ino, node.kind, node.links));
+                let wanted = self
+                    .model
+                    .node_at(path, version)
+                    .map(|node| format!("{} {:?} {}", node.ino, node.kind, node.links));
                 let is = found.get(path);
                 let same = match (&wanted, is) {
                     (None, None) => true,
@@ -393,7 +406,10 @@ impl Expectation<'_> {
                     _ => false,
                 };
                 if !same {
-                    text += &format!("version {version}: {path:?} wanted {wanted:?} found {is:?} ({} changes)\n", history.len());
+                    text += &format!(
+                        "version {version}: {path:?} wanted {wanted:?} found {is:?} ({} changes)\n",
+                        history.len()
+                    );
                 }
             }
         }
@@ -454,7 +470,8 @@ impl FileHistory {
     fn check_size(&self, size: u64, acked: Op, now: Op, block_size: u64) -> Result<(), String> {
         let mut before = u64::MAX;
         for (op, after, buffered) in self.sizes_since(acked, now) {
-            let between = buffered && op > acked && size.is_multiple_of(block_size) && (before..after).contains(&size);
+            let between =
+                buffered && op > acked && size.is_multiple_of(block_size) && (before..after).contains(&size);
             if size == after || between {
                 return Ok(());
             }
@@ -481,24 +498,32 @@ impl FileHistory {
                 continue;
             }
             let since = version.op.max(acked);
-            let covered = self.sizes_since(since, now).any(|(op, after, _)| (op < until || op <= since) && after >= end);
-            if (covered || version.any_size || self.is_late(index, &versions, end, acked, now)) && matches(version) {
+            let covered = self
+                .sizes_since(since, now)
+                .any(|(op, after, _)| (op < until || op <= since) && after >= end);
+            if (covered || version.any_size || self.is_late(index, &versions, end, acked, now))
+                && matches(version)
+            {
                 return Ok(());
             }
         }
-        let known = versions.iter().map(|version| (version.op, version.bytes.as_ref().map(|bytes| bytes[0]))).collect::<Vec<_>>();
+        let known = versions
+            .iter()
+            .map(|version| (version.op, version.bytes.as_ref().map(|bytes| bytes[0])))
+            .collect::<Vec<_>>();
         Err(format!(
             "sector {sector} of {size} bytes starts {:02x?}, may be of operations {acked}..={now}, versions {known:02x?}",
             &found[..found.len().min(16)]
         ))
     }
 
-    /// Whether the next version was still in the page cache when something else raised the size.
+    /// Whether the next version may have stayed in the page cache while the size grew past it: a direct write or a
+    /// truncation writes back the pages that it meets, not those before them.
     fn is_late(&self, index: usize, versions: &[&Version], end: u64, acked: Op, now: Op) -> bool {
-        let mut later = versions[index + 1..].iter().take_while(|version| version.op <= now);
-        match later.next() {
-            Some(next) if next.buffered && next.op > acked => {
-                self.sizes_since(next.op, now).any(|(op, after, buffered)| op > next.op && !buffered && after >= end)
+        match versions.get(index + 1) {
+            Some(next) if next.buffered && next.op > acked && next.op <= now => {
+                let met = self.touched.iter().any(|&op| op > next.op && op <= now);
+                met && self.sizes_since(next.op, now).any(|(_, after, _)| after >= end)
             }
             _ => false,
         }
