@@ -51,10 +51,10 @@ fn make(dir: &Path, block_size: u32) -> Pair {
     Pair { volume, journal }
 }
 
-fn mount(
-    pair: &Pair,
-    read_only: bool,
-) -> (Arc<MemoryDevice>, Arc<MemoryDevice>, Result<(Arc<Fs>, MountReport)>) {
+/// What a mount gave.
+type Mounted = Result<(Arc<Fs>, MountReport)>;
+
+fn mount(pair: &Pair, read_only: bool) -> (Arc<MemoryDevice>, Arc<MemoryDevice>, Mounted) {
     let volume = Arc::new(MemoryDevice::new(pair.volume.clone()));
     let journal = Arc::new(MemoryDevice::new(pair.journal.clone()));
     let options = MountOptions {

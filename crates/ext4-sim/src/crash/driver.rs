@@ -70,8 +70,6 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// What it did.
     pub model: Model,
-    /// Operations that this build has no call for.
-    pub skipped: usize,
 }
 
 /// A mounted volume, recorded. Paths have no leading slash; "" is the root.
@@ -85,8 +83,6 @@ pub struct Driver {
     events: Vec<Event>,
     /// What happens to files, for the judge.
     pub model: Model,
-    /// Operations that were left out.
-    pub skipped: usize,
     seed: u32,
 }
 
@@ -113,18 +109,8 @@ impl Driver {
         let root = runner.fs().lookup(b"/", true).expect("a root");
         let model = Model::new(root.ino.0, 3);
         let name = name.into();
-        let mut driver = Self {
-            name,
-            volume,
-            base,
-            runner,
-            recorder,
-            clock,
-            events: Vec::new(),
-            model,
-            skipped: 0,
-            seed: 0,
-        };
+        let mut driver =
+            Self { name, volume, base, runner, recorder, clock, events: Vec::new(), model, seed: 0 };
         driver.collect();
         driver
     }
@@ -310,10 +296,10 @@ impl Driver {
     pub fn finish(mut self) -> Recording {
         self.check_model();
         self.begin("unmount".into());
-        let Self { name, volume, base, runner, recorder, mut events, mut model, skipped, .. } = self;
+        let Self { name, volume, base, runner, recorder, mut events, mut model, .. } = self;
         runner.unmount().unwrap_or_else(|error| panic!("{name}: unmount: {error}"));
         events.append(&mut recorder.take());
         model.acked_all(events.len());
-        Recording { name, volume, base, events, model, skipped }
+        Recording { name, volume, base, events, model }
     }
 }

@@ -53,8 +53,8 @@ impl Budget {
             states: Some(states),
             e2fsck_every: 40,
             kernel_every: 0,
-            cut_every: 25,
-            cut_thorough_every: 200,
+            cut_every: 40,
+            cut_thorough_every: 400,
             seed,
         }
     }
@@ -165,7 +165,7 @@ impl<'r> Explorer<'r> {
         let points =
             recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
         // What one point may spend; tests take a part of the points where there are too many.
-        let per_point = self.budget.states.map(|states| (states / points.max(1)).clamp(3, 200));
+        let per_point = self.budget.states.map(|states| (states * 2 / points.max(1)).clamp(3, 400));
         let skip = self.budget.states.map_or(1, |states| (points * 5 / states.max(1)).max(1));
         for index in 0..=recording.events.len() {
             // A promise makes the state at hand another case.

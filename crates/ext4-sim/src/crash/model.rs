@@ -59,6 +59,8 @@ pub struct FileHistory {
     sizes: Vec<(Op, u64, bool)>,
     sectors: BTreeMap<u64, Vec<Version>>,
     acks: Vec<FileAck>,
+    /// Operations on its contents.
+    touched: Vec<Op>,
     current: Vec<u8>,
 }
 
@@ -180,7 +182,7 @@ impl Model {
 
     fn with_links(&self, path: &str, change: i32) -> (String, Option<Node>) {
         let mut node = self.tree[path].clone();
-        node.links = node.links.strict_add_signed(change);
+        node.links = node.links.checked_add_signed(change).expect("links stay in range");
         (path.to_owned(), Some(node))
     }
 
@@ -276,6 +278,7 @@ impl Model {
     pub fn write(&mut self, path: &str, pos: u64, data: &[u8], how: How) {
         let (op, file) = (self.op(), self.file_of(path));
         let file = &mut self.files[file];
+        file.touched.push(op);
         let end = pos as usize + data.len();
         let grows = end > file.current.len();
         if grows {
@@ -290,6 +293,7 @@ impl Model {
     pub fn truncate(&mut self, path: &str, size: u64, block_size: u64) {
         let (op, file) = (self.op(), self.file_of(path));
         let file = &mut self.files[file];
+        file.touched.push(op);
         let old = file.current.len() as u64;
         file.current.resize(size as usize, 0);
         file.sizes.push((op, size, false));
@@ -513,13 +517,14 @@ impl FileHistory {
         ))
     }
 
-    /// Whether the next version was still in the page cache when something else raised the size.
+    /// Whether the next version may have stayed in the page cache while the size grew past it: a direct write or a
+    /// truncation writes back the pages that it meets, not those before them.
     fn is_late(&self, index: usize, versions: &[&Version], end: u64, acked: Op, now: Op) -> bool {
-        let mut later = versions[index + 1..].iter().take_while(|version| version.op <= now);
-        match later.next() {
-            Some(next) if next.buffered && next.op > acked => self
-                .sizes_since(next.op, now)
-                .any(|(op, after, buffered)| op > next.op && !buffered && after >= end),
+        match versions.get(index + 1) {
+            Some(next) if next.buffered && next.op > acked && next.op <= now => {
+                let met = self.touched.iter().any(|&op| op > next.op && op <= now);
+                met && self.sizes_since(next.op, now).any(|(_, after, _)| after >= end)
+            }
             _ => false,
         }
     }
