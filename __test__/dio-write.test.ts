@@ -116,6 +116,23 @@ test('C25.4, C25.6: privileges are stripped under the exclusive lock', async (t)
   t.deepEqual(native.calls, ['fileModified', 'directWrite exclusive flags=0 4096@0']);
 });
 
+test('C25.6: times that are due are set in place, after every check, and the fast path goes on', async (t) => {
+  const { native, fake, write } = setup();
+  fake.flags = ProbeFlag.NEEDS_MODIFIED;
+  native.tryModified = 0;
+  t.is(await write(), 4096);
+  t.deepEqual(native.calls, ['tryFileModified', 'directWrite shared flags=0 4096@0']);
+});
+
+test('C25.6: a misaligned write does not try the times in place, and NOWAIT never sets them', async (t) => {
+  const { native, fake, write } = setup();
+  fake.flags = ProbeFlag.NEEDS_MODIFIED;
+  native.tryModified = 0;
+  t.is(await write({ posBytes: 100 }), -22);
+  t.is(await write({ nowait: true }), -11);
+  t.false(native.calls.includes('tryFileModified'));
+});
+
 test('C25.6: times alone are updated under the shared lock', async (t) => {
   const { native, fake, write } = setup();
   fake.flags = ProbeFlag.NEEDS_MODIFIED;

@@ -36,17 +36,24 @@ function decide(posBytes: number, sizeBytes: number, flags: number): number {
     countBytes,
     maxFileBytes: 2 ** 44,
   });
-  const range = { posBytes: at, countBytes, memoryAddress: 0 };
+  const memoryAddress = 0;
   const plan = {
     exclusive,
+    nowait: false,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     extending: isExtendingIo({ posBytes: at, countBytes, sizeBytes, diskSizeBytes: sizeBytes }),
     overwrite: (flags & ProbeFlag.OVERWRITE) !== 0,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
-    unaligned: isUnaligned({ ...range, blockBytes: 4096 }),
+    unaligned: isUnaligned({ posBytes: at, countBytes, memoryAddress, blockBytes: 4096 }),
   };
-  const verdict = judgeLock({ ...plan, nowait: false });
-  const misaligned = isMisaligned({ ...range, offsetAlignBytes: 512, memoryAlignBytes: 512 });
+  const verdict = judgeLock(plan);
+  const misaligned = isMisaligned({
+    posBytes: at,
+    countBytes,
+    memoryAddress,
+    offsetAlignBytes: 512,
+    memoryAlignBytes: 512,
+  });
   return (
     refused +
     verdict.length +

@@ -14,11 +14,7 @@ const calls = {
   writeFile: (path, data) => volume.writeFile(path, data, { flush: true }),
   readFile: (path) => volume.readFile(path, 'utf8'),
   readdir: (path) => volume.readdir(path),
-  async close() {
-    await volume.close();
-    // Nothing else keeps the process alive.
-    if (!port) process.disconnect();
-  },
+  close: () => volume.close(),
 };
 
 async function answer({ id, call, args }) {
@@ -28,6 +24,8 @@ async function answer({ id, call, args }) {
   } catch (error) {
     send({ id, error: { code: error.code, message: error.message } });
   }
+  // Under child_process.fork() the channel alone keeps the process alive.
+  if (call === 'close' && !port) process.disconnect();
 }
 
 if (port) port.on('message', ({ data }) => answer(data));

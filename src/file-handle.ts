@@ -4,12 +4,12 @@ import { memoryAddress } from './aligned-memory.js';
 import { begin, type Engine, type Operation, type Task, type Waiter } from './engine.js';
 import { closedError, errnoError, invalidType, invalidValue } from './errors.js';
 import { InodeLock } from './inode-lock.js';
-import type { Kiocb } from './kiocb.js';
+import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
 import type { NativeFile, NativeStat, Token } from './native/boundary.js';
 import { EBADF, EINVAL, EISDIR } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
-import { readIter } from './read-iter/read-iter.js';
+import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   bytesOf,
@@ -21,12 +21,7 @@ import {
   validateWriteRange,
   type TimeLike,
 } from './validate.js';
-import {
-  NOT_SUBMITTED,
-  finishSharedOverwrite,
-  isComplete,
-  submitSharedOverwrite,
-} from './write-iter/dio-write.js';
+import { finishSharedOverwrite, isComplete, submitSharedOverwrite } from './write-iter/dio-write.js';
 import { writeIter } from './write-iter/write-iter.js';
 
 const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
@@ -68,15 +63,22 @@ interface Transfer {
   readonly position: number;
 }
 
-/** The common overwrite's waiter: no generator, no async function, until something is out of the ordinary. */
-class OverwriteWaiter implements Waiter {
+/** Ends a direct read or overwrite: its kiocb, its result, the caller's buffer, and what settles the promise. */
+type Settle = (io: Kiocb, result: number, view: unknown, resolve: (value: unknown) => void) => void;
+
+/** The common direct read's or overwrite's waiter: no generator, no async function. */
+class DirectWaiter implements Waiter {
   readonly #io: Kiocb;
   readonly #token: Token;
-  readonly #resolve: (result: number | Promise<number>) => void;
+  readonly #settle: Settle;
+  readonly #view: unknown;
+  readonly #resolve: (value: unknown) => void;
 
-  constructor(io: Kiocb, token: Token, resolve: (result: number | Promise<number>) => void) {
+  constructor(io: Kiocb, token: Token, settle: Settle, view: unknown, resolve: (value: unknown) => void) {
     this.#io = io;
     this.#token = token;
+    this.#settle = settle;
+    this.#view = view;
     this.#resolve = resolve;
   }
 
@@ -84,7 +86,7 @@ class OverwriteWaiter implements Waiter {
     const io = this.#io;
     if (result < 0) io.failure = io.engine.failureOf(this.#token);
     io.inode.lock.endDio();
-    this.#resolve(isComplete(io, result) ? result : io.engine.run(finishSharedOverwrite(io, result), io));
+    this.#settle(io, result, this.#view, this.#resolve);
   }
 }
 
@@ -105,6 +107,16 @@ export class FileHandle {
   /** Held by calls without a position until the position has moved. */
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
+  readonly #settleWrite: Settle = (io, result, buffer, resolve) => {
+    if (isComplete(io, result)) resolve({ bytesWritten: result, buffer });
+    else resolve(this.#finishWrite(io, finishSharedOverwrite(io, result), buffer));
+    this.#release();
+  };
+  readonly #settleRead: Settle = (io, bytesRead, buffer, resolve) => {
+    if (bytesRead >= 0) resolve({ bytesRead, buffer });
+    else resolve(Promise.reject(errnoError(bytesRead, 'read', { failure: io.failure })));
+    this.#release();
+  };
   #position = 0;
   /** Operations in flight; closing waits for them. */
   #active = 0;
@@ -142,19 +154,20 @@ export class FileHandle {
    * @param position in the file; null or left out: the handle's position, which then moves.
    * @throws EBADF (closed, or not open for reading), EISDIR, EINVAL (misaligned direct I/O), EIO
    */
-  async read<T extends NodeJS.ArrayBufferView = Buffer>(
+  read<T extends NodeJS.ArrayBufferView = Buffer>(
     buffer?: T | ReadOptions<T> | null,
     offset?: number | null | Omit<ReadOptions<T>, 'buffer'>,
     length?: number | null,
     position?: number | bigint | null,
   ): Promise<{ bytesRead: number; buffer: T }> {
-    this.#check('read');
-    const args = readArguments(buffer, offset, length, position);
-    if (args.length === 0) return { bytesRead: 0, buffer: args.view };
-    const operation: Operation = { failure: undefined };
-    const bytesRead = await this.#run(this.#readTask(args, this.isDirect, operation), operation);
-    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
-    return { bytesRead, buffer: args.view };
+    try {
+      this.#check('read');
+      const args = readArguments(buffer, offset, length, position);
+      if (args.length === 0) return Promise.resolve({ bytesRead: 0, buffer: args.view });
+      return this.#startDirectRead(args) ?? this.#finishRead(args);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** {@link read} for a caller that cannot wait; returns the number of bytes. */
@@ -182,23 +195,23 @@ export class FileHandle {
    *
    * @throws EBADF (closed, or not open for writing), EINVAL (misaligned direct I/O), ENOSPC, EFBIG, EPERM, EROFS, EIO
    */
-  async write<T extends NodeJS.ArrayBufferView | string>(
+  write<T extends NodeJS.ArrayBufferView | string>(
     buffer: T,
     offset?: number | null | WriteOptions,
     length?: number | null | BufferEncoding,
     position?: number | null,
   ): Promise<{ bytesWritten: number; buffer: T }> {
-    this.#check('write');
-    const args = writeArguments(buffer, offset, length, position);
-    if (args.buffer.byteLength === 0) return { bytesWritten: 0, buffer };
-    const io = this.#kiocb(args, this.isDirect);
-    this.#active += 1;
     try {
-      const bytesWritten = await this.#startWrite(io, args.position);
-      if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
-      return { bytesWritten, buffer };
-    } finally {
-      this.#release();
+      this.#check('write');
+      const args = writeArguments(buffer, offset, length, position);
+      if (args.buffer.byteLength === 0) return Promise.resolve({ bytesWritten: 0, buffer });
+      const io = this.#kiocb(args, this.isDirect);
+      return (
+        this.#startOverwrite(io, args.position, buffer) ??
+        this.#finishWrite(io, this.#writeTask(io, args.position), buffer)
+      );
+    } catch (error) {
+      return Promise.reject(error);
     }
   }
 
@@ -354,17 +367,48 @@ export class FileHandle {
     };
   }
 
-  /** Starts a write: straight to the device where it is a shared overwrite, else by the policy's generator. */
-  #startWrite(io: Kiocb, position: number): Promise<number> {
-    if (io.direct && position >= 0 && (this.#flags & O_ACCMODE) !== O_RDONLY) {
-      const token = submitSharedOverwrite(io);
-      if (token !== NOT_SUBMITTED) {
-        return new Promise((resolve) => {
-          this.#engine.wait(token, new OverwriteWaiter(io, token, resolve));
-        });
-      }
-    }
-    return this.#engine.run(this.#writeTask(io, position), io);
+  /** The promise of a direct read or overwrite in flight. */
+  #wait<R>(io: Kiocb, token: Token, settle: Settle, view: unknown): Promise<R> {
+    this.#active += 1;
+    return new Promise((resolve) => {
+      this.#engine.wait(
+        token,
+        new DirectWaiter(io, token, settle, view, resolve as (value: unknown) => void),
+      );
+    });
+  }
+
+  /** Straight to the device where it is a shared overwrite; else nothing has happened. */
+  #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
+    if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
+    const token = submitSharedOverwrite(io);
+    return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleWrite, view);
+  }
+
+  async #finishWrite<T>(
+    io: Kiocb,
+    task: Task<number>,
+    buffer: T,
+  ): Promise<{ bytesWritten: number; buffer: T }> {
+    const bytesWritten = await this.#run(task, io);
+    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
+    return { bytesWritten, buffer };
+  }
+
+  /** Straight from the device where nobody has to be waited for; else nothing has happened. */
+  #startDirectRead<R>(part: Transfer & { readonly view: unknown }): Promise<R> | undefined {
+    if (!this.isDirect || part.position < 0) return undefined;
+    if ((this.#flags & O_ACCMODE) === O_WRONLY || isDirectoryType(this.#type)) return undefined;
+    const io = this.#kiocb(part, true);
+    const token = submitDirectRead(io);
+    return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleRead, part.view);
+  }
+
+  async #finishRead<T>(part: Transfer & { readonly view: T }): Promise<{ bytesRead: number; buffer: T }> {
+    const operation: Operation = { failure: undefined };
+    const bytesRead = await this.#run(this.#readTask(part, this.isDirect, operation), operation);
+    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
+    return { bytesRead, buffer: part.view };
   }
 
   *#writeTask(io: Kiocb, position: number): Task<number> {

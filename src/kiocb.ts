@@ -1,7 +1,10 @@
 import type { Engine, Operation } from './engine.js';
-import type { NativeFile } from './native/boundary.js';
+import type { NativeFile, Token } from './native/boundary.js';
 import type { OpenInode } from './open-inode.js';
 import type { WriteCounts } from './write-counts.js';
+
+/** Instead of a token: nothing was submitted, nothing has changed; take the long way. */
+export const NOT_SUBMITTED: Token = -1;
 
 /** What a volume and its device demand of I/O. */
 export interface IoLimits {

@@ -80,6 +80,7 @@ e2e('SIGINT cleans up', async (t) => {
     env: { ...process.env, TMPDIR: folder },
     stdio: ['ignore', 'pipe', 'ignore'],
   });
+  t.teardown(() => child.kill('SIGKILL'));
   let out = '';
   for await (const data of child.stdout) {
     out += String(data);

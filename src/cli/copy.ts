@@ -5,11 +5,13 @@ import { basename, join as hostJoin } from 'node:path';
 import { allocAligned, type Volume } from '../index.js';
 import { join } from './list.js';
 import type { Shell } from './shell.js';
+import { timeOf } from './time.js';
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
 const PERMISSIONS = 0o7777;
 
-async function isDirectory(volume: Volume, path: string): Promise<boolean> {
+/** Whether a path of the volume leads to a directory. */
+export async function isDirectory(volume: Volume, path: string): Promise<boolean> {
   try {
     return (await volume.stat(path)).isDirectory();
   } catch (error) {
@@ -25,7 +27,7 @@ export async function put(shell: Shell, volume: Volume, from: string, to: string
 }
 
 async function putOne(shell: Shell, volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
-  const stats = await lstat(from);
+  const stats = await lstat(from, { bigint: true });
   if (stats.isSymbolicLink()) {
     await volume.symlink(await readlink(from), to);
     return;
@@ -42,8 +44,8 @@ async function putOne(shell: Shell, volume: Volume, from: string, to: string, ch
     return;
   }
   // After the content, which would move the time of modification.
-  await volume.chmod(to, stats.mode & PERMISSIONS);
-  await volume.utimes(to, stats.atime, stats.mtime);
+  await volume.chmod(to, Number(stats.mode) & PERMISSIONS);
+  await volume.utimes(to, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
 }
 
 async function putFile(volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
@@ -77,7 +79,7 @@ export async function get(shell: Shell, volume: Volume, from: string, to: string
 }
 
 async function getOne(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
-  const stats = await volume.lstat(from);
+  const stats = await volume.lstat(from, { bigint: true });
   if (stats.isSymbolicLink()) {
     await symlink(await volume.readlink(from), to);
     return;
@@ -98,8 +100,8 @@ async function getOne(shell: Shell, volume: Volume, from: string, to: string): P
     shell.err(`skipped, neither file, directory nor symbolic link: ${from}`);
     return;
   }
-  await chmod(to, stats.mode & PERMISSIONS);
-  await utimes(to, stats.atime, stats.mtime);
+  await chmod(to, Number(stats.mode) & PERMISSIONS);
+  await utimes(to, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
 }
 
 async function getFile(volume: Volume, from: string, to: string): Promise<void> {

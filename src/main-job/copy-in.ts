@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { timeOf } from '../cli/time.js';
 import { allocAligned, constants, type FileHandle, type Volume } from '../index.js';
 import { writeAll } from '../whole-file.js';
 import { inFlight } from './in-flight.js';
@@ -23,11 +24,6 @@ export interface Target {
 /** Where an entry of the tree is in the volume. */
 export function volumePath(root: string, path: string): string {
   return path === '' ? root : `${root}/${path}`;
-}
-
-/** Seconds with all that a double holds of the nanoseconds. */
-function seconds(nanoseconds: bigint): number {
-  return Number(nanoseconds / 1000n) / 1e6;
 }
 
 async function copyContent(
@@ -67,7 +63,7 @@ async function copyFile(tree: Tree, entry: TreeFile, target: Target, chunk: Buff
     const { bytes, sha256 } = await copyContent(join(tree.root, entry.path), file, chunk);
     entry.sha256 = sha256;
     await file.chmod(entry.mode);
-    await file.utimes(seconds(entry.atimeNs), seconds(entry.mtimeNs));
+    await file.utimes(timeOf(entry.atimeNs), timeOf(entry.mtimeNs));
     return bytes;
   } finally {
     await file.close();
@@ -88,7 +84,7 @@ async function finishDirectories(entries: readonly TreeEntry[], { volume, root }
     if (entry.type !== 'directory') continue;
     const path = volumePath(root, entry.path);
     await volume.chmod(path, entry.mode);
-    await volume.utimes(path, seconds(entry.atimeNs), seconds(entry.mtimeNs));
+    await volume.utimes(path, timeOf(entry.atimeNs), timeOf(entry.mtimeNs));
   }
 }
 

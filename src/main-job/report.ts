@@ -8,6 +8,13 @@ import type { Tree } from './tree.js';
 const NAME_WIDTH = 12;
 const MAX_SKIPPED = 10;
 
+/** What a load is called, and what one of its operations is. */
+const DESCRIPTIONS: ReadonlyMap<string, readonly [string, string]> = new Map([
+  ['overwrites', ['overwrites', '4 KiB at queue depth 32']],
+  ['appends-buffered', ['appends', 'a buffered record with fsync']],
+  ['appends-direct', ['appends', '4 KiB direct with fsync']],
+]);
+
 function line(name: string, text: string): void {
   console.log(`${name.padEnd(NAME_WIDTH)} ${text.replaceAll('\n', `\n${' '.repeat(NAME_WIDTH + 1)}`)}`);
 }
@@ -34,11 +41,9 @@ export function reportCopy(tree: Tree, bytes: number, seconds: number): void {
 
 export function reportLoad(reports: LoadReports): void {
   for (const [name, { operations, bytes, seconds, latency }] of reports) {
+    const [what, how] = DESCRIPTIONS.get(name) ?? [name, ''];
     const rate = `${Math.round(operations / seconds)} IOPS`;
-    line(
-      name === 'overwrites' ? name : 'appends',
-      `${operations} × ${name.replace('appends-', '')}, ${bytesText(bytes)}, ${rate}, ${latencyText(latency)}`,
-    );
+    line(what, `${operations} × ${how}, ${bytesText(bytes)}, ${rate}, ${latencyText(latency)}`);
   }
 }
 

@@ -1,8 +1,37 @@
 /** Reads: direct or through the page cache, both under the shared inode lock (A19). */
 import { begin, type Task } from '../engine.js';
-import type { Kiocb } from '../kiocb.js';
-import { ProbeFlag } from '../native/boundary.js';
+import { NOT_SUBMITTED, type Kiocb } from '../kiocb.js';
+import { ProbeFlag, type Token } from '../native/boundary.js';
 import { EAGAIN } from '../native/errno.js';
+
+/**
+ * The common direct read, driven without yields: a free lock and one submission. Returns the token of the read in
+ * flight, whose end is the direct I/O's (`lock.endDio`), or NOT_SUBMITTED, with nothing changed.
+ */
+export function submitDirectRead(io: Kiocb): Token {
+  const { lock } = io.inode;
+  if (!readsDirect(io) || !lock.tryRead()) return NOT_SUBMITTED;
+  try {
+    return submitRead(io);
+  } finally {
+    lock.unlockRead();
+  }
+}
+
+/** The lock is held; in flight the read is counted instead: truncate drains before it frees blocks. */
+function submitRead(io: Kiocb): Token {
+  const { engine, inode } = io;
+  const token = engine.token();
+  try {
+    engine.native.directRead(token, io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+  } catch (error) {
+    engine.release(token);
+    throw error;
+  }
+  inode.lock.beginDio();
+  engine.doorbell();
+  return token;
+}
 
 /** Returns bytes read (0 at the end of the file) or a negative errno; moves `io.posBytes`. */
 export function* readIter(io: Kiocb): Task<number> {
@@ -14,28 +43,34 @@ export function* readIter(io: Kiocb): Task<number> {
   } else {
     yield* lock.read();
   }
-  const direct = readsDirect(io);
-  let locked = true;
-  let result: number;
-  try {
-    const token = begin(io.engine, (native, op) => {
-      const { file, buffer, offset, countBytes, posBytes } = io;
-      if (direct) native.directRead(op, file, buffer, offset, countBytes, posBytes);
-      else native.bufferedRead(op, file, buffer, offset, countBytes, posBytes);
-    });
-    if (direct) {
-      // In flight it is counted instead: truncate drains before it frees blocks.
-      lock.beginDio();
-      lock.unlockRead();
-      locked = false;
-    }
-    result = yield token;
-    if (direct) lock.endDio();
-  } finally {
-    if (locked) lock.unlockRead();
-  }
+  const result = readsDirect(io) ? yield* directRead(io) : yield* bufferedRead(io);
   if (result > 0) io.posBytes += result;
   return result;
+}
+
+/** The lock is held shared on entry and released before it returns. */
+function* directRead(io: Kiocb): Task<number> {
+  const { lock } = io.inode;
+  let token: Token;
+  try {
+    token = submitRead(io);
+  } finally {
+    lock.unlockRead();
+  }
+  const result = yield token;
+  lock.endDio();
+  return result;
+}
+
+/** As {@link directRead}. */
+function* bufferedRead(io: Kiocb): Task<number> {
+  try {
+    return yield begin(io.engine, (native, op) =>
+      native.bufferedRead(op, io.file, io.buffer, io.offset, io.countBytes, io.posBytes),
+    );
+  } finally {
+    io.inode.lock.unlockRead();
+  }
 }
 
 /** A3 holds for reads too: where direct I/O is unsupported they go through the page cache. */

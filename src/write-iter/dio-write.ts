@@ -1,6 +1,6 @@
 /** The direct path from end to end: ext4_dio_write_iter as C25 has it. */
 import { begin, type Task } from '../engine.js';
-import type { Kiocb } from '../kiocb.js';
+import { NOT_SUBMITTED, type Kiocb } from '../kiocb.js';
 import { DirectWriteFlag, LockMode, ProbeFlag, type Token } from '../native/boundary.js';
 import { EAGAIN, EINVAL, ENOTBLK } from '../native/errno.js';
 import { readSizes } from '../sizes.js';
@@ -19,12 +19,10 @@ import {
 } from './lock-mode.js';
 import { checkWrite, clipCount, writePos } from './write-checks.js';
 
-/** {@link submitSharedOverwrite} did not submit: take the long way. */
-export const NOT_SUBMITTED = -1;
-
 /** One write under its lock: what step 3 found and step 4 allowed. */
 interface Plan extends DioShape {
   readonly exclusive: boolean;
+  readonly nowait: boolean;
   readonly posBytes: number;
   /** The clipped count (A4). */
   readonly countBytes: number;
@@ -47,7 +45,10 @@ export function submitSharedOverwrite(io: Kiocb): Token {
   try {
     const flags = io.engine.native.probeWrite(io.file, io.posBytes, io.countBytes);
     // Any other bit, an error included, needs a decision of the long way.
-    if ((flags & ~ProbeFlag.UNWRITTEN) !== ProbeFlag.OVERWRITE) return NOT_SUBMITTED;
+    const modifies = (flags & ProbeFlag.NEEDS_MODIFIED) !== 0;
+    if ((flags & ~(ProbeFlag.UNWRITTEN | ProbeFlag.NEEDS_MODIFIED)) !== ProbeFlag.OVERWRITE)
+      return NOT_SUBMITTED;
+    if (modifies && io.nowait) return NOT_SUBMITTED;
     const shape: DioShape = {
       mayStripPrivileges: false,
       // Inside i_size; Rust answers EAGAIN where it is past i_disksize.
@@ -57,6 +58,8 @@ export function submitSharedOverwrite(io: Kiocb): Token {
       unaligned: isUnalignedIo(io, io.posBytes, io.countBytes),
     };
     if (needsExclusive(shape) || isMisalignedIo(io, io.posBytes, io.countBytes)) return NOT_SUBMITTED;
+    // C25.6: last. Due once a tick of the clock; the others of the tick find nothing to do.
+    if (modifies && io.engine.native.tryFileModified(io.file) < 0) return NOT_SUBMITTED;
     return submit(io, io.posBytes, io.countBytes, LockMode.SHARED, 0);
   } finally {
     lock.unlockRead();
@@ -86,7 +89,8 @@ export function* dioWriteIter(io: Kiocb): Task<number> {
     return yield* finishSharedOverwrite(io, result);
   }
   const { sizeBytes } = readSizes(io);
-  return yield* lockedWrite(io, guessExclusive({ ...shapeOf(io), sizeBytes }));
+  const { append, posBytes, countBytes } = io;
+  return yield* lockedWrite(io, guessExclusive({ append, posBytes, countBytes, sizeBytes }));
 }
 
 function* lockedWrite(io: Kiocb, startExclusive: boolean): Task<number> {
@@ -131,7 +135,7 @@ function* writeUnderLock(
     const plan = yield* examine(io, exclusive);
     if (typeof plan === 'string') return plan;
     if (typeof plan === 'number') return { plan: undefined, result: plan };
-    const verdict = judgeLock({ ...plan, nowait: io.nowait });
+    const verdict = judgeLock(plan);
     if (verdict === 'would-block') return { plan: undefined, result: -EAGAIN };
     if (verdict === 'restart-exclusive') {
       io.counts.restarted += 1;
@@ -154,7 +158,9 @@ function* writeUnderLock(
     }
     const pagesBusy = result === -ENOTBLK;
     if (pagesBusy) result = 0;
-    yield* cleanUpExtension(io, extensionCleanup({ ...plan, writtenBytes: result }));
+    const { extending, countBytes, endedInsideSize } = plan;
+    const cleanup = extensionCleanup({ extending, countBytes, endedInsideSize, writtenBytes: result });
+    yield* cleanUpExtension(io, cleanup);
     return { plan, result: pagesBusy ? -ENOTBLK : result };
   } finally {
     unlock();
@@ -190,6 +196,7 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
   }
   return {
     exclusive,
+    nowait: io.nowait,
     posBytes,
     countBytes,
     endedInsideSize,
@@ -275,8 +282,4 @@ function isMisalignedIo(io: Kiocb, posBytes: number, countBytes: number): boolea
     offsetAlignBytes: io.limits.offsetAlignBytes,
     memoryAlignBytes: io.limits.memoryAlignBytes,
   });
-}
-
-function shapeOf(io: Kiocb): { append: boolean; posBytes: number; countBytes: number } {
-  return { append: io.append, posBytes: io.posBytes, countBytes: io.countBytes };
 }

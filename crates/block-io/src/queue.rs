@@ -63,6 +63,12 @@ pub trait Queue {
     /// Hands everything pushed to the device, in one system call where the host allows it.
     fn submit(&mut self) -> Result<()>;
 
+    /// As [`Queue::submit`], and waits for a completion, which the caller reaps next, where one system call does both.
+    /// `false`: it did not wait.
+    fn submit_and_wait(&mut self) -> Result<bool> {
+        self.submit().map(|()| false)
+    }
+
     /// Moves finished requests to `done` without waiting.
     fn reap(&mut self, done: &mut Vec<Completion>);
 

@@ -288,6 +288,18 @@ impl Queue for UringQueue {
         self.submit_backlog()
     }
 
+    fn submit_and_wait(&mut self) -> Result<bool> {
+        self.backlog.extend(self.pushed.drain(..));
+        self.fill();
+        if !self.refused.is_empty() || self.in_kernel == 0 {
+            return self.submit().map(|()| false);
+        }
+        // Who waits here needs no signal; `reap` turns them on again.
+        self.ring.completion().disable_eventfd();
+        self.enter(1)?;
+        Ok(true)
+    }
+
     fn reap(&mut self, done: &mut Vec<Completion>) {
         if self.requests.is_empty() {
             return;

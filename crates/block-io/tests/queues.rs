@@ -63,6 +63,33 @@ fn reads_give_what_writes_took() {
 }
 
 #[test]
+fn waiting_for_the_device_needs_no_signal_and_loses_none() {
+    let pattern = |round: u64| (round % 251) as u8 + 1;
+    each(1 << 22, |queue, event, device, _| {
+        assert_eq!(queue.submit_and_wait(), Ok(false), "there is nothing to wait for");
+        queue.push(request(0, WRITE, 1 << 22, &[1; 4096]));
+        assert_eq!(queue.submit_and_wait(), Ok(false), "the device never sees what is refused");
+        assert!(finish(queue, event)[0].result.is_err());
+        for round in 0..300u64 {
+            queue.push(request(round, WRITE, round * 4096, &[pattern(round); 4096]));
+            let waited = queue.submit_and_wait().unwrap();
+            let mut done = Vec::new();
+            queue.reap(&mut done);
+            assert!(!waited || done.len() == 1, "it waited for a completion");
+            // The next ones are announced as ever.
+            queue.push(request(1000 + round, WRITE, round * 4096, &[pattern(round); 4096]));
+            queue.submit().unwrap();
+            done.extend(finish(queue, event));
+            assert_eq!(done.len(), 2);
+            assert!(done.iter().all(|completion| completion.result.is_ok()));
+        }
+        let mut block = [0; 4096];
+        device.read(299 * 4096, &mut block).unwrap();
+        assert_eq!(block, [pattern(299); 4096]);
+    });
+}
+
+#[test]
 fn nothing_reaches_the_device_before_submit() {
     each(1 << 20, |queue, event, device, _| {
         device.write(0, &[0; 4096], false).unwrap();

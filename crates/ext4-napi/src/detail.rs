@@ -83,6 +83,8 @@ impl Detail {
             Error::Device(device) => {
                 (device.to_string(), device.offset_bytes.map(|offset| format!("byte {offset} of the device")))
             }
+            // The errno is told by its own name.
+            Error::Refused { detail: Some(detail), .. } => (detail.clone(), None),
             other => (other.to_string(), None),
         };
         Self::Failure(NativeFailure { message, place })

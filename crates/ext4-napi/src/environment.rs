@@ -119,15 +119,19 @@ impl Environment {
     /// Submits, waits until something is over or the time is up, fills the slots, returns the number of pairs.
     pub fn pump(&self, timeout: Duration) -> JsResult<usize> {
         let deadline = Instant::now() + timeout;
-        self.submit();
         loop {
-            self.event.clear();
+            let waited = self.state().submit_and_wait();
+            if !waited {
+                self.event.clear();
+            }
             self.state().collect(self.js);
             let rest = deadline.saturating_duration_since(Instant::now());
             if self.state().has_ready() || rest.is_zero() {
                 break;
             }
-            self.event.wait(Some(rest));
+            if !waited {
+                self.event.wait(Some(rest));
+            }
         }
         let count = self.fill_slots()?;
         if self.state().has_ready() {

@@ -121,6 +121,17 @@ pub fn file_modified(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.file_modified(inode)))
 }
 
+/// tryFileModified(file)
+pub fn try_file_modified(call: &Call<'_, 1>) -> JsResult<Value> {
+    let handle = call.handle(0)?;
+    let mut state = call.environment.state();
+    let tried = state
+        .file_and_volume(handle)
+        .and_then(|(file, volume)| volume.engine.fs().try_file_modified(&file.inode));
+    drop(state);
+    call.js.number(tried.map_or_else(|error| -f64::from(error.errno()), |()| 0.0))
+}
+
 /// orphanAdd(op, file)
 pub fn orphan_add(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.add_orphan(inode)))

@@ -269,6 +269,21 @@ impl State {
         }
     }
 
+    /// As [`State::submit`]; waits, without the eventfd, where nobody but one device can end what is under way. `false`: it
+    /// did not wait.
+    pub fn submit_and_wait(&mut self) -> bool {
+        let operations = self.in_flight;
+        let mut waited = false;
+        for handle in self.volumes.handles() {
+            match self.with_engine(handle, |engine| engine.submit_and_wait(operations)) {
+                Ok(Ok(did)) => waited |= did,
+                Ok(Err(error)) => self.give_up(handle, &error),
+                Err(_) => {}
+            }
+        }
+        waited
+    }
+
     /// Starts a direct operation: at once, or when the page cache has let its range go.
     pub fn start_direct(&mut self, op: u32, volume: u64, direct: Direct) {
         let event = self.event.clone();

@@ -95,6 +95,7 @@ fn path_str(path: &Path) -> &str {
 /// An image mounted by the kernel; unmounted on drop.
 pub struct KernelMount {
     dir: tempfile::TempDir,
+    image: PathBuf,
 }
 
 impl KernelMount {
@@ -111,7 +112,10 @@ impl KernelMount {
             .args([image, dir.path()])
             .output()
             .map_err(|error| error.to_string())?;
-        if output.status.success() { Ok(Self { dir }) } else { Err(text_of(&output)) }
+        match output.status.success() {
+            true => Ok(Self { dir, image: image.to_owned() }),
+            false => Err(text_of(&output)),
+        }
     }
 
     /// Where it is mounted.
@@ -122,9 +126,26 @@ impl KernelMount {
 
 impl Drop for KernelMount {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(self.dir.path()).status();
-        if !done.is_ok_and(|status| status.success()) {
+        // A tool that another test starts just now holds a copy of every file of this process until it executes.
+        let unmounted = (0..100).any(|_| {
+            let output = Command::new("umount").arg(self.dir.path()).output();
+            let done = output.is_ok_and(|output| output.status.success());
+            if !done {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done
+        });
+        if !unmounted {
             eprintln!("umount {} failed", self.dir.path().display());
         }
+        // The loop device goes away by itself, but later; a new mount would take it over, old cache and all.
+        for _ in 0..500 {
+            let users = Command::new("losetup").arg("-j").arg(&self.image).output();
+            if users.is_ok_and(|out| out.stdout.is_empty()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        eprintln!("{} keeps its loop device", self.image.display());
     }
 }

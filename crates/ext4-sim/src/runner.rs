@@ -39,7 +39,18 @@ pub enum Backend {
 /// Opens a container for reading and writing.
 pub fn open_device(image: &Path) -> Arc<FileDevice> {
     let options = OpenOptions { read_only: false, direct: true };
-    Arc::new(FileDevice::open(image, options).unwrap_or_else(|error| panic!("{}: {error}", image.display())))
+    // A tool that another test starts just now holds a copy of every file of this process until it executes, locks
+    // included.
+    let mut tries = 0..200;
+    loop {
+        match FileDevice::open(image, options) {
+            Ok(device) => return Arc::new(device),
+            Err(error) if error.errno == ext4::errno::EBUSY && tries.next().is_some() => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) => panic!("{}: {error}", image.display()),
+        }
+    }
 }
 
 /// Makes a container of `size_bytes` and formats it.

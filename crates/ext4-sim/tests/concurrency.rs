@@ -461,3 +461,45 @@ fn close_against_unlink() {
         assert_clean(&image);
     }
 }
+
+/// Files that share one attribute block, deleted by several threads at once: its count loses none of them (F86).
+#[test]
+fn shared_attributes_deleted_together() {
+    let test = "shared_attributes_deleted_together";
+    if !available(Need::KernelMount, test) || !available(Need::E2fsprogs, test) {
+        return;
+    }
+    let (_dir, image) = image_of(64 << 20, 4096);
+    {
+        let mount = KernelMount::new(&image, "rw");
+        let script = "import os, sys
+for i in range(800):
+    path = '%s/%d' % (sys.argv[1], i)
+    open(path, 'w').close()
+    os.setxattr(path, 'user.large', b'x' * 700)";
+        let done = std::process::Command::new("python3").args(["-c", script]).arg(mount.path()).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: {test}: needs python3");
+            return;
+        }
+    }
+    let volume = Runner::mount(&image, Backend::Threads);
+    let fs = volume.fs().clone();
+    let open: Vec<_> = (0..800)
+        .map(|index| {
+            let path = format!("/{index}");
+            let inode = fs.open(path.as_bytes(), false).unwrap();
+            fs.unlink(path.as_bytes()).unwrap();
+            inode
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for part in open.chunks(200) {
+            let fs = &fs;
+            scope.spawn(move || part.iter().for_each(|inode| fs.release(inode).unwrap()));
+        }
+    });
+    drop((open, fs));
+    volume.unmount().unwrap();
+    assert_clean(&image);
+}

@@ -339,3 +339,68 @@ fn left_dirty_by_the_kernel() {
         assert!(KernelMount::new(&image, "ro").path().join("ours").exists());
     }
 }
+
+/// An orphan whose map is not built stays one, for the kernel: nothing of it is lost or leaked.
+#[test]
+fn orphans_on_indirect_blocks_are_left() {
+    let test = "orphans_on_indirect_blocks_are_left";
+    if !available(Need::KernelMount, test) || !available(Need::E2fsprogs, test) {
+        return;
+    }
+    for features in ["^orphan_file", "orphan_file"] {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
+        tool_ok("mke2fs", &["-q", "-F", "-t", "ext4", "-b", "4096", "-O", features, image.to_str().unwrap()]);
+        {
+            let mount = KernelMount::new(&image, "rw");
+            let path = mount.path().join("indirect");
+            fs::write(mount.path().join("handle"), "").unwrap();
+            fs::write(&path, pattern::bytes(1, 30_000)).unwrap();
+            fs::File::open(&path).unwrap().sync_all().unwrap();
+            let changed = Command::new("chattr").arg("-e").arg(&path).status();
+            if !changed.is_ok_and(|status| status.success()) {
+                eprintln!("skipped: {test}: needs chattr -e");
+                return;
+            }
+            let open = fs::File::open(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            open.sync_all().unwrap();
+            if !shut_down(&mount, 1) {
+                eprintln!("skipped: {test}: needs perl");
+                return;
+            }
+        }
+        let volume = Runner::mount(&image, Backend::Threads);
+        assert_eq!(volume.report.orphans.unsupported, 1);
+        assert_eq!(volume.report.orphans.deleted, 0);
+        volume.touch("/ours").unwrap();
+        volume.unmount().unwrap();
+        assert!(KernelMount::new(&image, "rw").path().join("ours").exists());
+        assert_clean(&image);
+    }
+}
+
+/// Without a journal a volume that was not unmounted stays suspect until e2fsck has seen it.
+#[test]
+fn an_unclean_volume_without_journal_stays_so() {
+    let test = "an_unclean_volume_without_journal_stays_so";
+    if !available(Need::E2fsprogs, test) {
+        return;
+    }
+    let (_dir, image) = image_of("^has_journal,^orphan_file");
+    let state = || {
+        let shown = tool_ok("dumpe2fs", &["-h", image.to_str().unwrap()]);
+        shown.lines().find_map(|line| line.strip_prefix("Filesystem state:")).unwrap().trim().to_owned()
+    };
+    Runner::mount(&image, Backend::Threads).unmount().unwrap();
+    assert_eq!(state(), "clean");
+    Runner::mount(&image, Backend::Threads).crash();
+    assert_eq!(state(), "not clean");
+    Runner::mount(&image, Backend::Threads).unmount().unwrap();
+    assert_eq!(state(), "not clean");
+    let output = tool("e2fsck", &["-fy", image.to_str().unwrap()]);
+    assert!(matches!(output.status.code(), Some(0 | 1)));
+    Runner::mount(&image, Backend::Threads).unmount().unwrap();
+    assert_eq!(state(), "clean");
+}

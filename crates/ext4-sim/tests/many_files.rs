@@ -131,3 +131,37 @@ fn hundred_thousand_in_one_directory() {
 fn two_index_levels_at_1k() {
     one_large_directory("two_index_levels_at_1k", 256 << 20, 1024, 20_000);
 }
+
+/// Two levels of index at 1 KiB are full at last: ENOSPC, and nothing is broken. The removal revokes every block.
+#[test]
+fn an_index_that_is_full() {
+    let test = "an_index_that_is_full";
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    format(&image, 192 << 20, |options| {
+        options.block_size = Some(1024);
+        options.journal_blocks = Some(1024);
+    });
+    let volume = Runner::mount(&image, Backend::Threads);
+    volume.mkdir("/large").unwrap();
+    let name = |index: u32| format!("/large/{index:06}{}", "n".repeat(240));
+    let mut count = 0;
+    let error = loop {
+        match volume.touch(&name(count)) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.errno(), 28, "{error}");
+    assert!(count > 15_000, "{count}");
+    volume.unmount().unwrap();
+    clean(&image, test);
+    let volume = Runner::mount(&image, Backend::Threads);
+    assert_eq!(volume.names("/large").unwrap().len(), count as usize);
+    for index in 0..count {
+        volume.fs().unlink(name(index).as_bytes()).unwrap();
+    }
+    volume.fs().rmdir(b"/large").unwrap();
+    volume.unmount().unwrap();
+    clean(&image, test);
+}

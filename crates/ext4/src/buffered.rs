@@ -49,6 +49,10 @@ impl FileMapping for InodeMapping {
         let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
             handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
         })?;
+        if jbd2::mutant(13) {
+            self.end_write(pos, pos + len_bytes)?;
+            fs.journal.commit_running()?;
+        }
         Ok(fs.to_io_mapping(&mapping, new))
     }
 
@@ -64,13 +68,12 @@ impl FileMapping for InodeMapping {
             return Ok(());
         }
         fs.with_handle(MAP_CREDITS, |handle| {
-            if unwritten {
-                fs.convert_range(handle, &inode, pos, end - pos)?;
-            }
+            // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
             fs.require_large_file(handle, end_of_data)?;
             handle.change_inode(&inode, Change::Data, |state| {
                 state.disk.size = state.disk.size.max(end_of_data);
-            })
+            })?;
+            if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
         })
     }
 

@@ -38,12 +38,18 @@ pub struct Fs {
     pub(crate) allocator: Arc<Allocator>,
     pub(crate) inodes: InodeCache,
     pub(crate) orphans: Mutex<Orphans>,
+    /// Held from reading to changing the count of a shared xattr block (F86).
+    pub(crate) xattr_counts: Mutex<()>,
     /// Directories and what they name: look-ups read, changes write.
     pub(crate) namespace: RwLock<()>,
+    /// Extended attributes of all inodes (xattr_sem): setting one may move it. Taken before a handle starts.
+    pub(crate) xattrs: RwLock<()>,
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) read_only: bool,
+    /// EP4: the superblock called the volume clean before this mount.
+    pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
 }
 

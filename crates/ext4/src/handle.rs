@@ -4,6 +4,7 @@ use block_io::Device;
 use ext4_format::{Ino, Pblk};
 
 use crate::fs::Fs;
+use crate::map_blocks::CREDITS_BESIDE_TREE;
 use crate::mballoc;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::seal::Sealer;
@@ -33,6 +34,13 @@ impl<'f> Handle<'f> {
             use_reserve: false,
             changed: false,
         })
+    }
+
+    /// The same, but WouldBlock where it would have to wait.
+    pub(crate) fn try_start(fs: &'f Fs, credits: u32) -> Result<Self> {
+        fs.check_writable()?;
+        let journal = fs.journal.try_start(credits)?.ok_or(Error::WouldBlock)?;
+        Ok(Self { fs, journal, data_is_metadata: false, use_reserve: false, changed: false })
     }
 
     /// The volume.
@@ -151,6 +159,7 @@ impl Meta for Handle<'_> {
     }
 
     fn ensure_credits(&mut self, credits: u32) -> Result<bool> {
+        let credits = credits.saturating_add(CREDITS_BESIDE_TREE);
         if self.journal.credits() >= credits {
             return Ok(true);
         }

@@ -36,6 +36,8 @@ pub(crate) struct InodeState {
     pub datasync_tid: Tid,
     /// Whether it has `security.capability`, once somebody looked.
     pub has_capability: Option<bool>,
+    /// Somebody is deleting it.
+    pub evicting: bool,
     /// Freed: no operation may revive it.
     pub deleted: bool,
 }
@@ -74,6 +76,7 @@ impl Inode {
                 sync_tid: tid,
                 datasync_tid: tid,
                 has_capability: None,
+                evicting: false,
                 deleted: false,
             }),
             map_lock: RwLock::new(()),
@@ -175,13 +178,31 @@ const KEPT_INODES: usize = 4096;
 
 /// Every inode in memory, by number.
 pub(crate) struct InodeCache {
-    live: Mutex<HashMap<Ino, Weak<Inode>>>,
+    live: Mutex<Live>,
     kept: quick_cache::sync::Cache<Ino, Arc<Inode>>,
+}
+
+struct Live {
+    inodes: HashMap<Ino, Weak<Inode>>,
+    /// At this many entries those of inodes that are gone are dropped: they keep memory.
+    prune_at: usize,
+}
+
+impl Live {
+    fn insert(&mut self, inode: &Arc<Inode>) {
+        self.inodes.insert(inode.ino, Arc::downgrade(inode));
+        if self.inodes.len() >= self.prune_at {
+            self.inodes.retain(|_, weak| weak.strong_count() > 0);
+            // Twice what is left: each insertion pays for one visit.
+            self.prune_at = 2 * self.inodes.len().max(KEPT_INODES);
+        }
+    }
 }
 
 impl InodeCache {
     pub fn new() -> Self {
-        Self { live: Mutex::new(HashMap::new()), kept: quick_cache::sync::Cache::new(KEPT_INODES) }
+        let live = Live { inodes: HashMap::new(), prune_at: 2 * KEPT_INODES };
+        Self { live: Mutex::new(live), kept: quick_cache::sync::Cache::new(KEPT_INODES) }
     }
 
     /// The inode, read from its table block if it is not in memory. ESTALE-like states are ENOENT: a free inode
@@ -191,14 +212,11 @@ impl InodeCache {
             return Ok(inode);
         }
         let mut live = self.live.lock();
-        if let Some(inode) = live.get(&ino).and_then(Weak::upgrade) {
+        if let Some(inode) = live.inodes.get(&ino).and_then(Weak::upgrade) {
             return Ok(inode);
         }
         let inode = Arc::new(Inode::new(fs, ino, fs.read_disk_inode(ino)?));
-        live.insert(ino, Arc::downgrade(&inode));
-        if live.len() > 4 * KEPT_INODES {
-            live.retain(|_, weak| weak.strong_count() > 0);
-        }
+        live.insert(&inode);
         drop(live);
         self.kept.insert(ino, inode.clone());
         Ok(inode)
@@ -206,19 +224,19 @@ impl InodeCache {
 
     /// A newly allocated inode, which must not have an object yet.
     pub fn insert_new(&self, inode: Arc<Inode>) {
-        self.live.lock().insert(inode.ino, Arc::downgrade(&inode));
+        self.live.lock().insert(&inode);
         self.kept.insert(inode.ino, inode);
     }
 
     /// The number was freed: the next user of it gets an object of its own.
     pub fn forget(&self, ino: Ino) {
         self.kept.remove(&ino);
-        self.live.lock().remove(&ino);
+        self.live.lock().inodes.remove(&ino);
     }
 
     /// Inodes that are in memory now.
     pub fn all(&self) -> Vec<Arc<Inode>> {
-        self.live.lock().values().filter_map(Weak::upgrade).collect()
+        self.live.lock().inodes.values().filter_map(Weak::upgrade).collect()
     }
 }
 

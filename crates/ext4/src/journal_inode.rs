@@ -6,6 +6,7 @@ use block_io::Device;
 use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
+use ext4_format::superblock::state;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
 use jbd2::recovery::{self, RecoverOptions};
 use jbd2::{Journal, LogExtent, LogMap};
@@ -14,7 +15,7 @@ use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{has_metadata_csum, map_whole_file, needs_recovery};
+use crate::mount::{has_metadata_csum, map_whole_file, needs_recovery, write_superblock_directly};
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
 
@@ -163,12 +164,23 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
         barrier: true,
         write_bytes: jbd2::Config::default().write_bytes,
     };
-    if !needs_recovery(superblock) {
+    let is_dirty = needs_recovery(superblock);
+    if !is_dirty {
         recovery::discard(device.as_ref(), block_size, &map, options)?;
-        return Ok(Replayed::default());
     }
     let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
-    Ok(Replayed { transactions: recovered.transactions, last_commit_seconds: recovered.last_commit_seconds })
+    if recovered.s_errno != 0 {
+        // R15: the volume remembers the abort, then the journal forgets it.
+        write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
+        recovery::clear_errno(device.as_ref(), block_size, &map, options.barrier)?;
+    }
+    Ok(match is_dirty {
+        true => Replayed {
+            transactions: recovered.transactions,
+            last_commit_seconds: recovered.last_commit_seconds,
+        },
+        false => Replayed::default(),
+    })
 }
 
 /// Attaches to the journal, which is clean or was just recovered (J8).

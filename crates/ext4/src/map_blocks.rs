@@ -18,7 +18,10 @@ pub(crate) const MAX_MAP_BLOCKS: u32 = 4096;
 
 /// Credits of one allocation, conversion or removal step at any depth: the tree's own blocks, and bitmap,
 /// descriptor, inode and superblock for what is allocated or freed on the way.
-pub(crate) const MAP_CREDITS: u32 = 40;
+pub(crate) const MAP_CREDITS: u32 = 52;
+
+/// Credits that the extent tree does not count: the inode, the superblock, and the run of data that a new extent takes.
+pub(crate) const CREDITS_BESIDE_TREE: u32 = 4;
 
 /// How blocks are allocated for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +177,13 @@ impl Handle<'_> {
         removed
     }
 
+    /// Where the last `count` blocks of the map begin.
+    pub(crate) fn last_blocks(&self, inode: &Inode, count: u32) -> Result<Lblk> {
+        let root = inode.state.lock().disk.i_block;
+        let last = extents::last_block(self, &root, inode.tree_owner(self.fs()))?;
+        Ok(Lblk(last.map_or(0, |last| last.0.saturating_sub(count - 1))))
+    }
+
     fn store_root(&mut self, inode: &Inode, root: [u8; 60], blocks_delta: i64) -> Result<()> {
         let sectors_per_block = (self.fs().block_size() / 512) as i64;
         self.change_inode(inode, Change::Data, |state| {
@@ -218,5 +228,26 @@ pub(crate) fn check_lblk(block: u64) -> Result<Lblk> {
     match u32::try_from(block) {
         Ok(block) if block <= 0xFFFF_FFFE => Ok(Lblk(block)),
         _ => Err(Error::errno_only(errno::EFBIG)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extents::{credits_for_convert, credits_for_insert, credits_for_remove};
+
+    /// A handle of MAP_CREDITS can do any step at any depth, or a restart would go on for ever; and two of the largest
+    /// fit the smallest journal (1024 blocks, a quarter of it for a transaction).
+    #[test]
+    fn credits_suffice() {
+        const DEPTH: u16 = ext4_format::extent::MAX_DEPTH;
+        let largest = [1024, 2048, 4096, 65536]
+            .map(|block_size| credits_for_remove(DEPTH, block_size, 1))
+            .into_iter()
+            .chain([credits_for_convert(DEPTH), credits_for_insert(DEPTH)])
+            .max();
+        assert!(largest.is_some_and(|largest| largest + CREDITS_BESIDE_TREE <= MAP_CREDITS), "{largest:?}");
+        let namespace = 2 * (crate::dir::credits_for_insert(true) + MAP_CREDITS);
+        assert!(namespace <= 240, "{namespace}");
     }
 }

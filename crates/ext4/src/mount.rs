@@ -9,7 +9,7 @@ use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
 use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
-use jbd2::Journal;
+use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
@@ -113,7 +113,10 @@ fn superblock_to_mount(device: &Arc<dyn Device>) -> Result<Superblock> {
 
 /// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably. By EP7 (1), in its
 /// feature bits alone.
-fn write_superblock_directly(device: &dyn Device, change: impl FnOnce(&mut Superblock)) -> Result<()> {
+pub(crate) fn write_superblock_directly(
+    device: &dyn Device,
+    change: impl FnOnce(&mut Superblock),
+) -> Result<()> {
     let lbs = device.limits().logical_block_bytes as usize;
     let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
     let mut start = AlignedBuf::zeroed(len);
@@ -142,7 +145,7 @@ impl Fs {
                 let recovered = journal_inode::recover(&device, &superblock)?;
                 report.transactions_replayed = recovered.transactions;
                 last_commit_seconds = recovered.last_commit_seconds;
-                read_superblock(device.as_ref())?
+                if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
             false if needs_recovery(&superblock) => {
                 let corrupt = Corrupt::structure("superblock", "needs recovery, but has no journal");
@@ -183,7 +186,7 @@ impl Fs {
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
         host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
-        if !read_only {
+        if !read_only && !mutant(21) {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
         }
         let config = jbd2::Config {
@@ -203,6 +206,7 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
             mark_mounted(&mut superblock);
@@ -224,10 +228,13 @@ impl Fs {
             allocator,
             inodes: InodeCache::new(),
             orphans: Mutex::new(Orphans::default()),
+            xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
+            xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            was_clean,
             shut_down: AtomicBool::new(false),
             device,
         })
@@ -289,14 +296,21 @@ impl Fs {
         }
         self.sync()?;
         self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))?;
-        self.journal.close()?;
+        if !mutant(20) {
+            self.journal.close()?;
+        }
         let no_orphans = {
             let orphans = self.orphans.lock();
             let slots = orphan::slots(self.block_size);
             orphans.list.is_empty()
                 && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
         };
-        write_superblock_directly(self.device.as_ref(), |superblock| mark_unmounted(superblock, no_orphans))?;
+        write_superblock_directly(self.device.as_ref(), |superblock| {
+            mark_unmounted(superblock, self.was_clean, no_orphans);
+        })?;
+        if mutant(20) {
+            self.journal.close()?;
+        }
         self.shut_down.store(true, Ordering::Release);
         Ok(self.device.flush()?)
     }
@@ -344,10 +358,13 @@ fn mark_mounted(superblock: &mut Superblock) {
     }
 }
 
-/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4).
-fn mark_unmounted(superblock: &mut Superblock, no_orphans: bool) {
+/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4). A volume that was suspect before stays so until
+/// e2fsck has seen it.
+fn mark_unmounted(superblock: &mut Superblock, was_clean: bool, no_orphans: bool) {
     superblock.feature_incompat &= !incompat::RECOVER;
-    superblock.state |= state::VALID;
+    if was_clean {
+        superblock.state |= state::VALID;
+    }
     if no_orphans {
         superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
     }

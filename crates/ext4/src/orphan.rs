@@ -1,6 +1,7 @@
 //! Orphans: inodes that a crash must delete or truncate (O1–O6). An inode stands in the orphan file, or, when
 //! that is full or missing, in the list through the superblock and i_dtime.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ext4_format::{Corrupt, Ino, Pblk, orphan};
@@ -43,11 +44,11 @@ pub(crate) struct Orphans {
 impl Handle<'_> {
     /// Records an inode as an orphan; nothing to do if it is one.
     pub(crate) fn add_orphan(&mut self, inode: &Arc<Inode>) -> Result<()> {
+        let fs = self.fs();
+        let mut orphans = fs.orphans.lock();
         if inode.state.lock().orphan.is_some() {
             return Ok(());
         }
-        let fs = self.fs();
-        let mut orphans = fs.orphans.lock();
         if let Some(place) = self.add_to_file(orphans.file.as_mut(), inode.ino)? {
             inode.state.lock().orphan = Some(place);
             return Ok(());
@@ -85,7 +86,15 @@ impl Handle<'_> {
     pub(crate) fn delete_orphan(&mut self, inode: &Arc<Inode>, dtime: u32) -> Result<()> {
         let fs = self.fs();
         let mut orphans = fs.orphans.lock();
-        let Some(place) = inode.state.lock().orphan else { return Ok(()) };
+        let place = {
+            let state = inode.state.lock();
+            // Unlinked meanwhile: it stays an orphan until it is deleted.
+            if dtime == 0 && state.disk.links_count == 0 {
+                return Ok(());
+            }
+            state.orphan
+        };
+        let Some(place) = place else { return Ok(()) };
         match place {
             OrphanPlace::File { block, slot } => {
                 let Some(file) = orphans.file.as_mut() else { return Ok(()) };
@@ -132,7 +141,12 @@ impl Fs {
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
-        if inode.state.lock().disk.links_count == 0 {
+        let deleted = inode.state.lock().disk.links_count == 0;
+        let supported =
+            if deleted { self.check_blocks_removable(inode) } else { inode.check_data_supported() };
+        if supported.is_err() {
+            processed.unsupported += 1;
+        } else if deleted {
             self.evict(inode)?;
             processed.deleted += 1;
         } else {
@@ -148,10 +162,10 @@ impl Fs {
     fn load_orphan_list(&self, processed: &mut OrphansProcessed) -> Result<()> {
         let mut next = self.superblock.lock().last_orphan;
         let mut list: Vec<Arc<Inode>> = Vec::new();
+        let mut seen = HashSet::new();
         while next != 0 {
             let ino = Ino(next);
-            let known = list.iter().any(|inode| inode.ino == ino);
-            if known || !self.may_be_orphan(ino) {
+            if !seen.insert(ino) || !self.may_be_orphan(ino) {
                 processed.bad += 1;
                 break;
             }
@@ -223,4 +237,6 @@ pub struct OrphansProcessed {
     pub truncated: u32,
     /// Records that name no inode; skipped.
     pub bad: u32,
+    /// Inodes with a map that is not built; they stay orphans, for the kernel or e2fsck.
+    pub unsupported: u32,
 }

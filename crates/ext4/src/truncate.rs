@@ -5,6 +5,9 @@ use std::sync::atomic::Ordering;
 
 use ext4_format::Lblk;
 use ext4_format::features::ro_compat;
+use ext4_format::inode::flags;
+
+use jbd2::mutant;
 
 use crate::extents::{MapState, Progress};
 use crate::fs::Fs;
@@ -13,6 +16,9 @@ use crate::inode::{Change, Inode};
 use crate::map_blocks::{MAP_CREDITS, read_data_block};
 use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno};
+
+/// Blocks that one handle frees and revokes: at most nine log blocks of records.
+const REVOKES_PER_HANDLE: u32 = 1024;
 
 impl Fs {
     /// ftruncate. The caller holds the inode lock exclusive and has drained direct I/O.
@@ -31,6 +37,11 @@ impl Fs {
         }
         inode.state.lock().size = new_size;
         self.zero_eof_block(inode, new_size)?;
+        if mutant(30) {
+            let first = Lblk(new_size.div_ceil(self.block_size() as u64) as u32);
+            self.remove_from(inode, first)?;
+            self.journal.commit_running()?;
+        }
         self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             handle.add_orphan(inode)?;
             self.touch_for_truncate(handle, inode, new_size)
@@ -102,25 +113,50 @@ impl Fs {
         self.with_handle(MAP_CREDITS, |handle| {
             handle.set_data_is_metadata(metadata);
             loop {
-                match handle.remove_blocks(inode, first, Lblk(u32::MAX))? {
-                    Progress::Done => return Ok(()),
-                    Progress::More { .. } => handle.restart(MAP_CREDITS)?,
+                // Each block of a directory is revoked (T9), and credits do not count that: a few at a time.
+                let from =
+                    if metadata { handle.last_blocks(inode, REVOKES_PER_HANDLE)?.max(first) } else { first };
+                match handle.remove_blocks(inode, from, Lblk(u32::MAX))? {
+                    Progress::Done if from == first => return Ok(()),
+                    Progress::Done | Progress::More { .. } => handle.restart(MAP_CREDITS)?,
                 }
             }
         })
     }
 
-    /// Deletes an unlinked inode that nobody has open: blocks, xattr block, orphan entry, number.
+    /// Whether this call is the one that deletes an inode: without a name, without an open file, and nobody else does.
+    fn claim_eviction(&self, inode: &Inode) -> bool {
+        let mut state = inode.state.lock();
+        let unused = state.disk.links_count == 0 && inode.opens.load(Ordering::Acquire) == 0;
+        unused && !std::mem::replace(&mut state.evicting, true)
+    }
+
+    /// EOPNOTSUPP for an inode whose blocks hang on a map that is not built: they cannot be freed.
+    pub(crate) fn check_blocks_removable(&self, inode: &Inode) -> Result<()> {
+        let state = inode.state.lock();
+        let disk = &state.disk;
+        let maps_blocks = disk.is_reg() || disk.is_dir() || disk.is_symlink() && !disk.is_fast_symlink();
+        let xattr_sectors = if disk.file_acl == 0 { 0 } else { self.block_size() as u64 / 512 };
+        let built = disk.has_flag(flags::EXTENTS | flags::INLINE_DATA) || disk.blocks <= xattr_sectors;
+        if !maps_blocks || built {
+            return Ok(());
+        }
+        Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: indirect block map", inode.ino)))
+    }
+
+    /// Deletes an unlinked inode unless it is open: blocks, xattr block, orphan entry, number.
     pub(crate) fn evict(&self, inode: &Arc<Inode>) -> Result<()> {
-        if inode.state.lock().deleted {
+        self.check_blocks_removable(inode)?;
+        if !self.claim_eviction(inode) {
             return Ok(());
         }
         if let Some(pages) = inode.pages.get() {
             pages.truncate(0);
         }
+        self.allocator.discard_preallocations(Some(inode.ino));
         let is_dir = inode.is_dir();
-        let maps_blocks = !inode.is_symlink() || inode.size() >= 60;
-        if maps_blocks && inode.check_data_supported().is_ok() {
+        // By the flag alone: a crash between these transactions leaves an inode of size 0 with blocks.
+        if inode.has_flag(flags::EXTENTS) {
             self.with_handle(MAP_CREDITS, |handle| {
                 handle.change_inode(inode, Change::Data, |state| {
                     state.size = 0;
@@ -155,9 +191,11 @@ impl Fs {
         if unlinked {
             return if self.check_writable().is_ok() { self.evict(inode) } else { Ok(()) };
         }
-        if let Some(pages) = inode.pages.get() {
-            pages.write_back(0, u64::MAX)?;
+        let written = inode.pages.get().map_or(Ok(()), |pages| pages.write_back(0, u64::MAX));
+        // Unless somebody opened it again meanwhile.
+        if inode.opens.load(Ordering::Acquire) == 0 {
+            self.allocator.discard_preallocations(Some(inode.ino));
         }
-        Ok(())
+        written
     }
 }

@@ -79,6 +79,13 @@ pub(super) struct Direct {
     bytes: u64,
 }
 
+impl Direct {
+    /// Whether requests of it are at the device, rather than a job of it at a worker.
+    pub(super) fn waits_for_device(&self) -> bool {
+        self.outstanding > 0
+    }
+}
+
 impl Engine {
     /// Starts a direct write. It ends as a [`Finished`] with the memory and the bytes written. Under
     /// [`LockMode::Shared`] it ends with EAGAIN unless the range is an overwrite (DESIGN).
@@ -88,16 +95,16 @@ impl Engine {
         let checked = self.file(file).cloned().and_then(|inode| {
             self.fs.check_writable()?;
             inode.check_data_supported()?;
+            let mappings = self.fs.map_range(&inode, pos, len, Look::Cached)?;
             if lock == LockMode::Shared {
-                self.fs.check_shared(&inode, pos, len).inspect_err(|_| {
+                let run = mappings.as_deref().unwrap_or_default();
+                self.fs.check_shared(&inode, pos, len, run).inspect_err(|_| {
                     self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
-            let mappings = match self.fs.has_pages(&inode) {
-                true => None,
-                false => self.fs.map_range(&inode, pos, len, Look::Cached)?,
-            };
-            Ok((inode, mappings.filter(|mappings| mappings.iter().all(Mapping::is_allocated))))
+            let in_place = !self.fs.has_pages(&inode);
+            let allocated = |mappings: &Vec<Mapping>| mappings.iter().all(Mapping::is_allocated);
+            Ok((inode, mappings.filter(|mappings| in_place && allocated(mappings))))
         });
         let (inode, mappings) = match checked {
             Ok(found) => found,
@@ -115,7 +122,8 @@ impl Engine {
                 self.run_step(slot, false, move |fs| {
                     Step::Mapped(
                         fs.prepare_direct_write(&inode, pos, len)
-                            .and_then(|()| fs.map_for_write(&inode, pos, len)),
+                            .and_then(|()| fs.map_for_write(&inode, pos, len))
+                            .and_then(|mappings| fs.end_io_too_early(&inode, pos, len).map(|()| mappings)),
                     )
                 });
             }

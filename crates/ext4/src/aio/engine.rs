@@ -189,6 +189,18 @@ impl Engine {
         Ok(self.queue.submit()?)
     }
 
+    /// As [`Engine::submit`]. Where `operations` are under way and all of them wait for the device alone, also waits for it;
+    /// the caller collects next. `false`: it did not wait.
+    pub fn submit_and_wait(&mut self, operations: usize) -> Result<bool> {
+        let device_alone = operations > 0
+            && self.direct.len() == operations
+            && self.direct.iter().all(|(_, direct)| direct.waits_for_device());
+        if device_alone {
+            return Ok(self.queue.submit_and_wait()?);
+        }
+        self.submit().map(|()| false)
+    }
+
     /// Operations under way: not yet collected.
     pub fn in_flight(&self) -> usize {
         self.direct.len() + self.queue.in_flight()
