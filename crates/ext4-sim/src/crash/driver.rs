@@ -53,6 +53,7 @@ impl Volume {
         options.hash_seed = Some([9; 16]);
         options.features = self.features.into();
         options.inodes_count = self.inodes;
+        options.reserved_percent = 0.0;
         mkfs::format(&device, &options).unwrap_or_else(|error| panic!("mkfs: {error}"));
         device.snapshot()
     }
@@ -327,6 +328,11 @@ impl Driver {
         self.begin("close".into());
         let result = self.runner.close(file);
         self.done("close", result);
+    }
+
+    /// Blocks that are free and not waiting for a commit.
+    pub fn free_blocks(&self) -> usize {
+        self.runner.fs().superblock().free_blocks_count() as usize
     }
 
     /// Unmounts and mounts again; every file must be closed.

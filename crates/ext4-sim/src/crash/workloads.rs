@@ -163,36 +163,49 @@ fn deep_truncate(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-/// E49: extent and directory blocks are freed, and become file data that no journal orders.
+/// E49: extent and directory blocks are freed, and become file data that no journal orders. Little space is free, so
+/// that they do.
 fn reuse(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
-    let step = 2 * u64::from(block_size);
-    for round in 0..3 {
+    let block = block_size as usize;
+    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..Volume::small(block_size) };
+    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let filler = driver.create("filler");
+    let mut pos = 0;
+    while driver.free_blocks() > 260 {
+        let blocks = (driver.free_blocks() - 240).min(128);
+        driver.direct("filler", filler, pos, blocks * block, false);
+        pos += (blocks * block) as u64;
+    }
+    driver.sync();
+    for round in 0..2 {
         let path = format!("fragments{round}");
         let file = driver.create(&path);
-        for n in 0..120 {
-            driver.direct(&path, file, n * step, block_size as usize, false);
+        for n in 0..100 {
+            driver.direct(&path, file, n * 2 * u64::from(block_size), block, false);
         }
         driver.mkdir("dir");
-        for n in 0..60 {
+        for n in 0..30 {
             driver.symlink(&[b'x'; 100], &format!("dir/link{n}"));
         }
         driver.fsync(&path, file, false);
-        for n in 0..60 {
+        for n in 0..30 {
             driver.unlink(&format!("dir/link{n}"));
         }
         driver.rmdir("dir");
         driver.truncate(&path, file, 0);
         driver.fsync(&path, file, false);
-        // What was freed goes to data now, durable without a commit of its own.
+        // What was freed goes to data now; overwritten, it is durable without a commit of its own.
         let data = format!("data{round}");
         let other = driver.create(&data);
-        driver.direct(&data, other, 0, 512 << 10, false);
+        let len = (driver.free_blocks() - 12) / 8 * 8 * block;
+        driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, false);
-        driver.direct(&data, other, 0, 128 << 10, false);
+        driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, true);
+        driver.truncate(&data, other, 0);
         driver.close(other);
         driver.close(file);
+        driver.sync();
     }
     driver.finish()
 }
