@@ -27,6 +27,7 @@ function setup(): {
         err: (line) => err.push(line),
         open: (image, options) => Volume.openOn(engine, image, options),
         format: (image, options) => Volume.formatOn(engine, image, options),
+        recover: (image, options) => Volume.recoverOn(engine, image, options),
       },
       argv,
       () => '0.1.0',
@@ -105,6 +106,26 @@ test('info', async (t) => {
   const { cli } = setup();
   t.regex((await cli('info', 'image')).out, /^blockSize: 4096$/m);
   t.is((JSON.parse((await cli('info', 'image', '--json')).out) as { backend: string }).backend, 'memory');
+});
+
+test('recover: the status of a dry run says whether there is something to do', async (t) => {
+  const { native, cli } = setup();
+  const nothing = await cli('recover', 'image');
+  t.is(nothing.status, 0);
+  t.is(nothing.out, 'nothing to do\n');
+  native.recovery = { ...native.recovery, needed: true, transactions: 3, blocks: 17, orphansDeleted: 2 };
+  const would = await cli('recover', '--dry-run', 'image');
+  t.is(would.status, 3);
+  t.regex(would.out, /^to do:\ntransactions: 3\nblocks: 17\n/);
+  const did = await cli('recover', 'image', '--json');
+  t.is(did.status, 0);
+  t.like(JSON.parse(did.out), { needed: true, dryRun: false, transactions: 3, orphansDeleted: 2 });
+  native.recovery = { ...native.recovery, hasErrors: true };
+  t.regex((await cli('recover', 'image')).err, /e2fsck/);
+  native.script.set('recoverVolume', [-117]);
+  const failed = await cli('recover', 'image');
+  t.is(failed.status, 1);
+  t.regex(failed.err, /EUCLEAN: .*recover 'image'/);
 });
 
 test('put, ls, cat, get: a tree comes back with its modes, times and links', async (t) => {

@@ -2,7 +2,7 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type { Native, NativeVolumeInfo, Token } from '../src/native/boundary.js';
+import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 
 const S_IFMT = 0o170000;
@@ -72,6 +72,17 @@ export class FakeNative implements Native {
     dioMemoryAlign: 4,
     maxFileSize: 2 ** 44 - 4096,
   };
+  recovery: NativeRecovery = {
+    needed: false,
+    hasErrors: false,
+    transactions: 0,
+    blocks: 0,
+    revoked: 0,
+    orphansDeleted: 0,
+    orphansTruncated: 0,
+    orphansBad: 0,
+    orphansUnsupported: 0,
+  };
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
   submits = 0;
@@ -118,6 +129,9 @@ export class FakeNative implements Native {
 
   formatVolume(op: Token, path: string, optionsJson: string): void {
     this.#run(op, 'formatVolume', () => [0, { path, ...(JSON.parse(optionsJson) as object) }]);
+  }
+  recoverVolume(op: Token): void {
+    this.#run(op, 'recoverVolume', () => [0, this.recovery]);
   }
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);

@@ -1,6 +1,6 @@
 /** The options of Volume.format and Volume.open, checked and put into the form the engine reads. */
 import { invalidType, invalidValue } from './errors.js';
-import type { NativeVolumeInfo } from './native/boundary.js';
+import type { NativeRecovery, NativeVolumeInfo } from './native/boundary.js';
 import { validateInteger } from './validate.js';
 import type { WriteCounts } from './write-counts.js';
 
@@ -18,6 +18,15 @@ export interface FormatOptions {
 
 /** What `Volume.format` made. */
 export type FormatReport = Readonly<Record<string, unknown>>;
+
+/** Options of `Volume.recover`. */
+export interface RecoverOptions {
+  /** Write nothing: only say what there is to do. */
+  dryRun?: boolean;
+}
+
+/** What `Volume.recover` found and did. */
+export type RecoveryReport = NativeRecovery;
 
 /** What does the device's I/O. */
 export type EngineName = 'auto' | 'io_uring' | 'threads';
@@ -74,6 +83,13 @@ export function formatJson(options: FormatOptions): string {
       throw invalidValue('options.blockSize', blockSize, 'must be a power of two');
   }
   return JSON.stringify({ sizeBytes, label, uuid, blockSize });
+}
+
+/** @throws ERR_INVALID_ARG_TYPE */
+export function recoverJson(options: RecoverOptions): string {
+  validateObject(options);
+  validateBoolean(options.dryRun, 'options.dryRun');
+  return JSON.stringify({ dryRun: options.dryRun === true });
 }
 
 /** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE */

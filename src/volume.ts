@@ -25,9 +25,12 @@ import { readAll, writeAll } from './whole-file.js';
 import {
   formatJson,
   openJson,
+  recoverJson,
   type FormatOptions,
   type FormatReport,
   type OpenOptions,
+  type RecoverOptions,
+  type RecoveryReport,
   type VolumeInfo,
   type VolumeStats,
 } from './volume-options.js';
@@ -123,6 +126,30 @@ export class Volume {
    */
   static async open(path: PathLike, options: OpenOptions = {}): Promise<Volume> {
     return Volume.openOn(defaultEngine(), path, options);
+  }
+
+  /**
+   * Replays the journal of a volume that was not closed and processes its orphans, as the next opening would, and leaves
+   * it closed. A volume that needs nothing is only read.
+   *
+   * @throws as {@link Volume.open}
+   */
+  static async recover(path: PathLike, options: RecoverOptions = {}): Promise<RecoveryReport> {
+    return Volume.recoverOn(defaultEngine(), path, options);
+  }
+
+  /** @internal */
+  static async recoverOn(
+    engine: Engine,
+    path: PathLike,
+    options: RecoverOptions = {},
+  ): Promise<RecoveryReport> {
+    const container = pathText(validatePath(path));
+    const json = recoverJson(options);
+    const { value } = await requestOrThrow(engine, { syscall: 'recover', path: container }, (native, op) =>
+      native.recoverVolume(op, container, json),
+    );
+    return value as RecoveryReport;
   }
 
   /** @internal */

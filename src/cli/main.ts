@@ -31,6 +31,7 @@ process.exitCode = await run(
     err: (line) => console.error(line),
     open: (image, options) => Volume.open(image, options),
     format: (image, options) => Volume.format(image, options),
+    recover: (image, options) => Volume.recover(image, options),
   },
   process.argv.slice(2),
   version,

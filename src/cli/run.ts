@@ -13,6 +13,8 @@ export const HELP = `uext4: ext4 volumes in files and on block devices, without 
 Usage:
   uext4 mkfs IMAGE --size N [--label TEXT] [--uuid UUID] [--block-size N] [--json]
   uext4 info IMAGE [--json]
+  uext4 recover IMAGE [--dry-run] [--json]
+                               replays the journal and processes orphans, or says what there is to do
   uext4 ls IMAGE [PATH] [-l] [-R] [--json]
   uext4 cat IMAGE PATH
   uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
@@ -22,11 +24,12 @@ Usage:
 
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
 Options: --help, --version
-Exit status: 0 done, 1 failed, 2 wrong usage
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run)
 `;
 
 type Values = Record<string, string | boolean | undefined>;
-type Command = (shell: Shell, args: string[], values: Values) => Promise<void>;
+/** Resolves with an exit status where it is not 0. */
+type Command = (shell: Shell, args: string[], values: Values) => Promise<number | void>;
 type Options = NonNullable<ParseArgsConfig['options']>;
 
 interface Definition {
@@ -66,6 +69,19 @@ const info: Command = (shell, [image], values) =>
     await shell.out(values['json'] === true ? toJson(about) : toLines(about));
   });
 
+const RECOVERY_NEEDED = 3;
+
+const recover: Command = async (shell, [image], values) => {
+  const dryRun = values['dry-run'] === true;
+  const report = await shell.recover(image as string, { dryRun });
+  const { needed, hasErrors, ...counts } = report;
+  if (values['json'] === true) await shell.out(toJson({ dryRun, ...report }));
+  else if (needed) await shell.out(`${dryRun ? 'to do' : 'done'}:\n${toLines(counts)}`);
+  else await shell.out('nothing to do\n');
+  if (hasErrors) shell.err(`uext4: errors were seen on ${image}: check it with e2fsck`);
+  return dryRun && needed ? RECOVERY_NEEDED : 0;
+};
+
 const ls: Command = (shell, [image, path], values) =>
   withVolume(shell, image as string, { readOnly: true }, (volume) =>
     list(shell, volume, path ?? '/', {
@@ -92,6 +108,15 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
     },
   ],
   ['info', { options: JSON_OPTION, args: ['IMAGE'], required: 1, run: info }],
+  [
+    'recover',
+    {
+      options: { ...JSON_OPTION, 'dry-run': { type: 'boolean' } },
+      args: ['IMAGE'],
+      required: 1,
+      run: recover,
+    },
+  ],
   [
     'ls',
     {
@@ -212,8 +237,7 @@ async function dispatch(shell: Shell, argv: readonly string[], version: () => st
   if (missing.length > 0) throw new UsageError(`${name} needs ${missing.join(' and ')}`);
   if (positionals.length > definition.args.length)
     throw new UsageError(`${name}: one too many: ${positionals[definition.args.length]}`);
-  await definition.run(shell, positionals, values);
-  return 0;
+  return (await definition.run(shell, positionals, values)) ?? 0;
 }
 
 /** Runs the command; returns its exit status. */

@@ -1,4 +1,11 @@
-import type { FormatOptions, FormatReport, OpenOptions, Volume } from '../index.js';
+import type {
+  FormatOptions,
+  FormatReport,
+  OpenOptions,
+  RecoverOptions,
+  RecoveryReport,
+  Volume,
+} from '../index.js';
 
 /** What the command needs of the world: where it writes, and how it gets at volumes. */
 export interface Shell {
@@ -7,6 +14,7 @@ export interface Shell {
   readonly err: (line: string) => void;
   readonly open: (image: string, options?: OpenOptions) => Promise<Volume>;
   readonly format: (image: string, options: FormatOptions) => Promise<FormatReport>;
+  readonly recover: (image: string, options: RecoverOptions) => Promise<RecoveryReport>;
 }
 
 /** The command line is wrong: exit status 2. */

@@ -80,6 +80,25 @@ export interface NativeVolumeInfo {
   readonly maxFileSize: number;
 }
 
+/** What a finished recoverVolume found and did; with a dry run: what it would do. */
+export interface NativeRecovery {
+  /** The volume was not unmounted, or has orphans. */
+  readonly needed: boolean;
+  /** Errors were seen on the volume: e2fsck should look at it. */
+  readonly hasErrors: boolean;
+  /** Transactions replayed from the journal, blocks that they wrote, copies that were not for they were revoked. */
+  readonly transactions: number;
+  readonly blocks: number;
+  readonly revoked: number;
+  /** Inodes that had lost their last name, or a size. */
+  readonly orphansDeleted: number;
+  readonly orphansTruncated: number;
+  /** Records that name no inode. */
+  readonly orphansBad: number;
+  /** Left for the kernel or e2fsck. */
+  readonly orphansUnsupported: number;
+}
+
 /** What a finished `open` says about the file. */
 export interface NativeOpenFile {
   readonly ino: number;
@@ -135,6 +154,8 @@ export interface Native {
   registerMemory(memory: Uint8Array): void;
 
   formatVolume(op: Token, path: string, optionsJson: string): void;
+  /** takeResult: {@link NativeRecovery}. */
+  recoverVolume(op: Token, path: string, optionsJson: string): void;
   /** Result: the volume's handle; takeResult: {@link NativeVolumeInfo}. */
   openVolume(op: Token, path: string, optionsJson: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;

@@ -102,6 +102,7 @@ const INCOMPAT_WRITABLE: u32 = incompat::FILETYPE
     | incompat::META_BG
     | incompat::EXTENTS
     | incompat::BIT64
+    | incompat::MMP
     | incompat::FLEX_BG
     | incompat::CSUM_SEED;
 
@@ -268,10 +269,10 @@ mod tests {
             Err(_) => "no",
         };
         let writable = "dir_prealloc imagic_inodes ^has_journal ^ext_attr ^resize_inode ^dir_index sparse_super2 \
-            fast_commit stable_inodes ^orphan_file ^filetype needs_recovery meta_bg ^64bit ^flex_bg \
+            fast_commit stable_inodes ^orphan_file ^filetype needs_recovery meta_bg ^64bit mmp ^flex_bg \
             ^metadata_csum_seed ^sparse_super ^large_file ^huge_file uninit_bg ^dir_nlink ^extra_isize \
             ^metadata_csum orphan_present";
-        let readable = "^extent mmp ea_inode large_dir inline_data encrypt btree_dir snapshot_bitmap quota \
+        let readable = "^extent ea_inode large_dir inline_data encrypt btree_dir snapshot_bitmap quota \
             bigalloc replica read-only project shared_blocks verity";
         let refused = "compression dirdata journal_dev casefold";
         for (list, expected) in [(writable, "rw"), (readable, "ro"), (refused, "no")] {

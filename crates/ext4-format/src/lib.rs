@@ -12,6 +12,7 @@ mod group_desc;
 pub mod hash;
 pub mod htree;
 pub mod inode;
+pub mod mmp;
 pub mod orphan;
 pub mod superblock;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use block_io::sync::Mutex;
 use block_io::{EventFd, FileDevice};
 use ext4::mkfs::{self, FormatOptions, FormatReport};
-use ext4::{Error, Fs, Result, errno};
+use ext4::{Error, Fs, Recovery, Result, errno};
 
 use crate::options::OpenVolume;
 
@@ -31,6 +31,8 @@ pub struct Mounted {
 pub enum Arrival {
     /// mkfs is over.
     Formatted(Result<FormatReport>),
+    /// A recovery is over.
+    Recovered(Result<Recovery>),
     /// The mount is over.
     Mounted(Result<Mounted>),
 }
@@ -62,6 +64,19 @@ impl Arrivals {
     /// EAGAIN where the host gives no thread.
     pub fn mount(&mut self, op: u32, path: Vec<u8>, options: OpenVolume) -> Result<()> {
         self.spawn(op, move || Arrival::Mounted(caught(|| mount(&path_of(&path), &options))))
+    }
+
+    /// Recovers a volume.
+    ///
+    /// # Errors
+    /// EAGAIN where the host gives no thread.
+    pub fn recover(&mut self, op: u32, path: Vec<u8>, dry_run: bool) -> Result<()> {
+        self.spawn(op, move || {
+            Arrival::Recovered(caught(|| {
+                let open = block_io::OpenOptions { read_only: dry_run, direct: true };
+                ext4::recover(Arc::new(FileDevice::open(&path_of(&path), open)?), dry_run)
+            }))
+        })
     }
 
     fn spawn(&mut self, op: u32, work: impl FnOnce() -> Arrival + Send + 'static) -> Result<()> {

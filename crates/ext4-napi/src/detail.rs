@@ -2,7 +2,7 @@
 
 use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Fs, Stat};
+use ext4::{Error, Fs, Recovery, Stat};
 
 use napi_derive::napi;
 
@@ -31,6 +31,8 @@ pub enum Detail {
     Text(Vec<u8>),
     /// What mkfs made.
     Format(Box<FormatReport>),
+    /// What a recovery did.
+    Recovery(Recovery),
     /// What a volume is.
     Volume(Box<VolumeInfo>),
 }
@@ -106,6 +108,7 @@ impl Detail {
             Self::Directory(entries) => directory(js, entries),
             Self::Text(text) => js.name(text),
             Self::Format(report) => format_report(js, report),
+            Self::Recovery(recovery) => recovery_object(js, recovery),
             Self::Volume(info) => info.to_js(js),
         }
     }
@@ -215,6 +218,27 @@ fn format_report(js: Js, report: &FormatReport) -> JsResult<Value> {
     )?;
     js.set(object, c"uuid", js.string(&uuid_text(&report.uuid))?)?;
     js.set(object, c"features", strings(js, &report.features)?)?;
+    Ok(object)
+}
+
+fn recovery_object(js: Js, recovery: &Recovery) -> JsResult<Value> {
+    let object = js.object()?;
+    js.set(object, c"needed", js.boolean(recovery.needed)?)?;
+    js.set(object, c"hasErrors", js.boolean(recovery.has_errors)?)?;
+    let report = &recovery.report;
+    set_numbers(
+        js,
+        object,
+        &[
+            (c"transactions", f64::from(report.transactions_replayed)),
+            (c"blocks", report.blocks_replayed as f64),
+            (c"revoked", report.copies_revoked as f64),
+            (c"orphansDeleted", f64::from(report.orphans.deleted)),
+            (c"orphansTruncated", f64::from(report.orphans.truncated)),
+            (c"orphansBad", f64::from(report.orphans.bad)),
+            (c"orphansUnsupported", f64::from(report.orphans.unsupported)),
+        ],
+    )?;
     Ok(object)
 }
 

@@ -70,6 +70,14 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     Ok(OpenVolume { mount, engine })
 }
 
+/// The option of recoverVolume: only say what there is to do.
+///
+/// # Errors
+/// EINVAL.
+pub fn recover_volume(json: &[u8]) -> Result<bool> {
+    Ok(option(&object(json)?, "dryRun", Value::as_bool)?.unwrap_or(false))
+}
+
 /// The options of formatVolume.
 ///
 /// # Errors

@@ -97,6 +97,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"takeResult" => volumes::take_result [1],
         c"registerMemory" => volumes::register_memory [1],
         c"formatVolume" => volumes::format_volume [3],
+        c"recoverVolume" => volumes::recover_volume [3],
         c"openVolume" => volumes::open_volume [3],
         c"closeVolume" => volumes::close_volume [2],
         c"syncVolume" => volumes::sync_volume [2],

@@ -323,7 +323,10 @@ impl State {
     fn arrived(&mut self, op: u32, arrival: Arrival) {
         match arrival {
             Arrival::Formatted(Ok(report)) => self.end(op, Ok(0), Some(Detail::Format(Box::new(report)))),
-            Arrival::Formatted(Err(error)) | Arrival::Mounted(Err(error)) => self.end(op, Err(error), None),
+            Arrival::Recovered(Ok(recovery)) => self.end(op, Ok(0), Some(Detail::Recovery(recovery))),
+            Arrival::Recovered(Err(error))
+            | Arrival::Formatted(Err(error))
+            | Arrival::Mounted(Err(error)) => self.end(op, Err(error), None),
             Arrival::Mounted(Ok(mounted)) => match self.add_volume(mounted) {
                 Ok((handle, info)) => self.end(op, Ok(handle), Some(Detail::Volume(Box::new(info)))),
                 Err(error) => self.end(op, Err(error), None),

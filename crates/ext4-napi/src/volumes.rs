@@ -72,6 +72,20 @@ pub fn format_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     Ok(UNDEFINED)
 }
 
+/// recoverVolume(op, path, optionsJson)
+pub fn recover_volume(call: &Call<'_, 3>) -> JsResult<Value> {
+    let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);
+    let json = call.js.get_string(call.arguments[2], "optionsJson")?;
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    let started =
+        options::recover_volume(&json).and_then(|dry_run| state.arrivals.recover(op, path, dry_run));
+    if let Err(error) = started {
+        state.fail(op, &error);
+    }
+    Ok(UNDEFINED)
+}
+
 /// openVolume(op, path, optionsJson)
 pub fn open_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);

@@ -337,3 +337,114 @@ fn open_files_without_a_name() {
     volume.unmount().unwrap();
     clean(&image, "open_files_without_a_name");
 }
+
+/// The same across a crash: the mount deletes what had lost its name.
+#[test]
+fn what_was_replaced_while_open_goes_at_the_next_mount() {
+    let (_dir, image) = fresh();
+    let mut volume = Runner::mount(&image, Backend::Threads);
+    let free = volume.fs().superblock().free_inodes_count;
+    for path in ["/old", "/new"] {
+        volume.write_file(path, path.as_bytes()).unwrap();
+    }
+    volume.mkdir("/dir").unwrap();
+    volume.mkdir("/replaced").unwrap();
+    let fs = volume.fs().clone();
+    let open = [fs.open(b"/old", false).unwrap(), fs.open(b"/replaced", false).unwrap()];
+    fs.rename(b"/new", b"/old").unwrap();
+    fs.rename(b"/dir", b"/replaced").unwrap();
+    fs.sync().unwrap();
+    drop((fs, open));
+    volume.crash();
+    let volume = Runner::mount(&image, Backend::Threads);
+    assert_eq!(volume.report.orphans.deleted, 2);
+    assert_eq!(volume.read_file("/old").unwrap(), b"/new");
+    assert_eq!(volume.fs().superblock().free_inodes_count, free - 2);
+    volume.unmount().unwrap();
+    clean(&image, "what_was_replaced_while_open_goes_at_the_next_mount");
+}
+
+/// Directories that are indexed, several levels deep at the end.
+#[test]
+fn thousands_of_names_move() {
+    const COUNT: usize = 3000;
+    let (_dir, image) = fresh();
+    let volume = Runner::mount(&image, Backend::Threads);
+    for path in ["/one", "/two"] {
+        volume.mkdir(path).unwrap();
+    }
+    let fs = volume.fs().clone();
+    let name = |dir: &str, index: usize| format!("/{dir}/{:1$}", index, 20 + index % 60).into_bytes();
+    for index in 0..COUNT {
+        volume.touch(std::str::from_utf8(&name("one", index)).unwrap()).unwrap();
+    }
+    for index in (0..COUNT).step_by(10) {
+        fs.unlink(&name("one", index)).unwrap();
+        fs.mkdir(&name("one", index), MODE).unwrap();
+    }
+    for index in 0..COUNT {
+        fs.rename(&name("one", index), &name("two", index)).unwrap();
+    }
+    // Inside one directory, onto what is there and onto new names.
+    for index in (1..COUNT - 1).filter(|index| index % 10 == 1) {
+        fs.rename(&name("two", index), &name("two", index + 1)).unwrap();
+        let renamed = format!("/two/renamed {index} {}", "n".repeat(100));
+        fs.rename(&name("two", index + 2), renamed.as_bytes()).unwrap();
+    }
+    assert!(volume.names("/one").unwrap().is_empty());
+    let names = volume.names("/two").unwrap();
+    assert_eq!(names.len(), COUNT - COUNT / 10);
+    let links = |path: &[u8]| fs.stat(&fs.lookup(path, false).unwrap()).links as usize;
+    assert_eq!((links(b"/one"), links(b"/two")), (2, 2 + COUNT / 10));
+    drop(fs);
+    volume.unmount().unwrap();
+    clean(&image, "thousands_of_names_move");
+    if available(Need::KernelMount, "thousands_of_names_move") {
+        let mount = KernelMount::new(&image, "ro");
+        let theirs: Vec<_> =
+            names.iter().filter(|name| mount.path().join("two").join(name).exists()).collect();
+        assert_eq!(theirs.len(), names.len());
+    }
+}
+
+/// Renames, links, removals and attributes by several threads at once: nothing hangs, nothing is damaged.
+#[test]
+fn several_threads() {
+    let (_dir, image) = fresh();
+    let volume = Runner::mount(&image, Backend::Threads);
+    std::thread::scope(|scope| {
+        for seed in 1..=4u64 {
+            let fs = volume.fs().clone();
+            scope.spawn(move || {
+                let mut random = Random(seed * 0x9E37_79B9);
+                for _ in 0..1500 {
+                    let (one, two) = (random.path(), random.path());
+                    let (a, b) = (one.as_bytes(), two.as_bytes());
+                    let name = random.xattr_name().as_bytes();
+                    let result = match random.below(8) {
+                        0 => {
+                            fs.create(a, NewInode { mode: 0o100644, ..MODE }, false).and_then(|(inode, _)| {
+                                let written = fs.buffered_write(&inode, 0, one.as_bytes());
+                                fs.release(&inode)?;
+                                written.map(drop)
+                            })
+                        }
+                        1 => fs.mkdir(a, MODE).map(drop),
+                        2 => fs.unlink(a),
+                        3 => fs.link(a, b),
+                        4 => fs
+                            .lookup(a, false)
+                            .and_then(|inode| fs.setxattr(&inode, name, b, XattrSet::Either)),
+                        5 => fs.lookup(a, false).and_then(|inode| fs.removexattr(&inode, name)),
+                        _ => fs.rename(a, b),
+                    };
+                    if let Err(error) = result {
+                        assert!([1, 2, 17, 20, 21, 22, 28, 39, 61].contains(&error.errno()), "{error}");
+                    }
+                }
+            });
+        }
+    });
+    volume.unmount().unwrap();
+    clean(&image, "several_threads");
+}

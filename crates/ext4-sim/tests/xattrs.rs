@@ -269,6 +269,26 @@ fn inodes_without_a_fixed_part() {
     assert_eq!(seen, mtime);
 }
 
+#[test]
+fn the_feature_comes_with_the_first_attribute() {
+    if !can_ask("the_feature_comes_with_the_first_attribute") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    std::fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+    tool_ok("mke2fs", &["-q", "-F", "-t", "ext4", "-O", "^ext_attr", image.to_str().unwrap()]);
+    let features = || debugfs(&image, "features");
+    assert!(!features().contains("ext_attr"));
+    let volume = Runner::mount(&image, Backend::Threads);
+    assert_eq!(set(&volume, "/lost+found", "user.a", b"1", ANY), 0);
+    volume.unmount().unwrap();
+    assert!(features().contains("ext_attr"));
+    assert_clean(&image);
+    let mount = KernelMount::new(&image, "ro");
+    assert_eq!(python(GET, &mount.path().join("lost+found"), &[]), ["user.a=1"]);
+}
+
 /// Capabilities that we set are what a write strips (A4.9).
 #[test]
 fn a_write_strips_a_capability_of_ours() {

@@ -1,6 +1,6 @@
 //! The time that inodes and commits get. Injected, so that tests can hold it still.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds and nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,11 @@ pub struct Now {
 pub trait Clock: Send + Sync {
     /// The current time.
     fn now(&self) -> Now;
+
+    /// Lets time pass: only a mount waits, and only for other hosts (M3).
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
 }
 
 /// The host's clock in steps of 4 ms, as the kernel's coarse clock: within a step file_modified finds nothing to

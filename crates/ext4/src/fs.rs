@@ -18,6 +18,7 @@ use crate::inode::InodeCache;
 use crate::journal_host::JournalHost;
 use crate::mballoc::Allocator;
 use crate::meta::{BlockKind, Image, Meta};
+use crate::mmp::MmpClaim;
 use crate::orphan::Orphans;
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
@@ -48,6 +49,8 @@ pub struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) read_only: bool,
+    /// The claim on a volume that several hosts could mount (M3).
+    pub(crate) mmp: Option<MmpClaim>,
     /// EP4: the superblock called the volume clean before this mount.
     pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
@@ -110,8 +113,33 @@ impl Fs {
         Ok(())
     }
 
+    /// A step for a thread that calls it in a loop: what the journal (T14) and other hosts (M4) wait for. Returns the
+    /// milliseconds until the next useful call.
+    pub fn tick(&self) -> u64 {
+        const IDLE_MS: u64 = 1000;
+        if self.shut_down.load(Ordering::Acquire) {
+            return IDLE_MS;
+        }
+        let claim_ms = match self.mmp.as_ref().map(MmpClaim::tick) {
+            None => u64::MAX,
+            Some(Ok(pause_ms)) => pause_ms,
+            Some(Err(_taken_over)) => {
+                // M4: whoever has the volume now must not find our writes on it.
+                self.shut_down();
+                return IDLE_MS;
+            }
+        };
+        // An error here has aborted the journal, which says so to whoever comes next.
+        let _recorded = self.write_errors();
+        self.journal.tick().min(claim_ms)
+    }
+
     /// The current contents of a metadata block, verified when it comes from the device.
     pub(crate) fn read_metadata(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
+        self.try_read_metadata(block, kind).inspect_err(|error| self.error_found(error, "read_metadata"))
+    }
+
+    fn try_read_metadata(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
         self.check_block(block)?;
         if let Some(image) = self.journal.lookup(block.0).or_else(|| self.cache.get(block)) {
             return Ok(image);
@@ -152,6 +180,9 @@ impl Fs {
                 }
                 Ok(_) => handle.stop(),
             };
+            if let Some(damage) = self.allocator.take_damage() {
+                self.error_found(&damage, "mballoc");
+            }
             match result {
                 Err(error) if error.errno() == errno::ENOSPC && tries < 3 => {
                     tries += 1;
@@ -179,6 +210,7 @@ impl Fs {
         let mut superblock = self.superblock.lock();
         change(&mut superblock);
         self.refresh_counts(&mut superblock);
+        self.host.errors.apply(&mut superblock);
         let bytes = superblock.encode();
         let offset = self.sealer.superblock_offset;
         handle.update(self.superblock_block(), BlockKind::Superblock, &mut |image| {

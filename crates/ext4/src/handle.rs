@@ -68,6 +68,7 @@ impl<'f> Handle<'f> {
     /// must never commit (T30). A refusal (ENOSPC, EEXIST, …) comes before any change, or was undone.
     pub(crate) fn fail(self, error: &Error) {
         let broken = matches!(error, Error::Device(_) | Error::Corrupt { .. });
+        self.fs.error_found(error, "with_handle");
         if broken && self.changed {
             self.fs.journal.abort(error.errno());
         }

@@ -8,6 +8,7 @@ use jbd2::{Host, SealTag, Tid};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
+use crate::error_policy::ErrorPolicy;
 use crate::mballoc::Allocator;
 use crate::meta::Image;
 use crate::seal::Sealer;
@@ -21,6 +22,8 @@ pub(crate) struct JournalHost {
     pub allocator: OnceLock<Arc<Allocator>>,
     /// Errno of the abort, 0 while the journal lives.
     pub aborted: AtomicI32,
+    /// What an abort is told to.
+    pub errors: ErrorPolicy,
 }
 
 impl Host for JournalHost {
@@ -46,6 +49,7 @@ impl Host for JournalHost {
 
     fn aborted(&self, errno: i32) {
         self.aborted.store(errno, Ordering::Release);
+        self.errors.aborted(errno);
     }
 
     fn now(&self) -> (u64, u32) {

@@ -13,12 +13,14 @@ use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
+use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
 use crate::inode::InodeCache;
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
+use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::seal::Sealer;
@@ -35,8 +37,12 @@ pub struct MountOptions {
     pub metadata_cache_bytes: u64,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
+    pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
+    /// The device of an external journal (J28), for a volume that has one.
+    pub journal_device: Option<Arc<dyn Device>>,
 }
 
 impl Default for MountOptions {
@@ -46,7 +52,9 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
+            errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
+            journal_device: None,
         }
     }
 }
@@ -56,11 +64,15 @@ impl Default for MountOptions {
 pub struct MountReport {
     /// Transactions replayed from the journal.
     pub transactions_replayed: u32,
+    /// Blocks that they wrote home.
+    pub blocks_replayed: u64,
+    /// Copies in the log that were not, for their blocks were revoked (R9).
+    pub copies_revoked: u64,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
 }
 
-const SUPERBLOCK_OFFSET: usize = 1024;
+pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 
 /// Reads and checks the superblock. One that mount or unmount tore is repaired, in memory (EP7).
 ///
@@ -84,7 +96,7 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
 }
 
 /// The first bytes of a device that has room and a magic for a superblock.
-fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
+pub(crate) fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
     let limits = device.limits();
     if limits.size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
         return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
@@ -99,13 +111,13 @@ fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
 }
 
 /// The superblock to mount by: the device's, or the log's copy where a checkpoint tore it (EP7 (2)).
-fn superblock_to_mount(device: &Arc<dyn Device>) -> Result<Superblock> {
+fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device>>) -> Result<Superblock> {
     let damage = match read_superblock(device.as_ref()) {
         Err(damage @ Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => damage,
         other => return other,
     };
     let start = read_start(device.as_ref())?;
-    match torn_superblock::from_log(device, &start[SUPERBLOCK_OFFSET..]) {
+    match torn_superblock::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
         Ok(Some(superblock)) => Ok(superblock),
         Ok(None) | Err(_) => Err(damage),
     }
@@ -133,17 +145,50 @@ impl Fs {
     ///
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
-    /// forbids writing, and for a read-only device, unless `read_only` is asked for.
+    /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
+    /// device is missing or wrong.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
-        let superblock = superblock_to_mount(&device)?;
+        let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
+        let journal_device = match (&options.journal_device, read_only) {
+            (Some(journal), true) => Some(Arc::new(Overlay::new(journal.clone())) as Arc<dyn Device>),
+            (Some(journal), false) if journal.limits().read_only => {
+                return Err(Error::refused(errno::EROFS, "the journal's device is read-only"));
+            }
+            (journal, _) => journal.clone(),
+        };
+        let options = &MountOptions { journal_device, ..options.clone() };
+        let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
+        let mounted = Self::mount_claimed(device, superblock, read_only, options);
+        match mounted {
+            Ok((mut fs, report)) => {
+                fs.mmp = mmp;
+                Ok((Arc::new(fs), report))
+            }
+            Err(error) => {
+                // The first failure is the one to tell.
+                let _released = mmp.map(|claim| claim.release());
+                Err(error)
+            }
+        }
+    }
+
+    fn mount_claimed(
+        device: Arc<dyn Device>,
+        superblock: Superblock,
+        read_only: bool,
+        options: &MountOptions,
+    ) -> Result<(Self, MountReport)> {
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
             true => {
-                let recovered = journal_inode::recover(&device, &superblock)?;
+                let recovered =
+                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
                 report.transactions_replayed = recovered.transactions;
+                report.blocks_replayed = recovered.blocks;
+                report.copies_revoked = recovered.revoked;
                 last_commit_seconds = recovered.last_commit_seconds;
                 if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
@@ -153,7 +198,7 @@ impl Fs {
             }
             false => superblock,
         };
-        let fs = Arc::new(Self::assemble(device, superblock, read_only, last_commit_seconds, options)?);
+        let fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
@@ -182,6 +227,7 @@ impl Fs {
             clock: options.clock.clone(),
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
+            errors: ErrorPolicy::new(device.clone(), &superblock, options.errors, options.clock.clone()),
         });
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
@@ -196,9 +242,9 @@ impl Fs {
         };
         let journal = match has_journal(&superblock) {
             true => {
-                let map = journal_inode::log_map(&device, &superblock)?;
+                let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
-                while let Some((start, len)) = map.run(block) {
+                while let Some((start, len)) = map.run(block).filter(|_| !map.is_external()) {
                     allocator.add_system_zone(Pblk(start), len.into());
                     block += len;
                 }
@@ -234,6 +280,7 @@ impl Fs {
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,
+            mmp: None,
             was_clean,
             shut_down: AtomicBool::new(false),
             device,
@@ -312,7 +359,8 @@ impl Fs {
             self.journal.close()?;
         }
         self.shut_down.store(true, Ordering::Release);
-        Ok(self.device.flush()?)
+        self.device.flush()?;
+        self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)
     }
 
     /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).

@@ -16,7 +16,8 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     pub fn new(below: Arc<dyn Device>) -> Self {
-        let limits = below.limits().clone();
+        // What is written stays here, whatever the device below allows.
+        let limits = Limits { read_only: false, ..below.limits().clone() };
         Self { below, limits, written: Mutex::new(HashMap::new()) }
     }
 }

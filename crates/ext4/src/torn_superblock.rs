@@ -39,7 +39,11 @@ fn set_bit(field: &mut [u8], bit: u32, on: bool) {
 
 /// EP7 (2): a checkpoint of the superblock was torn, so the log still has it (T20). `bytes` are what the device holds;
 /// both halves agree on the geometry, which leads to the log. `None`: the log has no such copy.
-pub(crate) fn from_log(device: &Arc<dyn Device>, bytes: &[u8]) -> Result<Option<Superblock>> {
+pub(crate) fn from_log(
+    device: &Arc<dyn Device>,
+    journal: Option<&Arc<dyn Device>>,
+    bytes: &[u8],
+) -> Result<Option<Superblock>> {
     let mut sealed = bytes[..Superblock::SIZE].to_vec();
     Superblock::seal(&mut sealed);
     let Ok(torn) = Superblock::decode(&sealed) else { return Ok(None) };
@@ -48,7 +52,7 @@ pub(crate) fn from_log(device: &Arc<dyn Device>, bytes: &[u8]) -> Result<Option<
     if torn.blocks_count().saturating_mul(block_size as u64) > size_bytes {
         return Ok(None);
     }
-    let map = journal_inode::log_map(device, &torn)?;
+    let map = journal_inode::log_map(device, &torn, journal)?;
     let options =
         RecoverOptions { volume_blocks: torn.blocks_count(), barrier: true, write_bytes: block_size };
     let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;
@@ -75,4 +79,42 @@ fn geometry(superblock: &Superblock) -> impl PartialEq + use<> {
 /// The error of a superblock that stays unreadable.
 pub(crate) fn unreadable(corrupt: Corrupt) -> Error {
     Error::Corrupt { place: "superblock".into(), corrupt }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblocks() -> ([u8; 1024], [u8; 1024]) {
+        use crate::mkfs::{FormatOptions, format};
+        let device = block_io::MemoryDevice::new(8 << 20, 512);
+        format(&device, &FormatOptions::new(1_700_000_000)).expect("mkfs");
+        let bytes = device.read_bytes(1024, 1024);
+        let mut superblock = Superblock::decode(&bytes).expect("a superblock");
+        let before = superblock.encode();
+        superblock.feature_incompat |= incompat::RECOVER;
+        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
+        (before, superblock.encode())
+    }
+
+    #[test]
+    fn torn_by_mount_or_unmount() {
+        let (before, after) = superblocks();
+        for (first, second) in [(before, after), (after, before)] {
+            let torn = [&first[..512], &second[512..]].concat();
+            assert!(Superblock::decode(&torn).is_err());
+            let repaired = decode(&torn).expect("repaired");
+            assert_ne!(repaired.feature_incompat & incompat::RECOVER, 0, "the log decides");
+        }
+    }
+
+    #[test]
+    fn any_other_damage_stays() {
+        let (before, _) = superblocks();
+        for at in [0x04, 0x30, 0x5C, 0x178, 0x3F0] {
+            let mut damaged = before;
+            damaged[at] ^= 1;
+            assert!(matches!(decode(&damaged), Err(Corrupt::Checksum { .. })), "{at:#x}");
+        }
+    }
 }

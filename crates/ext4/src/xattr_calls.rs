@@ -1,10 +1,12 @@
 //! getxattr, setxattr, listxattr, removexattr. New values go into the inode alone: ENOSPC if they do not fit there.
 
+use ext4_format::features::compat;
 use ext4_format::inode::flags;
 use ext4_format::xattr::{self, XattrEntry, XattrHeader};
 use ext4_format::{Inode as DiskInode, Pblk};
 
 use crate::fs::Fs;
+use crate::handle::Handle;
 use crate::inode::{Change, Inode, InodeState};
 use crate::map_blocks::MAP_CREDITS;
 use crate::xattr::{CAPABILITY, SECURITY};
@@ -169,6 +171,7 @@ impl Fs {
             if places.in_block {
                 self.remove_from_block(handle, inode, name.index, name.suffix)?;
             }
+            self.require_ext_attr(handle)?;
             handle.change_inode(inode, Change::Attributes, |state| {
                 let list =
                     list_with(&mut state.disk, name, value).map_err(corrupt)?.ok_or_else(does_not_fit)?;
@@ -202,6 +205,14 @@ impl Fs {
                 state.disk.ctime = now;
             })
         })
+    }
+
+    /// The feature comes with the first attribute.
+    fn require_ext_attr(&self, handle: &mut Handle<'_>) -> Result<()> {
+        if self.superblock.lock().features().has_compat(compat::EXT_ATTR) {
+            return Ok(());
+        }
+        self.change_superblock(handle, |superblock| superblock.feature_compat |= compat::EXT_ATTR)
     }
 
     fn check_xattr_change<'n>(&self, inode: &Inode, name: &'n [u8]) -> Result<Name<'n>> {

@@ -193,7 +193,7 @@ impl Model {
 
     fn with_links(&self, path: &str, change: i32) -> (String, Option<Node>) {
         let mut node = self.tree[path].clone();
-        node.links = node.links.checked_add_signed(change).expect("links are counted");
+        node.links = node.links.checked_add_signed(change).expect("links stay in range");
         (path.to_owned(), Some(node))
     }
 

@@ -105,7 +105,7 @@ impl Engine {
         let completions = Arc::new(Completions::new(wake));
         let ticker = match fs.read_only {
             true => None,
-            false => Some(Ticker::start(fs.journal.clone()).map_err(no_thread)?),
+            false => Some(Ticker::start(fs.clone()).map_err(no_thread)?),
         };
         Ok(Self {
             sync: SyncLane::start(fs.clone(), completions.clone()).map_err(no_thread)?,
@@ -138,6 +138,9 @@ impl Engine {
         let (fs, completions) = (self.fs.clone(), self.completions.clone());
         self.general.push(Box::new(move || {
             let result = guarded(&fs, || job(&fs)).and_then(|result| result);
+            if let Err(error @ Error::Corrupt { .. }) = &result {
+                fs.error_found(error, "operation");
+            }
             completions.push(Message::Finished { op, result });
         }));
     }
@@ -152,6 +155,9 @@ impl Engine {
         let lane = if end_io { &self.end_io } else { &self.general };
         lane.push(Box::new(move || {
             let step = guarded(&fs, || job(&fs)).unwrap_or_else(Step::Failed);
+            if let Step::Failed(error @ Error::Corrupt { .. }) = &step {
+                fs.error_found(error, "direct I/O");
+            }
             completions.push(Message::Step { slot, step });
         }));
     }

@@ -1,0 +1,41 @@
+//! Recovery by itself: what a mount does first, and nothing else.
+
+use std::sync::Arc;
+
+use block_io::Device;
+use ext4_format::features::ro_compat;
+use ext4_format::superblock::state;
+
+use crate::mount::needs_recovery;
+use crate::overlay::Overlay;
+use crate::{Fs, MountOptions, MountReport, Result, read_superblock};
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The volume was not unmounted, or has orphans: there is something to do, or was.
+    pub needed: bool,
+    /// The superblock says that errors were seen (EP1): e2fsck should look at the volume.
+    pub has_errors: bool,
+    /// What was replayed and processed.
+    pub report: MountReport,
+}
+
+/// Replays the journal and processes the orphans of the volume on `device`, and leaves it unmounted. With `dry_run` that
+/// happens in memory and the device is only read: it takes as much memory as recovery would write. A volume that needs no
+/// recovery is only read, too.
+///
+/// # Errors
+/// Those of [`Fs::mount`] and [`Fs::unmount`].
+pub fn recover(device: Arc<dyn Device>, dry_run: bool) -> Result<Recovery> {
+    let before = read_superblock(device.as_ref())?;
+    let has_orphans = before.last_orphan != 0 || before.features().has_ro_compat(ro_compat::ORPHAN_PRESENT);
+    if !needs_recovery(&before) && !has_orphans {
+        let has_errors = before.state & state::ERROR != 0;
+        return Ok(Recovery { needed: false, has_errors, report: MountReport::default() });
+    }
+    let device: Arc<dyn Device> = if dry_run { Arc::new(Overlay::new(device)) } else { device };
+    let (fs, report) = Fs::mount(device, &MountOptions::default())?;
+    fs.unmount()?;
+    Ok(Recovery { needed: true, has_errors: fs.superblock().state & state::ERROR != 0, report })
+}
