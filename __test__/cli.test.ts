@@ -60,6 +60,8 @@ for (const argv of [
   ['ls', 'image', '--nope'],
   ['cat', 'image'],
   ['put', 'image', 'from'],
+  ['mv', 'image', 'from'],
+  ['ln', '-s', 'image', 'target'],
   ['info', 'image', 'more'],
 ]) {
   test(`wrong usage is exit status 2: ${argv.join(' ')}`, async (t) => {
@@ -160,6 +162,25 @@ test('put, ls, cat, get: a tree comes back with its modes, times and links', asy
   const stats = await stat(join(back, 'sub', 'file'));
   t.is(stats.mode & 0o777, 0o750);
   t.is(stats.mtimeMs, time.getTime());
+});
+
+test('mv and ln: to a name, and into a directory', async (t) => {
+  const { native, cli } = setup();
+  native.addFile('/file', Buffer.from('hello'));
+  native.addFile('/other', Buffer.from('other'));
+  const host = await mkdtemp(join(tmpdir(), 'uext4-cli-'));
+  t.teardown(() => rm(host, { recursive: true }));
+  t.like(await cli('put', 'image', host, '/dir'), { status: 0 });
+  t.like(await cli('mv', 'image', '/file', '/dir'), { status: 0, out: '', err: '' });
+  t.like(await cli('ln', 'image', '/dir/file', '/second'), { status: 0 });
+  t.like(await cli('ln', '-s', 'image', '/dir/file', '/dir/link'), { status: 0 });
+  t.like(await cli('mv', 'image', '/other', '/second'), { status: 0 });
+  t.is((await cli('ls', '-R', 'image', '/')).out, 'dir\ndir/file\ndir/link\nsecond\n');
+  t.is((await cli('cat', 'image', '/second')).out, 'other');
+  t.is((await cli('cat', 'image', '/dir/link')).out, 'hello');
+  const { status, err } = await cli('ln', 'image', '/dir', '/again');
+  t.is(status, 1);
+  t.is(err, "uext4: EPERM: operation not permitted, link '/dir' -> '/again'");
 });
 
 test('a failure is exit status 1 with the error of node:fs, and the volume is closed', async (t) => {

@@ -3,12 +3,13 @@
  * Every call is logged; results may be scripted by the name of the call.
  */
 import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
-import { ProbeFlag } from '../src/native/boundary.js';
+import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
+const EPERM = 1;
 const ENOENT = 2;
 const EEXIST = 17;
 const ENOTDIR = 20;
@@ -16,6 +17,7 @@ const EISDIR = 21;
 const EINVAL = 22;
 const ELOOP = 40;
 const ENOTEMPTY = 39;
+const ENODATA = 61;
 const O_CREAT = 0o100;
 const O_EXCL = 0o200;
 const O_NOFOLLOW = 0o400000;
@@ -37,6 +39,7 @@ export interface FakeInode {
   /** What probeWrite says beside OVERWRITE, which follows from the size. */
   flags: number;
   entries: Map<string, FakeInode>;
+  xattrs: Map<string, Uint8Array>;
   target: string;
   nlink: number;
   times: { atimeSec: number; atimeNsec: number; mtimeSec: number; mtimeNsec: number };
@@ -218,6 +221,69 @@ export class FakeNative implements Native {
       const inode = this.#must(text(path), false);
       if ((inode.mode & S_IFMT) === S_IFDIR) throw new FakeErrno(EISDIR);
       this.#remove(text(path));
+      return [0];
+    });
+  }
+  rename(op: Token, _volume: number, oldPath: string | Uint8Array, newPath: string | Uint8Array): void {
+    this.#run(op, 'rename', () => {
+      const [from, to] = [text(oldPath), text(newPath)];
+      const inode = this.#must(from, false);
+      const target = this.#find(to, false, true);
+      if (target === inode) return [0];
+      const isDirectory = (inode.mode & S_IFMT) === S_IFDIR;
+      if (isDirectory && `${to}/`.startsWith(`${from}/`)) throw new FakeErrno(EINVAL);
+      if (target !== undefined) {
+        const ontoDirectory = (target.mode & S_IFMT) === S_IFDIR;
+        if (isDirectory !== ontoDirectory) throw new FakeErrno(isDirectory ? ENOTDIR : EISDIR);
+        if (target.entries.size > 0) throw new FakeErrno(ENOTEMPTY);
+      }
+      this.#remove(from);
+      this.#enter(to, inode);
+      return [0];
+    });
+  }
+  link(op: Token, _volume: number, existingPath: string | Uint8Array, newPath: string | Uint8Array): void {
+    this.#run(op, 'link', () => {
+      const inode = this.#must(text(existingPath), false);
+      if (this.#find(text(newPath), false, true) !== undefined) throw new FakeErrno(EEXIST);
+      if ((inode.mode & S_IFMT) === S_IFDIR) throw new FakeErrno(EPERM);
+      this.#enter(text(newPath), inode);
+      inode.nlink += 1;
+      return [0];
+    });
+  }
+  getxattr(op: Token, _volume: number, path: string | Uint8Array, name: string | Uint8Array): void {
+    this.#run(op, 'getxattr', () => {
+      const value = this.#must(text(path), true).xattrs.get(text(name));
+      if (value === undefined) throw new FakeErrno(ENODATA);
+      return [value.length, value];
+    });
+  }
+  setxattr(
+    op: Token,
+    _volume: number,
+    path: string | Uint8Array,
+    name: string | Uint8Array,
+    value: Uint8Array,
+    flags: number,
+  ): void {
+    this.#run(op, 'setxattr', () => {
+      const { xattrs } = this.#must(text(path), true);
+      if (flags === XattrFlag.CREATE && xattrs.has(text(name))) throw new FakeErrno(EEXIST);
+      if (flags === XattrFlag.REPLACE && !xattrs.has(text(name))) throw new FakeErrno(ENODATA);
+      xattrs.set(text(name), value.slice());
+      return [0];
+    });
+  }
+  listxattr(op: Token, _volume: number, path: string | Uint8Array): void {
+    this.#run(op, 'listxattr', () => {
+      const names = [...this.#must(text(path), true).xattrs.keys()];
+      return [names.length, names.map((name) => `${name}\0`).join('')];
+    });
+  }
+  removexattr(op: Token, _volume: number, path: string | Uint8Array, name: string | Uint8Array): void {
+    this.#run(op, 'removexattr', () => {
+      if (!this.#must(text(path), true).xattrs.delete(text(name))) throw new FakeErrno(ENODATA);
       return [0];
     });
   }
@@ -417,6 +483,7 @@ export class FakeNative implements Native {
       diskSize: 0,
       flags: 0,
       entries: new Map(),
+      xattrs: new Map(),
       target: '',
       nlink: 1,
       times: { atimeSec: 1, atimeNsec: 2, mtimeSec: 1_700_000_000, mtimeNsec: 123_456_789 },
@@ -457,11 +524,15 @@ export class FakeNative implements Native {
 
   #create(path: string, mode: number): FakeInode {
     if (this.#find(path, false, true) !== undefined) throw new FakeErrno(EEXIST);
+    const inode = this.#inode(mode);
+    this.#enter(path, inode);
+    return inode;
+  }
+
+  #enter(path: string, inode: FakeInode): void {
     const cut = path.replace(/\/+$/, '');
     const parent = this.#must(cut.slice(0, cut.lastIndexOf('/')) || '/', true);
-    const inode = this.#inode(mode);
     parent.entries.set(cut.slice(cut.lastIndexOf('/') + 1), inode);
-    return inode;
   }
 
   #remove(path: string): void {

@@ -26,6 +26,8 @@ type Api = Pick<
   | 'rmdir'
   | 'stat'
   | 'lstat'
+  | 'rename'
+  | 'link'
   | 'symlink'
   | 'readlink'
   | 'chmod'
@@ -127,6 +129,53 @@ const CASES: Record<string, NodeCase> = {
     (await api.stat(`${root}/file`)).size,
     typeof (await api.stat(`${root}/file`, { bigint: true })).mtimeNs,
   ],
+  'rename: a file over another': async (api, root) => {
+    await api.writeFile(`${root}/other`, 'new');
+    const result = await api.rename(`${root}/other`, `${root}/file`);
+    return [result, await api.readFile(`${root}/file`, 'utf8'), (await api.readdir(root)).toSorted()];
+  },
+  'rename: a directory into another': async (api, root) => {
+    await api.mkdir(`${root}/to`);
+    await api.rename(`${root}/dir`, `${root}/to/dir`);
+    return [await api.readdir(`${root}/to`), await api.readdir(`${root}/to/dir`)];
+  },
+  'rename: over an empty directory': async (api, root) => {
+    await api.mkdir(`${root}/to`);
+    await api.rename(`${root}/dir`, `${root}/to`);
+    return [await api.readdir(`${root}/to`), (await api.readdir(root)).toSorted()];
+  },
+  'rename: onto itself': async (api, root) => [
+    await api.rename(`${root}/file`, `${root}/file`),
+    await api.readFile(`${root}/file`, 'utf8'),
+  ],
+  'rename: missing': (api, root) => api.rename(`${root}/missing`, `${root}/new`),
+  'rename: missing parent': (api, root) => api.rename(`${root}/file`, `${root}/missing/new`),
+  'rename: below a file': (api, root) => api.rename(`${root}/file`, `${root}/file/new`),
+  'rename: below itself': (api, root) => api.rename(`${root}/dir`, `${root}/dir/new`),
+  'rename: a directory over a file': (api, root) => api.rename(`${root}/dir`, `${root}/file`),
+  'rename: a file over a directory': (api, root) => api.rename(`${root}/file`, `${root}/dir`),
+  'rename: over a full directory': async (api, root) => {
+    await api.mkdir(`${root}/from`);
+    return api.rename(`${root}/from`, `${root}/dir`);
+  },
+  'rename: old path of a wrong type': (api, root) => api.rename(wrong<string>(7), `${root}/new`),
+  'rename: new path of a wrong type': (api, root) => api.rename(`${root}/file`, wrong<string>(undefined)),
+  'rename: path with a null byte': (api, root) => api.rename(`${root}/file`, 'a\0b'),
+  'link: another name': async (api, root) => {
+    await api.link(`${root}/file`, `${root}/dir/second`);
+    const [one, two] = [await api.stat(`${root}/file`), await api.stat(`${root}/dir/second`)];
+    return [one.nlink, two.nlink, one.ino === two.ino];
+  },
+  'link: of a symbolic link': async (api, root) => {
+    await api.link(`${root}/link`, `${root}/again`);
+    return api.readlink(`${root}/again`);
+  },
+  'link: exists': (api, root) => api.link(`${root}/file`, `${root}/link`),
+  'link: missing': (api, root) => api.link(`${root}/missing`, `${root}/new`),
+  'link: missing parent': (api, root) => api.link(`${root}/file`, `${root}/missing/new`),
+  'link: of a directory': (api, root) => api.link(`${root}/dir`, `${root}/new`),
+  'link: existing path of a wrong type': (api, root) => api.link(wrong<string>({}), `${root}/new`),
+  'link: new path of a wrong type': (api, root) => api.link(`${root}/file`, wrong<string>(1)),
   'symlink: exists': (api, root) => api.symlink('to', `${root}/file`),
   'readlink: of a link': (api, root) => api.readlink(`${root}/link`),
   'readlink: of a file': (api, root) => api.readlink(`${root}/file`),

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 
 import { memoryAddress } from './aligned-memory.js';
 import { begin, type Engine, type Operation, type Task, type Waiter } from './engine.js';
-import { closedError, errnoError, invalidType, invalidValue } from './errors.js';
+import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
@@ -12,15 +12,13 @@ import type { OpenInode } from './open-inode.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
-  bytesOf,
-  parseMode,
-  parseTime,
-  validateBuffer,
-  validateInteger,
-  validateReadRange,
-  validateWriteRange,
-  type TimeLike,
-} from './validate.js';
+  readArguments,
+  writeArguments,
+  type ReadOptions,
+  type Transfer,
+  type WriteOptions,
+} from './transfer-arguments.js';
+import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
 import { finishSharedOverwrite, isComplete, submitSharedOverwrite } from './write-iter/dio-write.js';
 import { writeIter } from './write-iter/write-iter.js';
 
@@ -29,23 +27,6 @@ const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
   O_ACCMODE: 3,
 };
 
-/** Options of {@link FileHandle.read}. */
-export interface ReadOptions<T extends NodeJS.ArrayBufferView = Buffer> {
-  buffer?: T;
-  /** Where in the buffer to put the data, in bytes. */
-  offset?: number | null;
-  length?: number | null;
-  /** Where in the file to begin, in bytes; null: at the handle's position, which then moves. */
-  position?: number | bigint | null;
-}
-
-/** Options of {@link FileHandle.write}. */
-export interface WriteOptions {
-  offset?: number;
-  length?: number;
-  position?: number | null;
-}
-
 /** What an open file is made of; only a volume makes one. */
 export interface OpenedFile {
   readonly mount: Mount;
@@ -53,14 +34,6 @@ export interface OpenedFile {
   readonly inode: OpenInode;
   readonly flags: number;
   readonly type: number;
-}
-
-interface Transfer {
-  readonly buffer: Uint8Array;
-  readonly offset: number;
-  readonly length: number;
-  /** -1: the handle's own position. */
-  readonly position: number;
 }
 
 /** Ends a direct read or overwrite: its kiocb, its result, the caller's buffer, and what settles the promise. */
@@ -513,87 +486,4 @@ export function* closeInode(mount: Mount, inode: OpenInode, file: NativeFile): T
   if (last) inode.lock.unlockWrite();
   mount.forget(inode);
   return result;
-}
-
-function readArguments<T extends NodeJS.ArrayBufferView>(
-  bufferOrOptions: T | ReadOptions<T> | null | undefined,
-  offset: number | null | undefined | Omit<ReadOptions<T>, 'buffer'>,
-  length: number | null | undefined,
-  position: number | bigint | null | undefined,
-): Transfer & { readonly view: T } {
-  let view: unknown = bufferOrOptions;
-  let from: unknown = offset;
-  let count: unknown = length;
-  let at: unknown = position;
-  let options: ReadOptions<T> | undefined;
-  if (!ArrayBuffer.isView(bufferOrOptions)) {
-    if (bufferOrOptions !== undefined && bufferOrOptions !== null && typeof bufferOrOptions !== 'object')
-      throw invalidType('options', 'be of type object', bufferOrOptions);
-    options = bufferOrOptions ?? {};
-    view = options.buffer ?? Buffer.alloc(16384);
-  } else if (typeof offset === 'object' && offset !== null) {
-    options = offset;
-  }
-  if (options !== undefined) ({ offset: from, length: count, position: at } = options);
-  validateBuffer(view);
-  from ??= 0;
-  validateInteger(from, 'offset', 0);
-  count ??= view.byteLength - from;
-  if (typeof count !== 'number') throw invalidType('length', 'be of type number', count);
-  const bytes = Math.trunc(count);
-  if (bytes !== 0) {
-    if (view.byteLength === 0) throw invalidValue('buffer', view, 'is empty and cannot be written');
-    validateReadRange(from, bytes, view.byteLength);
-  }
-  return {
-    view: view as T,
-    buffer: bytesOf(view),
-    offset: from,
-    length: bytes,
-    position: readPosition(at, bytes),
-  };
-}
-
-function readPosition(position: unknown, length: number): number {
-  if (position === undefined || position === null) return -1;
-  if (typeof position === 'bigint') {
-    const max = 2n ** 63n - 1n - BigInt(length);
-    if (position < -1n || position > max) validateInteger(Number(position), 'position', -1);
-    return Number(position);
-  }
-  // As in node:fs: what is no integer means the handle's position.
-  return typeof position === 'number' && Number.isSafeInteger(position) ? position : -1;
-}
-
-function writeArguments(
-  data: unknown,
-  offset: number | null | undefined | WriteOptions,
-  length: number | null | undefined | string,
-  position: number | null | undefined,
-): Transfer {
-  if (typeof data === 'string') {
-    // write(string, position?, encoding?)
-    // An encoding that is none is UTF-8, as in node:fs.
-    const encoding = typeof length === 'string' && Buffer.isEncoding(length) ? length : 'utf8';
-    const buffer = Buffer.from(data, encoding);
-    return { buffer, offset: 0, length: buffer.length, position: writePosition(offset) };
-  }
-  if (!ArrayBuffer.isView(data))
-    throw invalidType('buffer', 'be of type string or an instance of Buffer, TypedArray, or DataView', data);
-  const buffer = bytesOf(data as NodeJS.ArrayBufferView);
-  let from: unknown = offset;
-  let count: unknown = length;
-  let at: unknown = position;
-  if (typeof offset === 'object' && offset !== null) ({ offset: from, length: count, position: at } = offset);
-  if (buffer.byteLength === 0) return { buffer, offset: 0, length: 0, position: -1 };
-  from ??= 0;
-  validateInteger(from, 'offset', 0);
-  const bytes = typeof count === 'number' ? count : buffer.byteLength - from;
-  validateWriteRange(from, bytes, buffer.byteLength);
-  return { buffer, offset: from, length: bytes, position: writePosition(at) };
-}
-
-/** As in node:fs: what is no integer means the handle's position. */
-function writePosition(position: unknown): number {
-  return typeof position === 'number' && Number.isSafeInteger(position) ? position : -1;
 }

@@ -6,7 +6,8 @@ export const constants: typeof fsConstants = fsConstants;
 
 export { allocAligned } from './aligned-memory.js';
 export type { Ext4Error } from './errors.js';
-export { FileHandle, type ReadOptions, type WriteOptions } from './file-handle.js';
+export { FileHandle } from './file-handle.js';
+export type { ReadOptions, WriteOptions } from './transfer-arguments.js';
 export { BigIntStats, Dirent, Stats } from './stats.js';
 export type { PathLike, TimeLike } from './validate.js';
 export type {

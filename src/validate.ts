@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { invalidType, invalidValue, outOfRange } from './errors.js';
+import { XattrFlag } from './native/boundary.js';
 
 /** A path inside a volume, or of a container on the host. */
 export type PathLike = string | Buffer | URL;
@@ -25,6 +26,34 @@ export function validatePath(path: unknown, name = 'path'): string | Uint8Array 
 /** The path as an error shows it. */
 export function pathText(path: string | Uint8Array): string {
   return typeof path === 'string' ? path : Buffer.from(path).toString();
+}
+
+/** The name of an extended attribute as the engine takes it. */
+export function validateXattrName(name: unknown): string | Uint8Array {
+  if (typeof name !== 'string' && !(name instanceof Uint8Array))
+    throw invalidType('name', 'be of type string or an instance of Buffer', name);
+  if (typeof name === 'string' ? name.includes('\0') : name.includes(0))
+    throw invalidValue('name', name, 'must be without null bytes');
+  return name;
+}
+
+/** setxattr(2)'s flags. */
+export function parseXattrFlag(flag: unknown): number {
+  if (flag === undefined) return 0;
+  if (flag === 'create') return XattrFlag.CREATE;
+  if (flag === 'replace') return XattrFlag.REPLACE;
+  throw invalidValue('options.flag', flag, "must be 'create' or 'replace'");
+}
+
+/** Names that each have a zero byte behind them. */
+export function splitNames(list: Buffer): Buffer[] {
+  const names: Buffer[] = [];
+  let start = 0;
+  for (let end = list.indexOf(0); end >= 0; end = list.indexOf(0, start)) {
+    names.push(list.subarray(start, end));
+    start = end + 1;
+  }
+  return names;
 }
 
 export function validateInteger(

@@ -12,8 +12,12 @@ import {
   parseFlags,
   parseMode,
   parseTime,
+  parseXattrFlag,
   pathText,
+  splitNames,
+  validateBuffer,
   validatePath,
+  validateXattrName,
   type PathLike,
   type TimeLike,
 } from './validate.js';
@@ -359,6 +363,27 @@ export class Volume {
       : new Stats(value as NativeStat, blockBytes);
   }
 
+  /**
+   * Gives a file or directory another name, in place of what has that name: a file, or an empty directory for a
+   * directory. After a crash `newPath` is either as it was or as it became.
+   */
+  async rename(oldPath: PathLike, newPath: PathLike): Promise<void> {
+    const from = validatePath(oldPath, 'oldPath');
+    const to = validatePath(newPath, 'newPath');
+    await this.#call({ syscall: 'rename', path: pathText(from), dest: pathText(to) }, (native, op) =>
+      native.rename(op, this.#mount.handle, from, to),
+    );
+  }
+
+  /** Gives a file one more name. A symbolic link gets it itself, not its target. */
+  async link(existingPath: PathLike, newPath: PathLike): Promise<void> {
+    const from = validatePath(existingPath, 'existingPath');
+    const to = validatePath(newPath, 'newPath');
+    await this.#call({ syscall: 'link', path: pathText(from), dest: pathText(to) }, (native, op) =>
+      native.link(op, this.#mount.handle, from, to),
+    );
+  }
+
   /** Makes a symbolic link at `path` that says `target`. */
   async symlink(target: PathLike, path: PathLike): Promise<void> {
     const to = validatePath(target, 'target');
@@ -399,6 +424,68 @@ export class Volume {
     const m = parseTime(mtime, 'time');
     await this.#call({ syscall: 'utime', path: pathText(at) }, (native, op) =>
       native.utimes(op, this.#mount.handle, at, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+    );
+  }
+
+  /**
+   * The value of an extended attribute; of a symbolic link's target, as in all four calls.
+   *
+   * @throws ENODATA (no such attribute), ENOTSUP (no name with a prefix `user.`, `trusted.` or `security.`, or of an
+   *   ACL; an ACL is given as ext4 stores it), ERANGE (an empty name, or one above 255 bytes)
+   */
+  async getxattr(path: PathLike, name: string | Buffer): Promise<Buffer> {
+    const at = validatePath(path);
+    const attribute = validateXattrName(name);
+    const { value } = await this.#call({ syscall: 'getxattr', path: pathText(at) }, (native, op) =>
+      native.getxattr(op, this.#mount.handle, at, attribute),
+    );
+    return Buffer.from(value as string);
+  }
+
+  /**
+   * Sets an extended attribute. All attributes of a file must fit its inode: 88 bytes of names and values or so with
+   * inodes of 256 bytes. `flag` 'create': it must be new; 'replace': it must be there.
+   *
+   * @throws ENOSPC (does not fit), EEXIST, ENODATA, EPERM (`user.` on what is neither file nor directory), ENOTSUP
+   *   (as getxattr, and an ACL), ERANGE, E2BIG (above 64 KiB), EROFS
+   */
+  async setxattr(
+    path: PathLike,
+    name: string | Buffer,
+    value: string | NodeJS.ArrayBufferView,
+    options: { flag?: 'create' | 'replace' } = {},
+  ): Promise<void> {
+    const at = validatePath(path);
+    const attribute = validateXattrName(name);
+    if (typeof value !== 'string') validateBuffer(value, 'value');
+    const bytes = typeof value === 'string' ? Buffer.from(value) : bytesOf(value);
+    const flags = parseXattrFlag(options.flag);
+    await this.#call({ syscall: 'setxattr', path: pathText(at) }, (native, op) =>
+      native.setxattr(op, this.#mount.handle, at, attribute, bytes, flags),
+    );
+  }
+
+  async listxattr(
+    path: PathLike,
+    options?: BufferEncoding | { encoding?: BufferEncoding | null } | null,
+  ): Promise<string[]>;
+  async listxattr(path: PathLike, options: 'buffer' | { encoding: 'buffer' }): Promise<Buffer[]>;
+  /** The names of the extended attributes. */
+  async listxattr(path: PathLike, options?: EncodingOption): Promise<(string | Buffer)[]> {
+    const at = validatePath(path);
+    const encoding = encodingOf(options);
+    const { value } = await this.#call({ syscall: 'listxattr', path: pathText(at) }, (native, op) =>
+      native.listxattr(op, this.#mount.handle, at),
+    );
+    return splitNames(Buffer.from(value as string)).map((name) => named(name, encoding));
+  }
+
+  /** Removes an extended attribute. */
+  async removexattr(path: PathLike, name: string | Buffer): Promise<void> {
+    const at = validatePath(path);
+    const attribute = validateXattrName(name);
+    await this.#call({ syscall: 'removexattr', path: pathText(at) }, (native, op) =>
+      native.removexattr(op, this.#mount.handle, at, attribute),
     );
   }
 

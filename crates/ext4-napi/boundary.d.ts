@@ -21,12 +21,18 @@ export declare function readdir(op: number, volume: number, path: string | Uint8
 export declare function mkdir(op: number, volume: number, path: string | Uint8Array, mode: number): void;
 export declare function rmdir(op: number, volume: number, path: string | Uint8Array): void;
 export declare function unlink(op: number, volume: number, path: string | Uint8Array): void;
+export declare function rename(op: number, volume: number, oldPath: string | Uint8Array, newPath: string | Uint8Array): void;
+export declare function link(op: number, volume: number, existingPath: string | Uint8Array, newPath: string | Uint8Array): void;
 export declare function symlink(op: number, volume: number, target: string | Uint8Array, path: string | Uint8Array): void;
 export declare function readlink(op: number, volume: number, path: string | Uint8Array): void;
 export declare function chmod(op: number, volume: number, path: string | Uint8Array, mode: number): void;
 export declare function fchmod(op: number, file: number, mode: number): void;
 export declare function utimes(op: number, volume: number, path: string | Uint8Array, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
 export declare function futimes(op: number, file: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
+export declare function getxattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array): void;
+export declare function setxattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array, value: Uint8Array, flags: number): void;
+export declare function listxattr(op: number, volume: number, path: string | Uint8Array): void;
+export declare function removexattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array): void;
 export declare function inodeSizes(file: number, out: Float64Array): void;
 export declare function probeWrite(file: number, pos: number, len: number): number;
 export declare function tryFileModified(file: number): number;

@@ -10,7 +10,8 @@ import { timeOf } from './time.js';
 const CHUNK_BYTES = 4 * 1024 * 1024;
 const PERMISSIONS = 0o7777;
 
-async function isDirectory(volume: Volume, path: string): Promise<boolean> {
+/** Whether a path of the volume leads to a directory. */
+export async function isDirectory(volume: Volume, path: string): Promise<boolean> {
   try {
     return (await volume.stat(path)).isDirectory();
   } catch (error) {

@@ -4,6 +4,7 @@ import { parseArgs, type ParseArgsConfig } from 'node:util';
 import type { FormatOptions } from '../index.js';
 import { cat, get, put } from './copy.js';
 import { list } from './list.js';
+import { link, move } from './names.js';
 import { UsageError, withVolume, type Shell } from './shell.js';
 import { parseSize } from './size.js';
 
@@ -18,6 +19,8 @@ Usage:
   uext4 cat IMAGE PATH
   uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
   uext4 get IMAGE FROM TO      copies one out of it
+  uext4 mv IMAGE FROM TO       renames; into a directory that exists
+  uext4 ln IMAGE TARGET TO [-s]
 
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
 Options: --help, --version
@@ -158,6 +161,28 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
       run: (shell, [image, from, to]) =>
         withVolume(shell, image as string, { readOnly: true }, (volume) =>
           get(shell, volume, from as string, to as string),
+        ),
+    },
+  ],
+  [
+    'mv',
+    {
+      options: {},
+      args: ['IMAGE', 'FROM', 'TO'],
+      required: 3,
+      run: (shell, [image, from, to]) =>
+        withVolume(shell, image as string, {}, (volume) => move(volume, from as string, to as string)),
+    },
+  ],
+  [
+    'ln',
+    {
+      options: { symbolic: { type: 'boolean', short: 's' } },
+      args: ['IMAGE', 'TARGET', 'TO'],
+      required: 3,
+      run: (shell, [image, target, to], values) =>
+        withVolume(shell, image as string, {}, (volume) =>
+          link(volume, target as string, to as string, values['symbolic'] === true),
         ),
     },
   ],

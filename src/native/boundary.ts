@@ -49,6 +49,9 @@ export const DirectWriteFlag = {
   EXTENDING: 2,
 } as const;
 
+/** `flags` of {@link Native.setxattr}, as of setxattr(2). */
+export const XattrFlag = { CREATE: 1, REPLACE: 2 } as const;
+
 /** The detail of a failed operation. */
 export interface NativeFailure {
   readonly message: string;
@@ -170,6 +173,8 @@ export interface Native {
   mkdir(op: Token, volume: VolumeHandle, path: NativePath, mode: number): void;
   rmdir(op: Token, volume: VolumeHandle, path: NativePath): void;
   unlink(op: Token, volume: VolumeHandle, path: NativePath): void;
+  rename(op: Token, volume: VolumeHandle, oldPath: NativePath, newPath: NativePath): void;
+  link(op: Token, volume: VolumeHandle, existingPath: NativePath, newPath: NativePath): void;
   symlink(op: Token, volume: VolumeHandle, target: NativePath, path: NativePath): void;
   /** takeResult: the target, as bytes where it is not UTF-8. */
   readlink(op: Token, volume: VolumeHandle, path: NativePath): void;
@@ -192,6 +197,20 @@ export interface Native {
     mtimeSec: number,
     mtimeNsec: number,
   ): void;
+  /** takeResult: the value, as bytes where it is not UTF-8. Symbolic links are followed, here and below. */
+  getxattr(op: Token, volume: VolumeHandle, path: NativePath, name: NativePath): void;
+  /** `flags`: {@link XattrFlag}, or 0. */
+  setxattr(
+    op: Token,
+    volume: VolumeHandle,
+    path: NativePath,
+    name: NativePath,
+    value: Uint8Array,
+    flags: number,
+  ): void;
+  /** takeResult: the names, each with a zero byte behind it; as bytes where one is not UTF-8. */
+  listxattr(op: Token, volume: VolumeHandle, path: NativePath): void;
+  removexattr(op: Token, volume: VolumeHandle, path: NativePath, name: NativePath): void;
 
   /** Writes [i_size, i_disksize] into `out`. */
   inodeSizes(file: NativeFile, out: Float64Array): void;

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::file::{last_errno, lock, os};
+use crate::file::{last_errno, os};
+use crate::lock::LockedFile;
 use crate::{Error, Result};
 
 /// How a container file is made.
@@ -50,7 +51,7 @@ pub fn create_container_with(path: &Path, options: ContainerOptions) -> Result<(
         return Err(Error::new("open", libc::EINVAL).with_detail("not a regular file"));
     }
     // A volume in use must not lose its end.
-    lock(&file, false)?;
+    let file = LockedFile::new(file, false)?;
     file.set_len(options.size_bytes).map_err(|error| os("truncate", &error))?;
     // SAFETY: no memory is passed.
     if options.preallocate && size > 0 && unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {

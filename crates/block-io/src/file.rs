@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::dio_limits::dio_limits;
+use crate::lock::LockedFile;
 use crate::sync::Mutex;
 use crate::{AlignedBuf, Device, Error, Limits, Result};
 
@@ -25,7 +26,7 @@ pub struct OpenOptions {
 
 /// An open container file or block device.
 pub struct FileDevice {
-    file: File,
+    file: LockedFile,
     limits: Limits,
     fallback: Option<String>,
     is_block_device: bool,
@@ -55,9 +56,10 @@ impl FileDevice {
         let metadata = file.metadata().map_err(|error| os("stat", &error))?;
         check_kind(metadata.file_type())?;
         let is_block_device = metadata.file_type().is_block_device();
-        if !is_block_device {
-            lock(&file, options.read_only)?;
-        }
+        let file = match is_block_device {
+            true => LockedFile::exclusive_already(file),
+            false => LockedFile::new(file, options.read_only)?,
+        };
         let size_bytes = if is_block_device { block_device_size(&file)? } else { metadata.len() };
         let (file, fallback, dio) = match (options.direct && fallback.is_none()).then(|| dio_limits(&file)) {
             Some(Some(dio)) => (file, None, Some(dio)),
@@ -196,15 +198,6 @@ impl FileDevice {
     }
 }
 
-impl Drop for FileDevice {
-    /// Gives the lock up now: a ring that had the file registered lets go of it only some time after it is closed.
-    fn drop(&mut self) {
-        if !self.is_block_device {
-            let _closing_unlocks_too = set_lock(&self.file, libc::F_UNLCK);
-        }
-    }
-}
-
 impl AsRawFd for FileDevice {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
@@ -331,24 +324,6 @@ fn clear_direct(file: &File) -> Result<()> {
         libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT)
     };
     if result < 0 { Err(Error::new("fcntl", last_errno())) } else { Ok(()) }
-}
-
-/// An OFD lock, which belongs to the opening: a second one is refused in the same process too.
-pub(crate) fn lock(file: &File, read_only: bool) -> Result<()> {
-    set_lock(file, if read_only { libc::F_RDLCK } else { libc::F_WRLCK }).map_err(|errno| match errno {
-        libc::EAGAIN | libc::EACCES => {
-            Error::new("lock", libc::EBUSY).with_detail("in use by another opening")
-        }
-        errno => Error::new("lock", errno),
-    })
-}
-
-fn set_lock(file: &File, kind: libc::c_int) -> std::result::Result<(), i32> {
-    let lock =
-        libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
-    // SAFETY: the structure outlives the call.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 fn block_device_size(file: &File) -> Result<u64> {

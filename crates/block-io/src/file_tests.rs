@@ -17,6 +17,7 @@ fn unsyncable() -> FileDevice {
     };
     let file = File::from(OwnedFd::from(writer));
     let (flushing, failed_flush) = (Mutex::new(()), OnceLock::new());
+    let file = LockedFile::exclusive_already(file);
     FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush }
 }
 
@@ -25,7 +26,7 @@ fn the_first_failed_flush_is_the_last() {
     let mut device = unsyncable();
     let first = device.flush().unwrap_err();
     // The disk recovers, but what it lost stays lost.
-    device.file = tempfile::tempfile().unwrap();
+    device.file = LockedFile::exclusive_already(tempfile::tempfile().unwrap());
     device.file.sync_data().unwrap();
     assert_eq!(device.flush(), Err(first.clone()));
     assert_eq!(device.write(0, &[1; 512], true), Err(first));
@@ -71,7 +72,7 @@ fn the_ring_shares_the_latch() {
 #[test]
 fn misaligned_memory_is_bounced_where_the_host_would_refuse_it() {
     let mut device = unsyncable();
-    device.file = tempfile::tempfile().unwrap();
+    device.file = LockedFile::exclusive_already(tempfile::tempfile().unwrap());
     device.limits.memory_alignment_bytes = 4096;
     let bytes = AlignedBuf::copy_of(&(0..1025).map(|byte| byte as u8).collect::<Vec<_>>());
     assert!(!device.is_aligned(bytes[1..].as_ptr()));

@@ -14,6 +14,7 @@ mod eventfd;
 mod fault;
 mod file;
 mod immediate;
+mod lock;
 mod memory;
 mod queue;
 mod record;

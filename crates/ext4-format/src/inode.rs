@@ -427,6 +427,15 @@ impl Inode {
         &mut self.raw[start..]
     }
 
+    /// Gives an inode that has room but no fixed part past 0x80 that of a new inode, as the kernel does when it
+    /// changes one; what stood there means nothing (F47).
+    pub fn want_extra_isize(&mut self) {
+        if self.extra_isize == 0 && self.raw.len() > Self::GOOD_OLD_SIZE {
+            self.raw[Self::GOOD_OLD_SIZE..].fill(0);
+            self.extra_isize = Self::WANT_EXTRA_ISIZE;
+        }
+    }
+
     /// The seed of the blocks that belong to this inode (F4).
     pub fn seed(&self, sb: &Superblock, ino: Ino) -> u32 {
         inode_seed(sb.fs_seed(), ino, self.generation)

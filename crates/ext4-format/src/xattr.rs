@@ -7,6 +7,10 @@ use crate::{Corrupt, Pblk, Result};
 const WHAT: &str = "xattr block";
 /// Magic of a block and of the in-inode area.
 pub const MAGIC: u32 = 0xEA02_0000;
+/// Longest name behind its prefix (F87).
+pub const NAME_MAX: usize = 255;
+/// Zero bytes that end a list (F81).
+const TERMINATOR: usize = 4;
 /// Most users of one block (F86).
 pub const REFCOUNT_MAX: u32 = 1024;
 
@@ -135,44 +139,101 @@ pub fn entries(area: &[u8]) -> impl Iterator<Item = Result<XattrEntry<'_>>> {
 /// The list `list` (from its first entry to the end of its values) without one entry, or `None` if it does not have it.
 /// Value offsets count from `bias` bytes before the list: 0 in an inode, [`XattrHeader::SIZE`] in a block.
 pub fn without(list: &[u8], bias: usize, name_index: u8, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let all: Vec<XattrEntry<'_>> = entries(list).collect::<Result<_>>()?;
-    let is_it = |entry: &&XattrEntry<'_>| entry.name_index == name_index && entry.name == name;
-    if !all.iter().any(|entry| is_it(&entry)) {
+    if find(list, name_index, name)?.is_none() {
         return Ok(None);
     }
-    let mut kept = vec![0; list.len()];
-    let (mut at, mut end) = (0, list.len());
-    for entry in all.iter().filter(|entry| !is_it(entry)) {
-        let mut value_offs = 0;
-        if entry.value_inum == 0 && entry.value_size > 0 {
-            let start = usize::from(entry.value_offs).checked_sub(bias);
-            let value =
-                start.and_then(|start| list.get(start..start.checked_add(entry.value_size as usize)?));
-            let Some(value) = value else {
-                return Err(Corrupt::structure(WHAT, format!("a value at {}", entry.value_offs)));
-            };
-            let room = value.len().next_multiple_of(4);
-            if end < at + room {
+    Ok(Some(Rebuilt::without(list, bias, name_index, name)?.list))
+}
+
+/// The list of an inode with one entry set, in place of the one of that name if there is one; `None` if it does not
+/// fit (F82: e_hash is 0 there). `name` is at most 255 bytes long.
+pub fn with(list: &[u8], name_index: u8, name: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
+    assert!(name.len() <= NAME_MAX);
+    let mut rebuilt = Rebuilt::without(list, 0, name_index, name)?;
+    let entry = XattrEntry {
+        name_index,
+        name,
+        value_offs: 0,
+        value_inum: 0,
+        value_size: u32::try_from(value.len()).unwrap_or(u32::MAX),
+        hash: 0,
+    };
+    Ok(rebuilt.push(entry, value, 0).then_some(rebuilt.list))
+}
+
+/// The entry of a name, if the list has it.
+pub fn find<'a>(list: &'a [u8], name_index: u8, name: &[u8]) -> Result<Option<XattrEntry<'a>>> {
+    for entry in entries(list) {
+        let entry = entry?;
+        if entry.name_index == name_index && entry.name == name {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}
+
+/// The value of an entry of `list`, which must not be in an EA inode. `bias` as in [`without`].
+pub fn value<'a>(list: &'a [u8], bias: usize, entry: &XattrEntry<'_>) -> Result<&'a [u8]> {
+    if entry.value_size == 0 {
+        return Ok(&[]);
+    }
+    let start = usize::from(entry.value_offs).checked_sub(bias);
+    let value = start.and_then(|start| list.get(start..start.checked_add(entry.value_size as usize)?));
+    value.ok_or_else(|| Corrupt::structure(WHAT, format!("a value at {}", entry.value_offs)))
+}
+
+/// A list that is written anew: entries from its start upward, values from its end downward (F81).
+struct Rebuilt {
+    list: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl Rebuilt {
+    /// Everything of `list` but one name.
+    fn without(list: &[u8], bias: usize, name_index: u8, name: &[u8]) -> Result<Self> {
+        // Values are padded to 4 bytes (F81); an area of another length has no use for its last bytes.
+        let mut rebuilt = Self { list: vec![0; list.len()], at: 0, end: list.len() & !3 };
+        for entry in entries(list) {
+            let entry = entry?;
+            if entry.name_index == name_index && entry.name == name {
+                continue;
+            }
+            let stored: &[u8] = if entry.value_inum == 0 { value(list, bias, &entry)? } else { &[] };
+            if !rebuilt.push(entry, stored, bias) {
                 return Err(Corrupt::structure(WHAT, "values overlap"));
             }
-            end -= room;
-            kept[end..end + value.len()].copy_from_slice(value);
-            value_offs = end + bias;
         }
-        let next = at + (XattrEntry::SIZE + entry.name.len()).next_multiple_of(4);
-        if next + 4 > end {
-            return Err(Corrupt::structure(WHAT, "values overlap the entries"));
-        }
-        kept[at] = entry.name.len() as u8;
-        kept[at + 1] = entry.name_index;
-        put(&mut kept, at + 2, value_offs as u16);
-        put(&mut kept, at + 4, entry.value_inum);
-        put(&mut kept, at + 8, entry.value_size);
-        put(&mut kept, at + 12, entry.hash);
-        kept[at + XattrEntry::SIZE..at + XattrEntry::SIZE + entry.name.len()].copy_from_slice(entry.name);
-        at = next;
+        Ok(rebuilt)
     }
-    Ok(Some(kept))
+
+    /// Appends an entry with its value; `false`, and nothing changed, if there is no room.
+    fn push(&mut self, entry: XattrEntry<'_>, value: &[u8], bias: usize) -> bool {
+        let next = self.at + (XattrEntry::SIZE + entry.name.len()).next_multiple_of(4);
+        let Some(start) = self.end.checked_sub(value.len().next_multiple_of(4)) else { return false };
+        if next + TERMINATOR > start {
+            return false;
+        }
+        let (at, list) = (self.at, &mut self.list);
+        list[start..start + value.len()].copy_from_slice(value);
+        list[at] = entry.name.len() as u8;
+        list[at + 1] = entry.name_index;
+        put(list, at + 2, if value.is_empty() { 0 } else { (start + bias) as u16 });
+        put(list, at + 4, entry.value_inum);
+        put(list, at + 8, entry.value_size);
+        put(list, at + 12, entry.hash);
+        list[at + XattrEntry::SIZE..at + XattrEntry::SIZE + entry.name.len()].copy_from_slice(entry.name);
+        (self.at, self.end) = (next, start);
+        true
+    }
+}
+
+/// Makes `area`, an inode's bytes behind its fixed fields, hold `list`, which is 4 bytes shorter. An empty list has no
+/// magic either (F82).
+pub fn put_list_of_inode(area: &mut [u8], list: &[u8]) {
+    let empty = list.starts_with(&[0; TERMINATOR]);
+    put(area, 0, if empty { 0 } else { MAGIC });
+    area[4..].copy_from_slice(list);
 }
 
 /// The list inside an inode's area behind its fixed fields, if there is one (F82).
@@ -240,5 +301,45 @@ mod tests {
         assert_eq!(&kept[start..start + 5], b"value");
         let none = without(&kept, XattrHeader::SIZE, 6, b"ca").unwrap().unwrap();
         assert!(none.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn setting_fills_a_list_and_keeps_it_sound() {
+        let mut list = vec![0; 92];
+        for (name, value) in [("a", &b"1"[..]), ("bc", b"12345"), ("empty", b""), ("a", b"other")] {
+            list = with(&list, 1, name.as_bytes(), value).unwrap().unwrap();
+            let entry = find(&list, 1, name.as_bytes()).unwrap().unwrap();
+            assert_eq!(super::value(&list, 0, &entry).unwrap(), value);
+            assert_eq!(entry.hash, 0);
+        }
+        assert_eq!(entries(&list).count(), 3);
+        // 92 − 4 for the end − 20, 20 and 24 for entries − 8 and 8 for values: 8 are left.
+        assert_eq!(with(&list, 1, b"d", b"").unwrap(), None);
+        assert_eq!(with(&list, 1, b"a", &[7; 17]).unwrap(), None);
+        let full = with(&list, 1, b"a", &[7; 16]).unwrap().unwrap();
+        let entry = find(&full, 1, b"bc").unwrap().unwrap();
+        assert_eq!(super::value(&full, 0, &entry).unwrap(), b"12345");
+        let mut area = vec![0; 96];
+        put_list_of_inode(&mut area, &full);
+        assert_eq!(list_of_inode(&area), Some(&full[..]));
+        put_list_of_inode(&mut area, &[0; 92]);
+        assert!(area.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn damaged_lists_are_refused_not_followed() {
+        let list = with(&[0; 64], 1, b"key", b"value").unwrap().unwrap();
+        for at in 0..list.len() {
+            for byte in 0..=255 {
+                let mut damaged = list.clone();
+                damaged[at] = byte;
+                let _any = with(&damaged, 6, b"capability", &[1; 20]);
+                let _any = without(&damaged, 0, 1, b"key");
+                if let Ok(Some(entry)) = find(&damaged, 1, b"key") {
+                    let _any = super::value(&damaged, 0, &entry);
+                }
+            }
+        }
+        assert_eq!(with(&[0; 3], 1, b"k", b"").map_err(|_| ()), Err(()));
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use ext4::aio::Value as Outcome;
-use ext4::{Error, Fs, Inode, Look, NewInode, Probe, Result, errno};
+use ext4::{Error, Fs, Inode, Look, NewInode, Probe, Result, XattrSet, errno};
 use ext4_format::Timestamp;
 
-use crate::js::{JsResult, Value};
+use crate::js::{JsResult, Thrown, Value};
 use crate::register::{Call, UNDEFINED};
 use crate::state::Ending;
 
@@ -18,6 +18,14 @@ const S_IFLNK: u16 = 0o120_000;
 /// What a job leaves where nothing is to be said.
 pub fn nothing(result: Result<()>) -> Result<(u64, Outcome)> {
     result.map(|()| (0, Outcome::None))
+}
+
+fn check_path(path: &[u8]) -> Result<()> {
+    match path {
+        [] => Err(Error::errno_only(errno::ENOENT)),
+        _ if path.contains(&0) => Err(Error::errno_only(errno::EINVAL)),
+        _ => Ok(()),
+    }
 }
 
 impl<const N: usize> Call<'_, N> {
@@ -32,9 +40,8 @@ impl<const N: usize> Call<'_, N> {
         let path = self.js.get_path(self.arguments[at], "path")?;
         let mut state = self.environment.state();
         state.begin(op)?;
-        if path.is_empty() || path.contains(&0) {
-            let errno = if path.is_empty() { errno::ENOENT } else { errno::EINVAL };
-            state.fail(op, &Error::errno_only(errno));
+        if let Err(error) = check_path(&path) {
+            state.fail(op, &error);
             return Ok(UNDEFINED);
         }
         state.run(op, volume, ending, move |fs| job(fs, &path));
@@ -169,6 +176,65 @@ pub fn rmdir(call: &Call<'_, 3>) -> JsResult<Value> {
 /// unlink(op, volume, path)
 pub fn unlink(call: &Call<'_, 3>) -> JsResult<Value> {
     call.on_path(2, Ending::Plain, |fs, path| nothing(fs.unlink(path)))
+}
+
+/// rename(op, volume, oldPath, newPath)
+pub fn rename(call: &Call<'_, 4>) -> JsResult<Value> {
+    let new = call.js.get_path(call.arguments[3], "newPath")?;
+    call.on_path(2, Ending::Plain, move |fs, old| {
+        check_path(&new)?;
+        nothing(fs.rename(old, &new))
+    })
+}
+
+/// link(op, volume, existingPath, newPath)
+pub fn link(call: &Call<'_, 4>) -> JsResult<Value> {
+    let new = call.js.get_path(call.arguments[3], "newPath")?;
+    call.on_path(2, Ending::Plain, move |fs, existing| {
+        check_path(&new)?;
+        nothing(fs.link(existing, &new))
+    })
+}
+
+/// getxattr(op, volume, path, name)
+pub fn getxattr(call: &Call<'_, 4>) -> JsResult<Value> {
+    let name = call.js.get_path(call.arguments[3], "name")?;
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        let value = fs.getxattr(&*fs.lookup(path, true)?, &name)?;
+        Ok((value.len() as u64, Outcome::Text(value)))
+    })
+}
+
+/// setxattr(op, volume, path, name, value, flags): flags as those of setxattr(2).
+pub fn setxattr(call: &Call<'_, 6>) -> JsResult<Value> {
+    let name = call.js.get_path(call.arguments[3], "name")?;
+    let value = call.js.get_path(call.arguments[4], "value")?;
+    let how = match call.js.get_u32(call.arguments[5], "flags")? as i32 {
+        0 => XattrSet::Either,
+        libc::XATTR_CREATE => XattrSet::Create,
+        libc::XATTR_REPLACE => XattrSet::Replace,
+        flags => return Err(Thrown::Range(format!("flags must be 0, 1 or 2, not {flags}"))),
+    };
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        nothing(fs.setxattr(&*fs.lookup(path, true)?, &name, &value, how))
+    })
+}
+
+/// listxattr(op, volume, path): every name with a zero byte behind it, as listxattr(2).
+pub fn listxattr(call: &Call<'_, 3>) -> JsResult<Value> {
+    call.on_path(2, Ending::Plain, |fs, path| {
+        let mut names = fs.listxattr(&*fs.lookup(path, true)?)?.join(&0);
+        if !names.is_empty() {
+            names.push(0);
+        }
+        Ok((names.len() as u64, Outcome::Text(names)))
+    })
+}
+
+/// removexattr(op, volume, path, name)
+pub fn removexattr(call: &Call<'_, 4>) -> JsResult<Value> {
+    let name = call.js.get_path(call.arguments[3], "name")?;
+    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.removexattr(&*fs.lookup(path, true)?, &name)))
 }
 
 /// symlink(op, volume, target, path)

@@ -1,5 +1,6 @@
 //! Oracles and models for tests: e2fsck, debugfs and the kernel as judges.
 
+pub mod crash;
 pub mod memory;
 pub mod oracle;
 pub mod pattern;

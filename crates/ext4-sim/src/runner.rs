@@ -99,7 +99,11 @@ impl Runner {
         Self::with_options(device, queue, event, &MountOptions::default())
     }
 
-    fn with_options(
+    /// The same with options.
+    ///
+    /// # Errors
+    /// Those of a mount.
+    pub fn with_options(
         device: Arc<dyn Device>,
         queue: Box<dyn Queue>,
         event: Arc<EventFd>,
@@ -202,6 +206,14 @@ impl Runner {
     /// Writes by direct I/O as C25 does for one caller alone: shared for an overwrite, else exclusive with the orphan
     /// before and the truncation after. Returns the bytes written.
     pub fn direct_write(&mut self, file: FileId, pos: u64, data: &[u8]) -> Result<u64> {
+        self.direct_write_with(file, pos, data, false)
+    }
+
+    /// The same; with `dsync`, durable when it returns.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub fn direct_write_with(&mut self, file: FileId, pos: u64, data: &[u8], dsync: bool) -> Result<u64> {
         let inode = self.inode(file);
         let fs = self.fs().clone();
         let len = data.len() as u64;
@@ -218,7 +230,7 @@ impl Runner {
         let op = self.op();
         let lock = if shared { LockMode::Shared } else { LockMode::Exclusive };
         let memory = Memory::Owned(AlignedBuf::copy_of(data));
-        self.engine.direct_write(DirectWrite { op, file, lock, dsync: false, pos, memory });
+        self.engine.direct_write(DirectWrite { op, file, lock, dsync, pos, memory });
         let result = self.wait(op).result;
         if extending && !matches!(result, Ok(written) if written == len) {
             fs.truncate_to_size(&inode)?;
@@ -274,8 +286,16 @@ impl Runner {
 
     /// fsync.
     pub fn sync(&mut self, file: FileId) -> Result<()> {
+        self.sync_with(file, false)
+    }
+
+    /// fsync, or fdatasync with `datasync`.
+    ///
+    /// # Errors
+    /// Those of the sync.
+    pub fn sync_with(&mut self, file: FileId, datasync: bool) -> Result<()> {
         let op = self.op();
-        self.engine.sync(op, file, false)?;
+        self.engine.sync(op, file, datasync)?;
         self.wait(op).result.map(|_| ())
     }
 

@@ -197,30 +197,3 @@ impl Fs {
         self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))
     }
 }
-
-/// R14: errors are written beside the journal too, so the log may hold an older superblock. What the volume knew before a
-/// replay stays known after it.
-pub(crate) fn keep_errors(device: &dyn Device, before: &Superblock) -> Result<()> {
-    let after = crate::mount::read_superblock(device)?;
-    let has_error = before.state & state::ERROR != 0;
-    let lost = before.error_count > after.error_count || has_error && after.state & state::ERROR == 0;
-    if !lost {
-        return Ok(());
-    }
-    write_superblock_directly(device, |superblock| {
-        superblock.state |= before.state & state::ERROR;
-        superblock.error_count = before.error_count;
-        superblock.set_first_error_time(before.first_error_time());
-        superblock.first_error_ino = before.first_error_ino;
-        superblock.first_error_block = before.first_error_block;
-        superblock.first_error_func = before.first_error_func;
-        superblock.first_error_line = before.first_error_line;
-        superblock.first_error_errcode = before.first_error_errcode;
-        superblock.set_last_error_time(before.last_error_time());
-        superblock.last_error_ino = before.last_error_ino;
-        superblock.last_error_block = before.last_error_block;
-        superblock.last_error_func = before.last_error_func;
-        superblock.last_error_line = before.last_error_line;
-        superblock.last_error_errcode = before.last_error_errcode;
-    })
-}

@@ -43,6 +43,8 @@ pub struct Fs {
     pub(crate) xattr_counts: Mutex<()>,
     /// Directories and what they name: look-ups read, changes write.
     pub(crate) namespace: RwLock<()>,
+    /// Extended attributes of all inodes (xattr_sem): setting one may move it. Taken before a handle starts.
+    pub(crate) xattrs: RwLock<()>,
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,

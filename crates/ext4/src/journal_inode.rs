@@ -1,8 +1,9 @@
-//! The journal inside the volume: found and read before anything else is mounted (J2).
+//! The journal, in the volume or on its own device: found and read before anything else is mounted (J2, J28).
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use block_io::Device;
+use block_io::{AlignedBuf, Device};
 use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
@@ -12,11 +13,13 @@ use jbd2::recovery::{self, RecoverOptions};
 use jbd2::{Journal, LogExtent, LogMap};
 
 use crate::block_cache::BlockCache;
-use crate::error_policy::keep_errors;
 use crate::extents::{MapState, TreeOwner};
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{has_metadata_csum, map_whole_file, needs_recovery, write_superblock_directly};
+use crate::mount::{
+    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start,
+    write_superblock_directly,
+};
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
 
@@ -91,12 +94,62 @@ impl Meta for RawReader {
     }
 }
 
-/// Where each block of the log lies.
-pub(crate) fn log_map(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<LogMap> {
-    let ino = Ino(superblock.journal_inum);
-    if ino.0 == 0 || superblock.journal_dev != 0 {
-        return Err(Error::refused(errno::EOPNOTSUPP, "an external journal"));
+/// Where each block of the log lies. `journal`: the device given for it.
+///
+/// # Errors
+/// EINVAL where a journal's device is missing, is another volume's, or is given but not asked for. EUCLEAN: J2.
+pub(crate) fn log_map(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    journal: Option<&Arc<dyn Device>>,
+) -> Result<LogMap> {
+    let refused = |detail: &str| Err(Error::refused(errno::EINVAL, detail));
+    let external = superblock.journal_uuid != [0; 16] || superblock.journal_dev != 0;
+    match (superblock.journal_inum, journal) {
+        (0, _) if !external => refused("it has a journal, but says nowhere where"),
+        (0, None) => {
+            let uuid = uuid::Uuid::from_bytes(superblock.journal_uuid);
+            refused(&format!("its journal is on another device, which was not given: UUID {uuid}"))
+        }
+        (0, Some(journal)) => external_log_map(superblock, journal),
+        (_, Some(_)) => refused("a device for the journal was given, but it has one inside"),
+        (_, None) if superblock.journal_dev != 0 => refused("two journals, one inside and one outside"),
+        (ino, None) => internal_log_map(device, superblock, Ino(ino)),
     }
+}
+
+/// J28.
+fn external_log_map(superblock: &Superblock, journal: &Arc<dyn Device>) -> Result<LogMap> {
+    const S_MAGIC: usize = 0x38;
+    const S_LOG_BLOCK_SIZE: usize = 0x18;
+    const S_FEATURE_INCOMPAT: usize = 0x60;
+    const S_UUID: usize = 0x68;
+    let refused = |detail: &str| Err(Error::refused(errno::EINVAL, format!("the journal's device {detail}")));
+    let limits = journal.limits();
+    if limits.logical_block_bytes > superblock.block_size() || limits.size_bytes < 4096 {
+        return refused("is too small, or has sectors larger than a block");
+    }
+    let mut start = AlignedBuf::zeroed(4096);
+    journal.read(0, &mut start)?;
+    // Its geometry is none of a volume, so it is not decoded as one.
+    let own = &start[1024..2048];
+    let le32 = |at: usize| u32::from_le_bytes([own[at], own[at + 1], own[at + 2], own[at + 3]]);
+    if own[S_MAGIC..S_MAGIC + 2] != Superblock::MAGIC.to_le_bytes()
+        || le32(S_FEATURE_INCOMPAT) & incompat::JOURNAL_DEV == 0
+    {
+        return refused("is none");
+    }
+    if own[S_UUID..S_UUID + 16] != superblock.journal_uuid {
+        return refused("is another journal");
+    }
+    if 1024u32.checked_shl(le32(S_LOG_BLOCK_SIZE)) != Some(superblock.block_size()) {
+        return refused("has another block size");
+    }
+    Ok(LogMap::external(journal.clone(), superblock.block_size() as usize, superblock.uuid)?)
+}
+
+/// J2.
+fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino) -> Result<LogMap> {
     let reader = RawReader::new(device, superblock);
     let disk = read_inode(&reader, superblock, ino)?;
     let corrupt = |detail: &str| Error::corrupt_inode(ino.0, Corrupt::structure("journal inode", detail));
@@ -161,8 +214,12 @@ pub(crate) struct Replayed {
 }
 
 /// Replays what the journal holds, if the volume says that it needs it; else a log that is there is void (R1).
-pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<Replayed> {
-    let map = log_map(device, superblock)?;
+pub(crate) fn recover(
+    device: &Arc<dyn Device>,
+    superblock: &Superblock,
+    journal: Option<&Arc<dyn Device>>,
+) -> Result<Replayed> {
+    let map = log_map(device, superblock, journal)?;
     let block_size = superblock.block_size() as usize;
     let options = RecoverOptions {
         volume_blocks: superblock.blocks_count(),
@@ -173,10 +230,9 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
     if !is_dirty {
         recovery::discard(device.as_ref(), block_size, &map, options)?;
     }
-    let recovered = recovery::recover(device.as_ref(), block_size, &map, options)?;
-    if recovered.blocks > 0 {
-        keep_errors(device.as_ref(), superblock)?;
-    }
+    let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
+    let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
+    let recovered = recovery::recover_patched(device.as_ref(), block_size, &map, options, &mut patch)?;
     if recovered.s_errno != 0 {
         // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
@@ -191,6 +247,54 @@ pub(crate) fn recover(device: &Arc<dyn Device>, superblock: &Superblock) -> Resu
         },
         false => Replayed::default(),
     })
+}
+
+/// R14: what a logged copy of the superblock must not undo, for it was written outside the journal.
+struct SuperblockKeeper {
+    block: u64,
+    offset: usize,
+    on_disk: Vec<u8>,
+}
+
+impl SuperblockKeeper {
+    const S_MAGIC: usize = 0x38;
+    const S_STATE: usize = 0x3A;
+    const S_FEATURE_INCOMPAT: usize = 0x60;
+    /// The error fields.
+    const ERRORS: Range<usize> = 0x194..0x200;
+    /// What was added to them later.
+    const ERROR_TIMES_AND_CODES: Range<usize> = 0x278..0x27C;
+
+    fn read(device: &dyn Device, block_size: usize) -> Result<Self> {
+        let on_disk = read_start(device)?[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec();
+        let block = (SUPERBLOCK_OFFSET / block_size) as u64;
+        Ok(Self { block, offset: SUPERBLOCK_OFFSET % block_size, on_disk })
+    }
+
+    /// `image` is what goes home to `home`: error fields and ERROR stay as they are on the disk, if newer; RECOVER is set,
+    /// for the log is needed until it is marked empty.
+    fn patch(&self, home: u64, image: &mut [u8]) {
+        if home != self.block {
+            return;
+        }
+        let bytes = &mut image[self.offset..self.offset + Superblock::SIZE];
+        if bytes[Self::S_MAGIC..Self::S_MAGIC + 2] != Superblock::MAGIC.to_le_bytes() {
+            return; // No superblock: reading it again will say so.
+        }
+        // Written beside the journal they are newer than the log, written through it they may be older (EP2).
+        let count = |bytes: &[u8]| {
+            let field = &bytes[Self::ERRORS.start..Self::ERRORS.start + 4];
+            u32::from_le_bytes(field.try_into().expect("four bytes"))
+        };
+        if count(&self.on_disk) >= count(bytes) {
+            for fields in [Self::ERRORS, Self::ERROR_TIMES_AND_CODES] {
+                bytes[fields.clone()].copy_from_slice(&self.on_disk[fields]);
+            }
+        }
+        bytes[Self::S_STATE] |= self.on_disk[Self::S_STATE] & state::ERROR as u8;
+        bytes[Self::S_FEATURE_INCOMPAT] |= incompat::RECOVER as u8;
+        Superblock::seal(bytes);
+    }
 }
 
 /// Attaches to the journal, which is clean or was just recovered (J8).

@@ -24,7 +24,7 @@ use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::seal::Sealer;
-use crate::{Error, Result, errno};
+use crate::{Error, Result, errno, torn_superblock};
 
 /// How a volume is mounted.
 #[derive(Clone)]
@@ -41,6 +41,8 @@ pub struct MountOptions {
     pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
+    /// The device of an external journal (J28), for a volume that has one.
+    pub journal_device: Option<Arc<dyn Device>>,
 }
 
 impl Default for MountOptions {
@@ -52,6 +54,7 @@ impl Default for MountOptions {
             page_cache_bytes: 64 << 20,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
+            journal_device: None,
         }
     }
 }
@@ -69,28 +72,18 @@ pub struct MountReport {
     pub orphans: OrphansProcessed,
 }
 
-const SUPERBLOCK_OFFSET: usize = 1024;
+pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 
-/// Reads and checks the superblock.
+/// Reads and checks the superblock. One that mount or unmount tore is repaired, in memory (EP7).
 ///
 /// # Errors
 /// EINVAL where there is no ext4 volume, EBADMSG for a wrong checksum, EUCLEAN for impossible geometry, a volume
 /// larger than its device included.
 pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
+    let start = read_start(device)?;
+    let superblock =
+        torn_superblock::decode(&start[SUPERBLOCK_OFFSET..]).map_err(torn_superblock::unreadable)?;
     let size_bytes = device.limits().size_bytes;
-    if size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
-        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
-    }
-    let len = (4096.min(size_bytes) / u64::from(device.limits().logical_block_bytes))
-        * u64::from(device.limits().logical_block_bytes);
-    let mut start = AlignedBuf::zeroed(len as usize);
-    device.read(0, &mut start)?;
-    let bytes = &start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
-    if bytes[0x38..0x3A] != Superblock::MAGIC.to_le_bytes() {
-        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
-    }
-    let superblock = Superblock::decode(bytes)
-        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
     let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
     if needed > size_bytes {
         let detail = format!("the volume has {needed} bytes, its device {size_bytes}: truncated image?");
@@ -102,7 +95,36 @@ pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
     Ok(superblock)
 }
 
-/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably.
+/// The first bytes of a device that has room and a magic for a superblock.
+pub(crate) fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
+    let limits = device.limits();
+    if limits.size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
+        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
+    }
+    let lbs = u64::from(limits.logical_block_bytes);
+    let mut start = AlignedBuf::zeroed((4096.min(limits.size_bytes) / lbs * lbs) as usize);
+    device.read(0, &mut start)?;
+    if start[SUPERBLOCK_OFFSET + 0x38..SUPERBLOCK_OFFSET + 0x3A] != Superblock::MAGIC.to_le_bytes() {
+        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
+    }
+    Ok(start)
+}
+
+/// The superblock to mount by: the device's, or the log's copy where a checkpoint tore it (EP7 (2)).
+fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device>>) -> Result<Superblock> {
+    let damage = match read_superblock(device.as_ref()) {
+        Err(damage @ Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => damage,
+        other => return other,
+    };
+    let start = read_start(device.as_ref())?;
+    match torn_superblock::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
+        Ok(Some(superblock)) => Ok(superblock),
+        Ok(None) | Err(_) => Err(damage),
+    }
+}
+
+/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably. By EP7 (1), in its
+/// feature bits alone.
 pub(crate) fn write_superblock_directly(
     device: &dyn Device,
     change: impl FnOnce(&mut Superblock),
@@ -112,8 +134,7 @@ pub(crate) fn write_superblock_directly(
     let mut start = AlignedBuf::zeroed(len);
     device.read(0, &mut start)?;
     let bytes = &mut start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
-    let mut superblock = Superblock::decode(bytes)
-        .map_err(|corrupt| Error::Corrupt { place: "superblock".into(), corrupt })?;
+    let mut superblock = torn_superblock::decode(bytes).map_err(torn_superblock::unreadable)?;
     change(&mut superblock);
     bytes.copy_from_slice(&superblock.encode());
     Ok(device.write(0, &start, true)?)
@@ -124,9 +145,10 @@ impl Fs {
     ///
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
-    /// forbids writing, and for a read-only device, unless `read_only` is asked for.
+    /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
+    /// device is missing or wrong.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
-        let superblock = read_superblock(device.as_ref())?;
+        let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
@@ -150,11 +172,20 @@ impl Fs {
         read_only: bool,
         options: &MountOptions,
     ) -> Result<(Self, MountReport)> {
+        let journal_device = match (&options.journal_device, read_only) {
+            (Some(journal), true) => Some(Arc::new(Overlay::new(journal.clone())) as Arc<dyn Device>),
+            (Some(journal), false) if journal.limits().read_only => {
+                return Err(Error::refused(errno::EROFS, "the journal's device is read-only"));
+            }
+            (journal, _) => journal.clone(),
+        };
+        let options = &MountOptions { journal_device, ..options.clone() };
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
             true => {
-                let recovered = journal_inode::recover(&device, &superblock)?;
+                let recovered =
+                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
                 report.transactions_replayed = recovered.transactions;
                 report.blocks_replayed = recovered.blocks;
                 report.copies_revoked = recovered.revoked;
@@ -211,9 +242,9 @@ impl Fs {
         };
         let journal = match has_journal(&superblock) {
             true => {
-                let map = journal_inode::log_map(&device, &superblock)?;
+                let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
-                while let Some((start, len)) = map.run(block) {
+                while let Some((start, len)) = map.run(block).filter(|_| !map.is_external()) {
                     allocator.add_system_zone(Pblk(start), len.into());
                     block += len;
                 }
@@ -245,6 +276,7 @@ impl Fs {
             orphans: Mutex::new(Orphans::default()),
             xattr_counts: Mutex::new(()),
             namespace: RwLock::new(()),
+            xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
             read_only,

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 
 use ext4_format::dirent::file_type;
 use ext4_format::extent::empty_root;
-use ext4_format::features::ro_compat;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
-use ext4_format::{Ino, Inode as DiskInode, Lblk};
+use ext4_format::{Ino, Inode as DiskInode, Lblk, Timestamp};
 
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
@@ -19,10 +18,11 @@ use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::ORPHAN_CREDITS;
 use crate::path::Parent;
+use crate::rename::with_subdirectory;
 use crate::{Error, Result, dir, errno, mballoc};
 
-/// F72: links of an inode, and what a directory stores when it has more.
-const LINK_MAX: u16 = 65000;
+/// F72: the most links of an inode.
+pub(crate) const LINK_MAX: u16 = 65000;
 
 /// What a new inode is to be.
 #[derive(Debug, Clone, Copy)]
@@ -97,12 +97,7 @@ impl Fs {
         let _names = self.namespace.write();
         let parent = self.parent_of(path)?;
         self.check_new_name(&parent)?;
-        let links = parent.dir.state.lock().disk.links_count;
-        let may_overflow =
-            self.geometry.features().has_ro_compat(ro_compat::DIR_NLINK) && parent.dir.has_flag(flags::INDEX);
-        if links >= LINK_MAX && !may_overflow {
-            return Err(Error::errno_only(errno::EMLINK));
-        }
+        self.check_may_have_subdirectory(&parent.dir)?;
         let mode = new.mode & 0o7777 | S_IFDIR;
         self.make_node(&parent, NewInode { mode, ..new }, |handle, inode| {
             let (params, above) = (self.dir_params(inode.ino), parent.dir.ino);
@@ -199,20 +194,7 @@ impl Fs {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
             })?;
-            // Last of all: once it has no links, a last close elsewhere may delete it, orphan entry included.
-            if inode.state.lock().disk.links_count <= 1 {
-                handle.add_orphan(&inode)?;
-            }
-            handle.change_inode(&inode, Change::Attributes, |state| {
-                state.disk.ctime = now;
-                state.disk.links_count = state.disk.links_count.saturating_sub(1);
-            })?;
-            // The end of an extending write may have cleared the entry while there was a link.
-            let gone_or_named = {
-                let state = inode.state.lock();
-                state.evicting || state.disk.links_count > 0
-            };
-            if gone_or_named { Ok(()) } else { handle.add_orphan(&inode) }
+            self.drop_link(handle, &inode, now)
         })?;
         self.evict_if_unused(&inode)
     }
@@ -242,13 +224,46 @@ impl Fs {
                     state.disk.links_count -= 1;
                 }
             })?;
-            handle.add_orphan(&inode)?;
-            handle.change_inode(&inode, Change::Attributes, |state| {
-                state.disk.ctime = now;
-                state.disk.links_count = 0;
-            })
+            self.drop_directory(handle, &inode, now)
         })?;
         self.evict_if_unused(&inode)
+    }
+
+    /// One link less; an orphan if that was the last. Once it has no links, a last close elsewhere may delete it, its
+    /// orphan entry included: nothing may come behind this but the end of the handle.
+    pub(crate) fn drop_link(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Arc<Inode>,
+        now: Timestamp,
+    ) -> Result<()> {
+        if inode.state.lock().disk.links_count <= 1 {
+            handle.add_orphan(inode)?;
+        }
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.ctime = now;
+            state.disk.links_count = state.disk.links_count.saturating_sub(1);
+        })?;
+        // The end of an extending write may have cleared the entry while there was a link.
+        let gone_or_named = {
+            let state = inode.state.lock();
+            state.evicting || state.disk.links_count > 0
+        };
+        if gone_or_named { Ok(()) } else { handle.add_orphan(inode) }
+    }
+
+    /// The same for an empty directory, which has no links any more.
+    pub(crate) fn drop_directory(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Arc<Inode>,
+        now: Timestamp,
+    ) -> Result<()> {
+        handle.add_orphan(inode)?;
+        handle.change_inode(inode, Change::Attributes, |state| {
+            state.disk.ctime = now;
+            state.disk.links_count = 0;
+        })
     }
 
     fn rmdir_special(&self, path: &[u8]) -> Error {
@@ -260,22 +275,36 @@ impl Fs {
         })
     }
 
-    fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
+    pub(crate) fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
         let unlinked = inode.state.lock().disk.links_count == 0;
         if unlinked { self.evict(inode) } else { Ok(()) }
     }
 
     /// EPERM for immutable and append-only; EOPNOTSUPP where freeing would need a map that is not built.
-    fn check_removable(&self, dir: &Inode, inode: &Inode) -> Result<()> {
-        const FROZEN: u32 = flags::IMMUTABLE | flags::APPEND;
-        if inode.has_flag(FROZEN) || dir.has_flag(FROZEN) {
-            return Err(Error::errno_only(errno::EPERM));
-        }
+    pub(crate) fn check_removable(&self, dir: &Inode, inode: &Inode) -> Result<()> {
+        self.check_not_frozen(dir, inode)?;
         let last_link = inode.is_dir() || inode.state.lock().disk.links_count <= 1;
         if last_link { self.check_blocks_removable(inode) } else { Ok(()) }
     }
 
-    fn check_new_name(&self, parent: &Parent) -> Result<()> {
+    /// EPERM for a name that cannot go: an immutable or append-only inode's, or one in such a directory.
+    pub(crate) fn check_not_frozen(&self, dir: &Inode, inode: &Inode) -> Result<()> {
+        const FROZEN: u32 = flags::IMMUTABLE | flags::APPEND;
+        let frozen = inode.has_flag(FROZEN) || dir.has_flag(FROZEN);
+        if frozen { Err(Error::errno_only(errno::EPERM)) } else { Ok(()) }
+    }
+
+    /// Whether a directory takes a new name: EPERM if it is immutable, ENOENT if it was removed.
+    pub(crate) fn check_may_enter(&self, dir: &Inode) -> Result<()> {
+        if dir.has_flag(flags::IMMUTABLE) {
+            return Err(Error::errno_only(errno::EPERM));
+        }
+        let state = dir.state.lock();
+        let removed = state.deleted || state.disk.links_count == 0;
+        if removed { Err(Error::errno_only(errno::ENOENT)) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_new_name(&self, parent: &Parent) -> Result<()> {
         let Some(name) = &parent.name else { return Err(Error::errno_only(errno::EEXIST)) };
         match self.lookup_in(&parent.dir, name)? {
             Some(_) => Err(Error::errno_only(errno::EEXIST)),
@@ -283,7 +312,7 @@ impl Fs {
         }
     }
 
-    fn dir_credits(&self) -> u32 {
+    pub(crate) fn dir_credits(&self) -> u32 {
         dir::credits_for_insert(false) + MAP_CREDITS
     }
 
@@ -297,12 +326,7 @@ impl Fs {
     ) -> Result<Arc<Inode>> {
         self.check_writable()?;
         let Some(name) = &parent.name else { return Err(Error::errno_only(errno::EEXIST)) };
-        if parent.dir.has_flag(flags::IMMUTABLE) {
-            return Err(Error::errno_only(errno::EPERM));
-        }
-        if parent.dir.state.lock().deleted || parent.dir.state.lock().disk.links_count == 0 {
-            return Err(Error::errno_only(errno::ENOENT));
-        }
+        self.check_may_enter(&parent.dir)?;
         let now = self.timestamp();
         let is_dir = new.mode & S_IFMT == S_IFDIR;
         self.with_handle(2 * self.dir_credits(), |handle| {
@@ -320,8 +344,7 @@ impl Fs {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
                 if is_dir {
-                    let links = state.disk.links_count;
-                    state.disk.links_count = if links == 1 || links >= LINK_MAX { 1 } else { links + 1 };
+                    state.disk.links_count = with_subdirectory(state.disk.links_count);
                 }
             })?;
             Ok(inode)
@@ -394,7 +417,7 @@ impl Fs {
 }
 
 /// F63: the type byte of a directory entry.
-fn file_type_of_mode(mode: u16) -> u8 {
+pub(crate) fn file_type_of_mode(mode: u16) -> u8 {
     match mode & S_IFMT {
         S_IFREG => file_type::REG_FILE,
         S_IFDIR => file_type::DIR,

@@ -1,5 +1,5 @@
-//! Extended attributes, as far as this stage changes them: a write takes a file's capabilities away (F89, A4.9), and
-//! an inode that is deleted leaves its block (F86).
+//! Where extended attributes are stored: in the inode, and in a block of their own that is read and emptied, but not
+//! filled. A write takes a file's capabilities away (F89, A4.9), and an inode that is deleted leaves its block (F86).
 
 use ext4_format::Pblk;
 use ext4_format::xattr::{self, XattrHeader};
@@ -11,11 +11,11 @@ use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::{Error, Result};
 
 /// F80: the prefix `security.`.
-const SECURITY: u8 = 6;
-const CAPABILITY: &[u8] = b"capability";
+pub(crate) const SECURITY: u8 = 6;
+pub(crate) const CAPABILITY: &[u8] = b"capability";
 
 impl Fs {
-    /// Whether a file has `security.capability`, which a write must remove. Remembered per inode: nothing here adds one.
+    /// Whether a file has `security.capability`, which a write must remove. Remembered per inode.
     pub(crate) fn has_capability(&self, inode: &Inode) -> Result<bool> {
         let (known, block, in_inode) = {
             let state = inode.state.lock();
@@ -46,7 +46,7 @@ impl Fs {
         })
     }
 
-    fn read_xattr_block(&self, block: Pblk) -> Result<Image> {
+    pub(crate) fn read_xattr_block(&self, block: Pblk) -> Result<Image> {
         let image = self.read_metadata(block, BlockKind::Xattr)?;
         XattrHeader::decode(&image, None, block).map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;
         Ok(image)
@@ -54,29 +54,48 @@ impl Fs {
 
     /// Removes `security.capability` wherever it is.
     pub(crate) fn remove_capability(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
-        let block = Pblk(inode.state.lock().disk.file_acl);
-        if block.0 != 0 {
-            self.remove_from_block(handle, inode, block)?;
-        }
+        self.remove_from_block(handle, inode, SECURITY, CAPABILITY)?;
+        self.remove_from_inode(handle, inode, SECURITY, CAPABILITY)?;
+        inode.state.lock().has_capability = Some(false);
+        Ok(())
+    }
+
+    /// Removes a name from the inode's own list, if it is there.
+    pub(crate) fn remove_from_inode(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        name_index: u8,
+        name: &[u8],
+    ) -> Result<()> {
         let corrupt = |corrupt| Error::corrupt_inode(inode.ino.0, corrupt);
         handle.change_inode(inode, Change::Attributes, |state| {
             let list = xattr::list_of_inode(state.disk.xattr_area());
-            let kept = list.map(|list| xattr::without(list, 0, SECURITY, CAPABILITY)).transpose();
+            let kept = list.map(|list| xattr::without(list, 0, name_index, name)).transpose();
             if let Some(kept) = kept.map_err(corrupt)?.flatten() {
-                state.disk.xattr_area_mut()[4..].copy_from_slice(&kept);
+                xattr::put_list_of_inode(state.disk.xattr_area_mut(), &kept);
             }
-            state.has_capability = Some(false);
             Ok(())
         })?
     }
 
-    fn remove_from_block(&self, handle: &mut Handle<'_>, inode: &Inode, block: Pblk) -> Result<()> {
+    /// Removes a name from the inode's block, if it is there; a block without names is freed. ENOSPC, and nothing changed, if a shared block has to be copied and there is no room.
+    pub(crate) fn remove_from_block(
+        &self,
+        handle: &mut Handle<'_>,
+        inode: &Inode,
+        name_index: u8,
+        name: &[u8],
+    ) -> Result<()> {
         let counts = self.xattr_counts.lock();
+        let block = Pblk(inode.state.lock().disk.file_acl);
+        if block.0 == 0 {
+            return Ok(());
+        }
         let image = self.read_xattr_block(block)?;
         let corrupt = |corrupt| Error::corrupt_block(block.0, corrupt);
         let list = &image[XattrHeader::SIZE..];
-        let Some(kept) = xattr::without(list, XattrHeader::SIZE, SECURITY, CAPABILITY).map_err(corrupt)?
-        else {
+        let Some(kept) = xattr::without(list, XattrHeader::SIZE, name_index, name).map_err(corrupt)? else {
             return Ok(());
         };
         if kept.iter().all(|&byte| byte == 0) {
@@ -126,11 +145,5 @@ impl Fs {
 }
 
 fn find(list: &[u8]) -> ext4_format::Result<bool> {
-    for entry in xattr::entries(list) {
-        let entry = entry?;
-        if entry.name_index == SECURITY && entry.name == CAPABILITY {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(xattr::find(list, SECURITY, CAPABILITY)?.is_some())
 }

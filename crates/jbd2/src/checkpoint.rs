@@ -34,7 +34,7 @@ impl Journal {
             return Ok(());
         }
         // Nothing to checkpoint: a commit that runs will bring something, or free its reservation.
-        drop(self.committing.lock());
+        drop(self.take_commit_turn());
         let state = self.state.lock();
         let hopeless = state.free(&self.sizes) < self.sizes.max_log_blocks
             && state.committed.is_empty()
@@ -137,8 +137,8 @@ impl Journal {
     /// it. The journal may go on to be used after it (thaw).
     pub fn close(&self) -> Result<()> {
         self.check_live()?;
-        let _committing = self.committing.lock();
-        self.commit_locked()?;
+        let _turn = self.take_commit_turn();
+        self.commit_in_turn()?;
         match &self.log {
             Some(log) => {
                 self.checkpoint(log, Goal::All)?;

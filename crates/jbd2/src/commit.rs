@@ -35,6 +35,38 @@ enum Standing {
     Durable,
 }
 
+fn standing(state: &State, tid: Tid) -> Result<Standing> {
+    if state.last_committed.is_at_or_after(tid) {
+        return Ok(Standing::Durable);
+    }
+    if let Some(errno) = state.aborted {
+        return Err(Error::Lost { errno });
+    }
+    if state.running.as_ref().is_some_and(|running| running.tid == tid) {
+        return Ok(Standing::Running);
+    }
+    let committing = state.committing.is_some_and(|committing| committing.tid == tid);
+    Ok(if committing { Standing::Committing } else { Standing::Durable })
+}
+
+/// The right to commit: there is one. Whoever waits for a transaction does not queue for it, but wakes when that
+/// is durable; else each waiter would take its turn and commit what little had come meanwhile (T13).
+pub(crate) struct CommitTurn<'a>(&'a Journal);
+
+impl<'a> CommitTurn<'a> {
+    fn new(journal: &'a Journal, state: &mut State) -> Self {
+        assert!(!std::mem::replace(&mut state.commit_turn, true));
+        Self(journal)
+    }
+}
+
+impl Drop for CommitTurn<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().commit_turn = false;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Journal {
     /// Makes `tid` durable, if it is not yet. Group commit: whoever comes while a commit runs waits for it (T13). A
     /// transaction that never was, or had no change, is durable. The caller holds no handle.
@@ -44,16 +76,23 @@ impl Journal {
     ///
     /// EIO: the journal aborted before `tid` was durable (T29).
     pub fn commit(&self, tid: Tid) -> Result<bool> {
-        let before = self.standing(tid)?;
-        if before == Standing::Durable {
-            return Ok(false);
-        }
-        let _committing = self.committing.lock();
-        if self.standing(tid)? == Standing::Running {
-            self.commit_locked()?;
+        let mut state = self.state.lock();
+        let before = standing(&state, tid)?;
+        loop {
+            match standing(&state, tid)? {
+                Standing::Durable => break,
+                Standing::Running if !state.commit_turn => {
+                    let turn = CommitTurn::new(self, &mut state);
+                    drop(state);
+                    self.commit_in_turn()?;
+                    drop(turn);
+                    state = self.state.lock();
+                }
+                Standing::Running | Standing::Committing => self.changed.wait(&mut state),
+            }
         }
         // What was committing when we came may have been past its flush; and an empty transaction has none.
-        Ok(before == Standing::Running && self.last_committed().is_at_or_after(tid))
+        Ok(before == Standing::Running && state.last_committed.is_at_or_after(tid))
     }
 
     /// Commits what is running. No change, no write (T14).
@@ -72,23 +111,17 @@ impl Journal {
         self.commit(tid).map(|_flushed| ())
     }
 
-    fn standing(&self, tid: Tid) -> Result<Standing> {
-        let state = self.state.lock();
-        if state.last_committed.is_at_or_after(tid) {
-            return Ok(Standing::Durable);
+    /// Waits until no commit runs, and keeps others from running one.
+    pub(crate) fn take_commit_turn(&self) -> CommitTurn<'_> {
+        let mut state = self.state.lock();
+        while state.commit_turn {
+            self.changed.wait(&mut state);
         }
-        if let Some(errno) = state.aborted {
-            return Err(Error::Lost { errno });
-        }
-        if state.running.as_ref().is_some_and(|running| running.tid == tid) {
-            return Ok(Standing::Running);
-        }
-        let committing = state.committing.is_some_and(|committing| committing.tid == tid);
-        Ok(if committing { Standing::Committing } else { Standing::Durable })
+        CommitTurn::new(self, &mut state)
     }
 
-    /// Commits the running transaction; the caller holds `committing`.
-    pub(crate) fn commit_locked(&self) -> Result<()> {
+    /// Commits the running transaction; the caller has the turn.
+    pub(crate) fn commit_in_turn(&self) -> Result<()> {
         let Some(switched) = self.lock_and_switch()? else { return Ok(()) };
         let sealed = self.seal(&switched.blocks);
         let written = match &self.log {
@@ -178,12 +211,16 @@ impl Journal {
         writer.gather.write_out()?;
         self.check_live()?;
         self.flush()?;
+        // T16: the volume's device always, for direct I/O asks nobody whether it has written to it.
+        if log.map.is_external() && self.config.barrier {
+            log.device.flush()?;
+        }
         let (seconds, nanoseconds) = switched.time;
         let mut block = AlignedBuf::zeroed(self.block_size);
         CommitBlock { tid: committing.tid.0, seconds, nanoseconds }.encode(&log.layout, &mut block);
         let offset = log.device_block(writer.position) * self.block_size as u64;
         self.check_live()?;
-        self.device.write(offset, &block, self.config.barrier)?;
+        log.device.write(offset, &block, self.config.barrier)?;
         Ok(log.after(writer.position))
     }
 
@@ -280,7 +317,7 @@ struct LogWriter<'a> {
 
 impl<'a> LogWriter<'a> {
     fn new(journal: &'a Journal, log: &'a Log, position: u32) -> Self {
-        let gather = GatheringWriter::new(&*journal.device, journal.block_size, journal.config.write_bytes);
+        let gather = GatheringWriter::new(&*log.device, journal.block_size, journal.config.write_bytes);
         Self { log, gather, position, control: AlignedBuf::zeroed(journal.block_size) }
     }
 

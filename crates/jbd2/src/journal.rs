@@ -18,6 +18,8 @@ pub(crate) struct SuperblockBuffer {
 
 /// What a journal with a log has beyond one without.
 pub(crate) struct Log {
+    /// The volume's, or its own (J28).
+    pub device: Arc<dyn Device>,
     pub map: LogMap,
     pub layout: Layout,
     /// First block of the ring and the one after its last (J21).
@@ -41,7 +43,7 @@ impl Log {
 
 /// A journal. Shared by threads; nothing in it starts one.
 ///
-/// Lock order: `committing` → `home` → superblock → `state` → an entry's bytes.
+/// Lock order: commit turn → `home` → superblock → `state` → an entry's bytes.
 pub struct Journal {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) block_size: usize,
@@ -50,16 +52,14 @@ pub struct Journal {
     pub(crate) log: Option<Log>,
     pub(crate) sizes: Sizes,
     pub(crate) state: Mutex<State>,
-    /// A handle stopped, a transaction switched, a commit or checkpoint finished, or the journal aborted.
+    /// A handle stopped, a transaction switched, a commit, its turn or a checkpoint ended, or the journal aborted.
     pub(crate) changed: Condvar,
-    /// Held by whoever runs a commit.
-    pub(crate) committing: Mutex<()>,
     /// Held while blocks are written home: a commit that forgets blocks waits for it (T8).
     pub(crate) home: Mutex<()>,
 }
 
 impl Journal {
-    /// Attaches to an internal journal that is clean or was just recovered. Writes nothing but zeros into the first
+    /// Attaches to a journal that is clean or was just recovered. Writes nothing but zeros into the first
     /// block of the fast-commit area (J29); features go to disk with the first commit (J8).
     ///
     /// EINVAL, EBADMSG: J7. EUCLEAN: not clean.
@@ -87,10 +87,11 @@ impl Journal {
         }
         let fast_commit = superblock.has(feature::INCOMPAT_FAST_COMMIT);
         let superblock = Mutex::new(SuperblockBuffer { superblock, block });
-        let log = Log { map, layout, first, end, fast_commit, superblock };
+        let log_device = map.shared_device(&device);
+        let log = Log { device: log_device, map, layout, first, end, fast_commit, superblock };
         if fast_commit && end + 1 < log.map.len() {
             let offset = log.device_block(end + 1) * block_size as u64;
-            device.write(offset, &AlignedBuf::zeroed(block_size), false)?;
+            log.device.write(offset, &AlignedBuf::zeroed(block_size), false)?;
         }
         let state = State::new(next_tid, head, config.last_commit_seconds);
         Ok(Self::assemble(device, block_size, config, host, Some(log), sizes, state))
@@ -127,7 +128,6 @@ impl Journal {
             sizes,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            committing: Mutex::new(()),
             home: Mutex::new(()),
         })
     }
@@ -285,7 +285,7 @@ impl Journal {
         self.abort_on_error(self.flush())
     }
 
-    /// T16, T17.
+    /// T17. Flushes the volume's device.
     pub(crate) fn flush(&self) -> Result<()> {
         if self.config.barrier {
             self.device.flush()?;
@@ -297,8 +297,8 @@ impl Journal {
     pub(crate) fn write_superblock(&self, log: &Log, buffer: &mut SuperblockBuffer, fua: bool) -> Result<()> {
         let SuperblockBuffer { superblock, block } = buffer;
         superblock.encode(block);
-        let offset = log.device_block(0) * self.block_size as u64;
-        self.device.write(offset, block, fua && self.config.barrier)?;
+        let offset = log.device_block(log.map.superblock()) * self.block_size as u64;
+        log.device.write(offset, block, fua && self.config.barrier)?;
         Ok(())
     }
 
@@ -323,19 +323,29 @@ enum Join {
     Locked,
 }
 
-/// Reads and checks JSB (J7).
+/// Reads and checks JSB (J7, J28).
 pub(crate) fn read_superblock(
     device: &dyn Device,
     block_size: usize,
     map: &LogMap,
 ) -> Result<(JournalSuperblock, AlignedBuf)> {
     assert!((JournalSuperblock::SIZE..=65536).contains(&block_size));
-    let Some((device_block, _)) = map.run(0) else { return Err(Error::Corrupt("the log is empty".into())) };
+    let Some((device_block, _)) = map.run(map.superblock()) else {
+        return Err(Error::Corrupt("the log is empty".into()));
+    };
     let offset = device_block
         .checked_mul(block_size as u64)
         .ok_or_else(|| Error::Corrupt("the log lies outside the device".into()))?;
     let mut block = AlignedBuf::zeroed(block_size);
-    device.read(offset, &mut block)?;
+    map.device(device).read(offset, &mut block)?;
     let superblock = JournalSuperblock::decode(&block, block_size as u32, map.len())?;
+    if let Some(user) = map.user() {
+        if superblock.s_first <= map.superblock() {
+            return Err(Error::Invalid("s_first lies before the superblock".into()));
+        }
+        if superblock.s_nr_users != 1 || superblock.first_user() != user {
+            return Err(Error::Invalid("the journal of another volume, or of several".into()));
+        }
+    }
     Ok((superblock, block))
 }

@@ -1,5 +1,10 @@
 //! Where the log lies on its device.
 
+use std::fmt;
+use std::sync::Arc;
+
+use block_io::Device;
+
 use crate::{Error, Result};
 
 /// A run of log blocks that is contiguous on the device.
@@ -14,10 +19,26 @@ pub struct LogExtent {
 }
 
 /// Log block n → device block (J2). Covers [0, len) without a hole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct LogMap {
     extents: Vec<LogExtent>,
     len: u32,
+    external: Option<External>,
+}
+
+/// A log on a device of its own (J28).
+#[derive(Clone)]
+struct External {
+    device: Arc<dyn Device>,
+    superblock: u32,
+    user: [u8; 16],
+}
+
+impl fmt::Debug for LogMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let external = self.external.is_some();
+        f.debug_struct("LogMap").field("extents", &self.extents).field("external", &external).finish()
+    }
 }
 
 impl LogMap {
@@ -39,7 +60,45 @@ impl LogMap {
         if by_device.windows(2).any(|pair| pair[0].0 + u64::from(pair[0].1) > pair[1].0) {
             return Err(Error::Corrupt("a block of the log is used twice".into()));
         }
-        Ok(Self { extents, len })
+        Ok(Self { extents, len, external: None })
+    }
+
+    /// J28: all of `device` is the log of the volume whose UUID is `user`. The caller has checked that the device
+    /// says so. EINVAL: too small.
+    pub fn external(device: Arc<dyn Device>, block_size: usize, user: [u8; 16]) -> Result<Self> {
+        assert!((1024..=65536).contains(&block_size));
+        let len = u32::try_from(device.limits().size_bytes / block_size as u64).unwrap_or(u32::MAX);
+        // Behind the block that holds the device's ext superblock.
+        let superblock = if block_size == 1024 { 2 } else { 1 };
+        if len <= superblock {
+            return Err(Error::Invalid("the journal's device is too small".into()));
+        }
+        let extents = vec![LogExtent { log_start: 0, len, device_block: 0 }];
+        Ok(Self { extents, len, external: Some(External { device, superblock, user }) })
+    }
+
+    /// Whether the log has a device of its own.
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
+    /// The device that the log is on, where `volume` is the volume's.
+    pub(crate) fn device<'a>(&'a self, volume: &'a dyn Device) -> &'a dyn Device {
+        self.external.as_ref().map_or(volume, |external| &*external.device)
+    }
+
+    pub(crate) fn shared_device(&self, volume: &Arc<dyn Device>) -> Arc<dyn Device> {
+        self.external.as_ref().map_or(volume, |external| &external.device).clone()
+    }
+
+    /// The log block of JSB.
+    pub(crate) fn superblock(&self) -> u32 {
+        self.external.as_ref().map_or(0, |external| external.superblock)
+    }
+
+    /// The one volume whose journal an external log is.
+    pub(crate) fn user(&self) -> Option<[u8; 16]> {
+        self.external.as_ref().map(|external| external.user)
     }
 
     /// Blocks in the map.
@@ -62,9 +121,11 @@ impl LogMap {
 
     /// Whether a device block belongs to the log (R10).
     pub fn holds(&self, device_block: u64) -> bool {
-        self.extents.iter().any(|extent| {
-            device_block >= extent.device_block && device_block - extent.device_block < u64::from(extent.len)
-        })
+        self.external.is_none()
+            && self.extents.iter().any(|extent| {
+                device_block >= extent.device_block
+                    && device_block - extent.device_block < u64::from(extent.len)
+            })
     }
 }
 

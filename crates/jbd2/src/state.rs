@@ -124,6 +124,8 @@ pub(crate) struct State {
     pub entries: HashMap<u64, Entry>,
     pub running: Option<Transaction>,
     pub committing: Option<Committing>,
+    /// Somebody has the right to commit.
+    pub commit_turn: bool,
     /// Oldest first (T1).
     pub committed: VecDeque<Committed>,
     /// The running transaction's id, or what the next one gets.
@@ -144,6 +146,7 @@ impl State {
             entries: HashMap::new(),
             running: None,
             committing: None,
+            commit_turn: false,
             committed: VecDeque::new(),
             next_tid,
             last_committed: next_tid.previous(),

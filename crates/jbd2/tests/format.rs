@@ -57,8 +57,14 @@ fn x3_revoke_blocks() {
             block[12..16].copy_from_slice(&(count as u32).to_be_bytes());
             assert_eq!(layout.decode_revoke(&block).unwrap().len(), records);
         }
-        block[12..16].copy_from_slice(&1025u32.to_be_bytes());
-        assert_eq!(layout.decode_revoke(&block), None);
+        // The maximum ends before the tail.
+        let most = 1024 - layout.tail_size() as u32;
+        block[12..16].copy_from_slice(&most.to_be_bytes());
+        assert_eq!(layout.decode_revoke(&block).unwrap().len(), layout.records_per_revoke_block());
+        for beyond in [most + 1, 1025, u32::MAX] {
+            block[12..16].copy_from_slice(&beyond.to_be_bytes());
+            assert_eq!(layout.decode_revoke(&block), None);
+        }
     }
 }
 
@@ -123,5 +129,169 @@ fn damaged_control_blocks_never_panic() {
                 let _ = CommitBlock::verify(&layout, &damaged, 0);
             }
         }
+    }
+}
+
+/// A superblock put together by hand (J3), without features.
+fn raw_superblock(kind: u32) -> Vec<u8> {
+    let mut block = vec![0; 4096];
+    for (at, value) in [
+        (0x00, 0xC03B_3998),
+        (0x04, kind),
+        (0x0C, 4096),
+        (0x10, 2000),
+        (0x14, 1),
+        (0x18, 0x0102_0304),
+        (0x1C, 77),
+        (0x20, -30i32 as u32),
+        (0x40, 1),
+        (0x54, 300),
+        (0x58, 88),
+    ] {
+        put(&mut block, at, value);
+    }
+    block[0x30..0x40].copy_from_slice(b"0123456789abcdef");
+    block
+}
+
+fn put(block: &mut [u8], at: usize, value: u32) {
+    block[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
+
+#[test]
+fn x1_every_field_v1_and_v2() {
+    let block = raw_superblock(4);
+    let v2 = JournalSuperblock::decode(&block, 4096, 2000).unwrap();
+    assert_eq!((v2.s_blocksize, v2.s_maxlen, v2.s_first), (4096, 2000, 1));
+    assert_eq!((v2.s_sequence, v2.s_start, v2.s_errno), (0x0102_0304, 77, -30));
+    assert_eq!((v2.s_nr_users, v2.s_num_fc_blks, v2.s_head), (1, 300, 88));
+    // Without the feature there is no fast-commit area.
+    assert_eq!((&v2.s_uuid, v2.ring_end()), (b"0123456789abcdef", 2000));
+    // J6: a v1 superblock ends at 0x24, whatever lies behind it.
+    let mut block = raw_superblock(3);
+    block[0x24..0x30].fill(0xFF);
+    let v1 = JournalSuperblock::decode(&block, 4096, 2000).unwrap();
+    assert_eq!((v1.s_sequence, v1.s_start, v1.s_errno), (0x0102_0304, 77, -30));
+    assert_eq!((v1.s_feature_compat, v1.s_feature_incompat, v1.s_head), (0, 0, 0));
+    assert!(v1.layout().checksums == Checksums::None && !v1.layout().wide);
+    let mut again = vec![0; 4096];
+    v1.encode(&mut again);
+    assert_eq!(again[..1024], block[..1024]);
+    let mut wide = v1;
+    assert!(wide.set_features(jbd2::Features { wide: true, ..Default::default() }).is_err());
+    assert!(wide.set_features(jbd2::Features::default()).is_ok());
+}
+
+#[test]
+fn x6_load_checks() {
+    const EINVAL: i32 = 22;
+    let check = |changes: &[(usize, u32)], log_blocks: u32| {
+        let mut block = raw_superblock(4);
+        for &(at, value) in changes {
+            put(&mut block, at, value);
+        }
+        JournalSuperblock::decode(&block, 4096, log_blocks).map_err(|error| error.errno()).map(|_| ())
+    };
+    assert_eq!(check(&[], 2000), Ok(()));
+    for (what, changes) in [
+        ("magic", vec![(0x00, 0xC03B_3999)]),
+        ("block size", vec![(0x0C, 1024)]),
+        ("type 1", vec![(0x04, 1)]),
+        ("type 5", vec![(0x04, 5)]),
+        ("s_maxlen", vec![(0x10, 2001)]),
+        ("s_first 0", vec![(0x14, 0)]),
+        ("s_first at the end", vec![(0x14, 2000)]),
+        ("unknown incompat", vec![(0x28, 0x40)]),
+        ("unknown ro_compat", vec![(0x2C, 1)]),
+        ("too short", vec![(0x10, 1023)]),
+        ("too short for fast commits", vec![(0x10, 1323), (0x28, 0x20)]),
+        ("fast commits without end", vec![(0x54, u32::MAX), (0x28, 0x20)]),
+        ("v2 and v3", vec![(0x28, 0x18), (0x50, 4 << 24)]),
+        ("v1 and v2", vec![(0x24, 1), (0x28, 8), (0x50, 4 << 24)]),
+        ("v1 and v3", vec![(0x24, 1), (0x28, 0x10), (0x50, 4 << 24)]),
+        ("checksum type", vec![(0x28, 0x10), (0x50, 1 << 24)]),
+    ] {
+        assert_eq!(check(&changes, 2000), Err(EINVAL), "{what}");
+    }
+    assert_eq!(check(&[(0x28, 0x10), (0x50, 4 << 24)], 2000), Err(74));
+    // J5: unknown compat bits mean nothing.
+    assert_eq!(check(&[(0x24, 0xFFFF_FFFE)], 2000), Ok(()));
+    assert_eq!(check(&[(0x10, 1324), (0x28, 0x20)], 2000), Ok(()));
+}
+
+#[test]
+fn x10_fast_commit_geometry() {
+    for (blocks, area) in [(0, 256), (16, 16), (64, 64), (256, 256)] {
+        let mut superblock = create_superblock(1024, 2048, [3; 16]).unwrap();
+        superblock.s_num_fc_blks = blocks;
+        assert_eq!(superblock.ring_end(), 2048);
+        superblock.set_features(jbd2::Features { fast_commit: true, ..Default::default() }).unwrap();
+        assert_eq!((superblock.fast_commit_blocks(), superblock.ring_end()), (area, 2048 - area));
+    }
+}
+
+#[test]
+fn x7_features_of_a_read_write_mount() {
+    use feature::*;
+    const REVOKE: u32 = INCOMPAT_REVOKE;
+    let all = INCOMPAT_64BIT | INCOMPAT_ASYNC_COMMIT | INCOMPAT_CSUM_V2 | REVOKE;
+    for (before, wide, csum_v3, after) in [
+        (0, false, false, 0),
+        (all, false, false, REVOKE),
+        (all, true, false, REVOKE | INCOMPAT_64BIT),
+        (INCOMPAT_CSUM_V3 | INCOMPAT_FAST_COMMIT, true, true, INCOMPAT_CSUM_V3 | INCOMPAT_64BIT),
+        (INCOMPAT_CSUM_V3, false, false, 0),
+    ] {
+        let mut superblock = create_superblock(1024, 2048, [3; 16]).unwrap();
+        superblock.s_feature_incompat = before;
+        superblock.s_feature_compat = COMPAT_CHECKSUM | 0x80;
+        superblock.set_features(jbd2::Features { wide, csum_v3, fast_commit: false }).unwrap();
+        assert_eq!(superblock.s_feature_incompat, after);
+        assert_eq!(superblock.s_checksum_type, if csum_v3 { 4 } else { 0 });
+        assert_eq!(superblock.s_feature_compat, 0x80);
+    }
+}
+
+/// J10 byte by byte: the second tag of a descriptor, behind the first one's UUID, which is not looked at.
+#[test]
+fn x2_tag_bytes() {
+    let (low, high, flags) = ([1, 2, 3, 4], [0, 0, 0, 5], 1 | 2 | 8);
+    let wide = 0x0000_0005_0102_0304;
+    let (v2, v3) = ([0xAB, 0xCD], [0xAB, 0xCD, 0xEF, 0x01]);
+    let unused = [0x77, 0x77];
+    let cases: [(Checksums, bool, Vec<u8>, u64, u32); 6] = [
+        (Checksums::None, false, [&low[..], &unused, &[0, flags]].concat(), 0x0102_0304, 0),
+        (Checksums::V1, true, [&low[..], &unused, &[0, flags], &high].concat(), wide, 0),
+        (Checksums::V2, false, [&low[..], &v2, &[0, flags], &unused].concat(), 0x0102_0304, 0xABCD),
+        (Checksums::V2, true, [&low[..], &v2, &[0, flags], &high, &unused].concat(), wide, 0xABCD),
+        (Checksums::V3, false, [&low[..], &[0, 0, 0, flags], &high, &v3].concat(), 0x0102_0304, 0xABCD_EF01),
+        (Checksums::V3, true, [&low[..], &[0, 0, 0, flags], &high, &v3].concat(), wide, 0xABCD_EF01),
+    ];
+    for (checksums, wide, tag, block, checksum) in cases {
+        let layout = Layout { block_size: 1024, wide, checksums, seed: 0 };
+        let mut first = tag.clone();
+        // Deleted (4, ignored); a UUID follows it.
+        first[7] = 4;
+        let mut descriptor = vec![0xEE; 12];
+        descriptor.extend(&first);
+        descriptor.extend([0x99; 16]);
+        descriptor.extend(&tag);
+        descriptor.resize(1024, 0xEE);
+        let tags = layout.decode_descriptor(&descriptor);
+        assert_eq!(tags.len(), 2, "{checksums:?} {wide}");
+        assert_eq!((tags[1].block, tags[1].checksum, tags[1].flags), (block, checksum, TagFlags(11)));
+        assert!(!tags[0].flags.is_escaped() && tags[1].flags.is_escaped());
+        // The encoder writes the same, but for what is unused.
+        let mut encoded = vec![0; 1024];
+        layout.encode_descriptor(1, &tags, &mut encoded);
+        let second = 12 + tag.len() + 16;
+        let expected: Vec<u8> = tag.iter().map(|&byte| if byte == 0x77 { 0 } else { byte }).collect();
+        let expected = if !wide && checksums == Checksums::V3 {
+            [&expected[..8], &[0; 4], &expected[12..]].concat()
+        } else {
+            expected
+        };
+        assert_eq!(encoded[second..second + tag.len()], expected);
+        assert_eq!(encoded[12 + tag.len()..second], [0; 16]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::*;
-use jbd2::format::{Header, JournalSuperblock, block_type};
+use jbd2::format::{Header, JournalSuperblock, block_type, feature};
 use jbd2::{Config, Error, Features, Journal, Tid, recovery};
 
 const FEATURES: Features = Features { wide: true, csum_v3: true, fast_commit: false };
@@ -394,4 +394,28 @@ fn threads() {
             assert_eq!(device.block(thread * 8 + block), sealed(thread << 32 | 399));
         }
     }
+}
+
+#[test]
+fn x7_features_on_disk() {
+    let mut bytes = formatted(0, 1);
+    let mut jsb =
+        JournalSuperblock::decode(&bytes[log_block(0) as usize * BS..][..BS], BS as u32, LOG_BLOCKS).unwrap();
+    jsb.s_feature_compat = feature::COMPAT_CHECKSUM;
+    jsb.s_feature_incompat = feature::INCOMPAT_ASYNC_COMMIT;
+    jsb.encode(&mut bytes[log_block(0) as usize * BS..][..BS]);
+    let device = TestDevice::of(bytes);
+    let (journal, _) = open(&device);
+    let features = || {
+        let jsb = JournalSuperblock::decode(&device.block(log_block(0)), BS as u32, LOG_BLOCKS).unwrap();
+        (jsb.s_feature_compat, jsb.s_feature_incompat)
+    };
+    let basic = feature::INCOMPAT_64BIT | feature::INCOMPAT_CSUM_V3;
+    assert_eq!(features(), (1, feature::INCOMPAT_ASYNC_COMMIT));
+    one(&journal, &device, 1, 1);
+    journal.commit_running().unwrap();
+    assert_eq!(features(), (0, basic));
+    journal.start(1).unwrap().forget(1).unwrap();
+    journal.close().unwrap();
+    assert_eq!(features(), (0, basic | feature::INCOMPAT_REVOKE));
 }

@@ -71,7 +71,7 @@ pub struct CommitBlock {
 pub enum CommitSum {
     /// Right, or there is none.
     Good,
-    /// Right over the first 60 bytes with zeros behind them: a torn block, accepted.
+    /// Right over the first 64 bytes with zeros behind them: a torn block, accepted.
     Torn,
     /// Wrong.
     Bad,
@@ -83,7 +83,8 @@ impl CommitBlock {
     const H_CHKSUM: usize = 16;
     const H_COMMIT_SEC: usize = 48;
     const H_COMMIT_NSEC: usize = 56;
-    const USED: usize = 60;
+    /// Its fields, and the padding that the kernel's structure has behind them: what it looks at in a torn block.
+    const USED: usize = 64;
 
     /// Makes a commit block; `out` is overwritten. v1 sums are never written (J8).
     pub fn encode(&self, layout: &Layout, out: &mut [u8]) {
@@ -138,7 +139,7 @@ impl CommitBlock {
     }
 }
 
-const _: () = assert!(CommitBlock::H_COMMIT_NSEC + 4 == CommitBlock::USED);
+const _: () = assert!(CommitBlock::H_COMMIT_NSEC + 8 == CommitBlock::USED);
 
 /// J19: the v1 sum, most significant bit first, continued from `state`; a transaction starts with `!0`.
 pub(crate) fn crc32_be(state: u32, bytes: &[u8]) -> u32 {

@@ -75,6 +75,7 @@ impl JournalSuperblock {
     const S_NUM_FC_BLKS: usize = 0x54;
     const S_HEAD: usize = 0x58;
     const S_CHECKSUM: usize = 0xFC;
+    const S_USERS: usize = 0x100;
 
     /// The superblock in `block`, with the load checks of J7 in their order. `log_blocks`: blocks that the journal
     /// file has.
@@ -200,6 +201,13 @@ impl JournalSuperblock {
         }
     }
 
+    /// UUID of the volume that an external journal belongs to (J28).
+    pub fn first_user(&self) -> [u8; 16] {
+        let mut uuid = [0; 16];
+        uuid.copy_from_slice(&self.raw[Self::S_USERS..Self::S_USERS + 16]);
+        uuid
+    }
+
     fn has_crc32c(&self) -> bool {
         self.s_feature_incompat & (feature::INCOMPAT_CSUM_V2 | feature::INCOMPAT_CSUM_V3) != 0
     }
@@ -273,7 +281,8 @@ impl JournalSuperblock {
 
 const _: () = assert!(JournalSuperblock::S_BLOCKSIZE == HEADER_SIZE);
 const _: () = assert!(JournalSuperblock::S_UUID + 16 == JournalSuperblock::S_NR_USERS);
-const _: () = assert!(JournalSuperblock::S_CHECKSUM + 4 + 48 * 16 == JournalSuperblock::SIZE);
+const _: () = assert!(JournalSuperblock::S_CHECKSUM + 4 == JournalSuperblock::S_USERS);
+const _: () = assert!(JournalSuperblock::S_USERS + 48 * 16 == JournalSuperblock::SIZE);
 
 /// The superblock of a new, empty internal journal of `log_blocks` blocks (J26). The rest of the log must be zeros.
 /// Fewer than 1024 blocks are refused.

@@ -3,7 +3,7 @@
 mod fast_commit;
 mod scan;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use block_io::{AlignedBuf, Device};
 
@@ -57,7 +57,8 @@ pub fn is_clean(superblock: &JournalSuperblock) -> bool {
     superblock.s_start == 0
 }
 
-/// Reads the log and decides, without writing anything (R2–R10). All copies that a replay would write are verified.
+/// Reads the log and decides, without writing anything (R2–R10). All copies that are not
+/// revoked are verified, as Linux does, also those that a later one covers.
 ///
 /// EOPNOTSUPP: fast commits follow the log, which only Linux replays (D25). EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
 pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &RecoverOptions) -> Result<Plan> {
@@ -68,10 +69,15 @@ pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &Reco
         return Err(Error::FastCommits);
     }
     loop {
-        let (survivors, revoked) = survivors(&scan);
-        check_homes(&survivors, map, options)?;
-        match log.verify(&survivors)? {
-            None => return Ok(Plan { superblock, block, scan, survivors, revoked }),
+        let copies = scan.uncovered();
+        check_homes(&copies, map, options)?;
+        match log.verify(&copies)? {
+            None => {
+                let revoked = (scan.copies.len() - copies.len()) as u64;
+                // R13: the last copy of each block.
+                let survivors = copies.iter().map(|copy| (copy.home, *copy)).collect();
+                return Ok(Plan { superblock, block, scan, survivors, revoked });
+            }
             // R7: a crash can leave this, in the last transaction only.
             Some(tid) if superblock.has(feature::INCOMPAT_ASYNC_COMMIT) && tid.next() == scan.end => {
                 scan.drop_last();
@@ -83,27 +89,9 @@ pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &Reco
     }
 }
 
-/// R9, R13: of each block the last copy that no revoke covers; and how many copies are covered.
-fn survivors(scan: &Scan) -> (BTreeMap<u64, Copy>, u64) {
-    let mut revokes: HashMap<u64, Tid> = HashMap::new();
-    for &(block, tid) in &scan.revokes {
-        revokes.entry(block).and_modify(|latest| *latest = latest.later(tid)).or_insert(tid);
-    }
-    let mut survivors = BTreeMap::new();
-    let mut covered = 0;
-    for copy in &scan.copies {
-        if revokes.get(&copy.home).is_some_and(|revoke| revoke.is_at_or_after(copy.tid)) {
-            covered += 1;
-        } else {
-            survivors.insert(copy.home, *copy);
-        }
-    }
-    (survivors, covered)
-}
-
 /// R10.
-fn check_homes(survivors: &BTreeMap<u64, Copy>, map: &LogMap, options: &RecoverOptions) -> Result<()> {
-    for &home in survivors.keys() {
+fn check_homes(copies: &[Copy], map: &LogMap, options: &RecoverOptions) -> Result<()> {
+    for &Copy { home, .. } in copies {
         if home >= options.volume_blocks {
             return Err(Error::Corrupt(format!("the log has block {home}, which is outside the volume")));
         }
@@ -148,12 +136,20 @@ impl Plan {
 
     /// R11: home writes, flush, JSB with FUA. A crash or an error anywhere leaves a log that can be replayed again
     /// (R12).
-    fn replay(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
+    fn replay(
+        &mut self,
+        device: &dyn Device,
+        map: &LogMap,
+        options: &RecoverOptions,
+        patch: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<()> {
         let block_size = self.block.len();
         let log = Log::new(device, map, &self.superblock);
         let mut gather = GatheringWriter::new(device, block_size, options.write_bytes);
         for (&home, copy) in &self.survivors {
-            gather.push(home, &log.read_copy(copy)?)?;
+            let mut image = log.read_copy(copy)?;
+            patch(home, &mut image);
+            gather.push(home, &image)?;
         }
         gather.write_out()?;
         self.empty(device, map, options)
@@ -179,8 +175,8 @@ fn write_superblock(
     fua: bool,
 ) -> Result<()> {
     superblock.encode(block);
-    let (device_block, _) = map.run(0).expect("it was read from there");
-    device.write(device_block * block.len() as u64, block, fua)?;
+    let (device_block, _) = map.run(map.superblock()).expect("it was read from there");
+    map.device(device).write(device_block * block.len() as u64, block, fua)?;
     Ok(())
 }
 
@@ -191,13 +187,25 @@ pub fn recover(
     map: &LogMap,
     options: RecoverOptions,
 ) -> Result<Recovered> {
+    recover_patched(device, block_size, map, options, &mut |_, _| ())
+}
+
+/// The same, with `patch` called on each image before it is written home: what was written outside the journal, and
+/// is newer than the logged copy, goes into it there (R14).
+pub fn recover_patched(
+    device: &dyn Device,
+    block_size: usize,
+    map: &LogMap,
+    options: RecoverOptions,
+    patch: &mut dyn FnMut(u64, &mut [u8]),
+) -> Result<Recovered> {
     let mut plan = plan(device, block_size, map, &options)?;
     let mut summary = plan.summary();
     if is_clean(&plan.superblock) {
         summary.next_tid = Tid(plan.superblock.s_sequence).next();
         return Ok(summary);
     }
-    plan.replay(device, map, &options)?;
+    plan.replay(device, map, &options, patch)?;
     // What `Journal::open` will start with.
     summary.next_tid = Tid(plan.superblock.s_sequence).next();
     Ok(summary)
@@ -210,7 +218,11 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: Re
         return Ok(());
     }
     // What the log is worth does not matter, only the tids in it do.
-    let scan = Log::new(device, map, &superblock).scan().unwrap_or_else(|_| Scan::empty(&superblock));
+    let log = Log::new(device, map, &superblock);
+    let scan = match log.scan() {
+        Ok(scan) => scan,
+        Err(_) => Scan { end: log.latest_tid()?.next(), ..Scan::empty(&superblock) },
+    };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
     plan.empty(device, map, &options)
 }

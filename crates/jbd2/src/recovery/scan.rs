@@ -1,6 +1,6 @@
 //! SCAN and REVOKE in one pass: what is between s_start and the end of the log (R3–R8).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use block_io::{AlignedBuf, Device};
 
@@ -48,6 +48,17 @@ impl Scan {
         }
     }
 
+    /// R9: the copies that no revoke of the same or a later transaction covers.
+    pub fn uncovered(&self) -> Vec<Copy> {
+        let mut revokes: HashMap<u64, Tid> = HashMap::new();
+        for &(block, tid) in &self.revokes {
+            revokes.entry(block).and_modify(|latest| *latest = latest.later(tid)).or_insert(tid);
+        }
+        let covered =
+            |copy: &&Copy| revokes.get(&copy.home).is_some_and(|revoke| revoke.is_at_or_after(copy.tid));
+        self.copies.iter().filter(|copy| !covered(copy)).copied().collect()
+    }
+
     /// Takes the last transaction out (R7). The head stays: it may be anywhere outside the log (R16).
     pub fn drop_last(&mut self) {
         let last = self.end.previous();
@@ -89,9 +100,9 @@ pub(super) struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    pub fn new(device: &'a dyn Device, map: &'a LogMap, superblock: &JournalSuperblock) -> Self {
+    pub fn new(volume: &'a dyn Device, map: &'a LogMap, superblock: &JournalSuperblock) -> Self {
         Self {
-            device,
+            device: map.device(volume),
             map,
             layout: superblock.layout(),
             first: superblock.s_first,
@@ -129,13 +140,13 @@ impl<'a> Log<'a> {
     }
 
     /// The tid of a copy whose sum is wrong, if there is one (R6); a later one wins.
-    pub fn verify(&self, copies: &BTreeMap<u64, Copy>) -> Result<Option<Tid>> {
+    pub fn verify(&self, copies: &[Copy]) -> Result<Option<Tid>> {
         let mut bad: Option<Tid> = None;
         if !self.layout.has_crc32c() {
             return Ok(None);
         }
         let mut block = AlignedBuf::zeroed(self.layout.block_size);
-        for copy in copies.values() {
+        for copy in copies {
             self.read(copy.log_block, &mut block)?;
             if self.layout.data_sum(copy.tid.0, &block) != copy.checksum {
                 // The earliest decides: R7 forgives the last transaction alone.
@@ -192,7 +203,7 @@ impl<'a> Log<'a> {
                     }
                 }
                 block_type::COMMIT => {
-                    if !self.commit(&block, &mut pending, &mut scan)? {
+                    if !self.commit(&block, &walk, &mut pending, &mut scan)? {
                         return Ok(scan);
                     }
                     scan.head = walk.position;
@@ -237,17 +248,19 @@ impl<'a> Log<'a> {
     }
 
     /// R5. `false`: the log ended before this transaction.
-    fn commit(&self, block: &[u8], pending: &mut Pending, scan: &mut Scan) -> Result<bool> {
+    fn commit(&self, block: &[u8], walk: &Walk, pending: &mut Pending, scan: &mut Scan) -> Result<bool> {
         let seconds = CommitBlock::decode(block).seconds;
         let stale = seconds < scan.last_commit_seconds;
         if pending.bad_tail {
-            if stale {
+            // R7: a crash can leave this too, in the last transaction only.
+            if stale || (self.async_commit && !self.commit_follows(walk, scan.end.next())?) {
                 return Ok(false);
             }
             return Err(Error::Checksum(format!("a descriptor or revoke block of transaction {}", scan.end)));
         }
         if CommitBlock::verify(&self.layout, block, pending.v1_sum) == CommitSum::Bad {
-            if stale || self.async_commit {
+            let v1 = self.layout.checksums == Checksums::V1;
+            if stale || (self.async_commit && !(v1 && self.commit_follows(walk, scan.end.next())?)) {
                 return Ok(false);
             }
             return Err(Error::Corrupt(format!("the commit block of transaction {}", scan.end)));
@@ -262,9 +275,48 @@ impl<'a> Log<'a> {
         scan.last_commit_seconds = seconds;
         Ok(true)
     }
+
+    /// Whether the log goes on with a commit block of `tid`, whatever its sums say.
+    fn commit_follows(&self, walk: &Walk, tid: Tid) -> Result<bool> {
+        let mut walk = *walk;
+        let mut block = AlignedBuf::zeroed(self.layout.block_size);
+        loop {
+            self.read(walk.position, &mut block)?;
+            let Some(header) = Header::decode(&block).filter(|header| header.tid == tid.0) else {
+                return Ok(false);
+            };
+            self.step(&mut walk)?;
+            match header.kind {
+                block_type::DESCRIPTOR => {
+                    for _ in self.layout.decode_descriptor(&block) {
+                        self.step(&mut walk)?;
+                    }
+                }
+                block_type::REVOKE => {}
+                kind => return Ok(kind == block_type::COMMIT),
+            }
+        }
+    }
+
+    /// The latest tid that any block of the ring bears, s_sequence or later: what a new transaction must come
+    /// after where the log cannot be read in order (J24).
+    pub fn latest_tid(&self) -> Result<Tid> {
+        let mut latest = self.sequence;
+        let mut block = AlignedBuf::zeroed(self.layout.block_size);
+        for position in self.first..self.end {
+            self.read(position, &mut block)?;
+            let Some(Header { tid, .. }) = Header::decode(&block) else { continue };
+            // A ring cannot hold more transactions than blocks; data may look like anything.
+            if tid.wrapping_sub(self.sequence.0) < self.end - self.first {
+                latest = latest.later(Tid(tid));
+            }
+        }
+        Ok(latest)
+    }
 }
 
 /// Where the scan is.
+#[derive(Clone, Copy)]
 struct Walk {
     position: u32,
     visited: u32,

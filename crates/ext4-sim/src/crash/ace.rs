@@ -1,0 +1,128 @@
+//! The one-operation workloads of ACE (CM14), as its generator prints them.
+
+use std::collections::HashMap;
+
+use ext4::aio::FileId;
+
+use super::driver::{Driver, Recording, Volume};
+
+const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../__test__/data/ace-seq1.txt"));
+
+/// One workload: its number and its lines.
+pub struct Workload {
+    /// As in the file.
+    pub number: u32,
+    /// One operation each.
+    pub lines: Vec<&'static str>,
+}
+
+/// All 435.
+pub fn workloads() -> Vec<Workload> {
+    let mut workloads: Vec<Workload> = Vec::new();
+    for line in TEXT.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match line.strip_prefix("# run ") {
+            Some(number) => {
+                let number = number.trim().parse().expect("a number after # run");
+                workloads.push(Workload { number, lines: Vec::new() });
+            }
+            None => workloads.last_mut().expect("# run comes first").lines.push(line),
+        }
+    }
+    workloads
+}
+
+/// ACE writes `ACfoo` for A/C/foo, and `test` for the root.
+fn path(name: &str) -> String {
+    if name == "test" {
+        return String::new();
+    }
+    let dirs = name.bytes().take_while(u8::is_ascii_uppercase).count();
+    let mut parts: Vec<&str> = (0..dirs).map(|index| &name[index..=index]).collect();
+    parts.extend(Some(&name[dirs..]).filter(|rest| !rest.is_empty()));
+    parts.join("/")
+}
+
+impl Workload {
+    /// Runs it. `None`: what it is about needs a call that is not there.
+    pub fn run(&self, block_size: u32) -> Option<Recording> {
+        const MISSING: [&str; 5] = ["falloc", "fsetxattr", "removexattr", "rename", "link"];
+        let word = |line: &&str| line.split(' ').next().is_some_and(|word| MISSING.contains(&word));
+        if self.lines.iter().any(|line| word(&line)) {
+            return None;
+        }
+        let mut driver =
+            Driver::new(format!("ace {} at {block_size}", self.number), Volume::small(block_size));
+        let mut open = HashMap::new();
+        for line in &self.lines {
+            step(&mut driver, &mut open, line);
+        }
+        for (_, file) in open.drain() {
+            driver.close(file);
+        }
+        Some(driver.finish())
+    }
+}
+
+fn step(driver: &mut Driver, open: &mut HashMap<String, FileId>, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let name = words.get(1).map(|name| path(name)).unwrap_or_default();
+    let number = |index: usize| words[index].parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
+    match words[0] {
+        "open" => {
+            let file = driver.create(&name);
+            if let Some(before) = open.insert(name, file) {
+                driver.close(before);
+            }
+        }
+        "close" => {
+            if let Some(file) = open.remove(&name) {
+                driver.close(file);
+            }
+        }
+        "mkdir" => driver.mkdir(&name),
+        "symlink" => driver.symlink(words[1], &path(words[2])),
+        "unlink" => driver.unlink(&name),
+        "rmdir" => driver.rmdir(&name),
+        "remove" => {
+            match open.contains_key(&name) || driver.model.get(&name).is_some_and(|node| node.links == 1) {
+                true => driver.unlink(&name),
+                false => driver.rmdir(&name),
+            }
+        }
+        "write" => driver.buffered(&name, open[&name], number(2), number(3) as usize),
+        "dwrite" => driver.direct(&name, open[&name], number(2), number(3) as usize, false),
+        "mmapwrite" => {
+            driver.buffered(&name, open[&name], number(2), number(3) as usize);
+            driver.fsync(&name, open[&name], true);
+        }
+        "truncate" => {
+            let file = driver.create(&name);
+            driver.truncate(&name, file, number(2));
+            driver.close(file);
+        }
+        "fsync" | "fdatasync" => match open.get(&name) {
+            Some(&file) if driver.model.get(&name).is_some() => {
+                driver.fsync(&name, file, words[0] == "fdatasync");
+            }
+            Some(&file) => driver.fsync_unnamed(file),
+            None => driver.fsync_dir(&name),
+        },
+        "sync" => driver.sync(),
+        "opendir" | "checkpoint" => {}
+        _ => panic!("ACE has no {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_read() {
+        assert_eq!(workloads().len(), 435);
+        assert_eq!(path("ACfoo"), "A/C/foo");
+        assert_eq!(path("bar"), "bar");
+        assert_eq!(path("B"), "B");
+        assert_eq!(path("test"), "");
+    }
+}

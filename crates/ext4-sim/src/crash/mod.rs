@@ -1,0 +1,296 @@
+//! What a disk may hold after a power cut, at every write, and whether the volume survives it (CM).
+//!
+//! A workload runs once over a recorded device. Then every crash point of the recording is visited, and every state
+//! that the device may be in there is mounted and compared with what the workload was promised.
+
+pub mod ace;
+pub mod campaign;
+pub mod driver;
+pub mod enumerate;
+pub mod image;
+pub mod judge;
+pub mod model;
+mod outside;
+pub mod random;
+pub mod workloads;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use block_io::Event;
+use ext4_format::Superblock;
+
+use driver::Recording;
+use enumerate::{Replay, State};
+use image::{Image, Patch};
+use judge::Verdict;
+use model::Expectation;
+use outside::Outside;
+use random::Random;
+
+/// How much is looked at.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// Distinct states of one workload, about; `None`: all of CM5.
+    pub states: Option<usize>,
+    /// e2fsck judges one state in so many, by content.
+    pub e2fsck_every: usize,
+    /// The kernel, likewise; 0: never.
+    pub kernel_every: usize,
+    /// Recovery is itself cut for one state in so many.
+    pub cut_every: usize,
+    /// The same with the subsets of CM5.
+    pub cut_thorough_every: usize,
+    /// Of all choices.
+    pub seed: u64,
+}
+
+impl Budget {
+    /// For a test run.
+    pub fn quick(seed: u64, states: usize) -> Self {
+        Self {
+            states: Some(states),
+            e2fsck_every: 40,
+            kernel_every: 0,
+            cut_every: 25,
+            cut_thorough_every: 200,
+            seed,
+        }
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Workloads.
+    pub workloads: usize,
+    /// Workloads left out, for an operation that this build lacks.
+    pub skipped: usize,
+    /// Crash points.
+    pub points: usize,
+    /// Distinct states.
+    pub states: usize,
+    /// States of a second crash, during recovery.
+    pub second: usize,
+    /// Distinct volumes that e2fsck saw.
+    pub e2fsck: usize,
+    /// States that the kernel mounted.
+    pub kernel: usize,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.workloads += other.workloads;
+        self.skipped += other.skipped;
+        self.points += other.points;
+        self.states += other.states;
+        self.second += other.second;
+        self.e2fsck += other.e2fsck;
+        self.kernel += other.kernel;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { workloads, skipped, points, states, second, e2fsck, kernel } = self;
+        write!(
+            f,
+            "{workloads} workloads ({skipped} skipped), {points} crash points, {states} distinct states, \
+             {second} second crashes, {e2fsck} volumes by e2fsck, {kernel} by the kernel"
+        )
+    }
+}
+
+/// A state that no crash may leave.
+#[derive(Debug)]
+pub struct Failure {
+    /// All that CM15 asks for.
+    pub text: String,
+    /// The state, kept.
+    pub image: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.image {
+            Some(image) => write!(f, "{}\nimage: {}", self.text, image.display()),
+            None => write!(f, "{}", self.text),
+        }
+    }
+}
+
+/// Judges the states of a recording.
+pub fn explore(recording: &Recording, budget: &Budget) -> Result<Counts, Box<Failure>> {
+    Explorer::new(recording, budget).run()
+}
+
+struct Explorer<'r> {
+    recording: &'r Recording,
+    budget: &'r Budget,
+    random: Random,
+    counts: Counts,
+    /// Contents that were there already, and contents under promises.
+    seen: HashSet<u64>,
+    judged: HashSet<(u64, usize)>,
+    outside: Outside,
+    superblock: Superblock,
+    journal: std::ops::Range<u64>,
+}
+
+impl<'r> Explorer<'r> {
+    fn new(recording: &'r Recording, budget: &'r Budget) -> Self {
+        let superblock = Superblock::decode(&recording.base[1024..2048]).expect("our own superblock");
+        // A workload's name decides too: each has choices of its own.
+        let name =
+            recording.name.bytes().fold(budget.seed, |seed, byte| Random(seed ^ u64::from(byte)).bits());
+        Self {
+            journal: journal_bytes(recording),
+            recording,
+            budget,
+            random: Random(name),
+            counts: Counts { workloads: 1, ..Counts::default() },
+            seen: HashSet::new(),
+            judged: HashSet::new(),
+            outside: Outside::new(),
+            superblock,
+        }
+    }
+
+    fn run(mut self) -> Result<Counts, Box<Failure>> {
+        let recording = self.recording;
+        let block_size = recording.volume.block_size as usize;
+        let mut replay = Replay::new(Image::new(recording.base.clone()), block_size);
+        let mut acks = recording.model.ack_events().into_iter().peekable();
+        let points =
+            recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
+        // What one point may spend; tests take a part of the points where there are too many.
+        let per_point = self.budget.states.map(|states| (states / points.max(1)).clamp(3, 200));
+        let skip = self.budget.states.map_or(1, |states| (points * 5 / states.max(1)).max(1));
+        for index in 0..=recording.events.len() {
+            // A promise makes the state at hand another case.
+            let promised = acks.next_if(|ack| *ack <= index).is_some();
+            while acks.next_if(|ack| *ack <= index).is_some() {}
+            if promised {
+                self.point(&replay, index, per_point)?;
+            }
+            let Some(event) = recording.events.get(index) else { break };
+            if replay.step(event) && self.random.once_in(skip) {
+                self.point(&replay, index + 1, per_point)?;
+            }
+        }
+        (self.counts.e2fsck, self.counts.kernel) = (self.outside.e2fsck, self.outside.kernel);
+        Ok(self.counts)
+    }
+
+    fn point(&mut self, replay: &Replay, events: usize, budget: Option<usize>) -> Result<(), Box<Failure>> {
+        self.counts.points += 1;
+        let expectation = self.recording.model.expectation(events);
+        let tears = |patch: &Patch| self.recovery_starts_from(patch);
+        let mut random = self.random.clone();
+        let states = replay.states(&mut random, budget, &tears);
+        self.random = random;
+        for state in states {
+            let hash = replay.image.hash_with(&state.patches);
+            if !self.judged.insert((hash, expectation.promises())) {
+                continue;
+            }
+            self.counts.states += usize::from(self.seen.insert(hash));
+            if let Err(verdict) = self.judge(replay, &state, hash, &expectation) {
+                return Err(self.failure(replay, &state, events, &expectation, &verdict));
+            }
+        }
+        Ok(())
+    }
+
+    /// Superblock, journal superblock, commit blocks: torn at every sector.
+    fn recovery_starts_from(&self, patch: &Patch) -> bool {
+        const MAGIC: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
+        let holds_superblock = patch.offset < 2048;
+        let data = patch.data();
+        let in_journal = self.journal.contains(&patch.offset) && data[..4] == MAGIC;
+        holds_superblock || in_journal && matches!(data[7], 2..=4)
+    }
+
+    fn judge(
+        &mut self,
+        replay: &Replay,
+        state: &State,
+        hash: u64,
+        expectation: &Expectation<'_>,
+    ) -> Result<(), Verdict> {
+        let block_size = self.recording.volume.block_size;
+        let recovered = judge::recover(Arc::new(replay.image.device(&state.patches)))?;
+        judge::check_tree(&recovered.tree, expectation, block_size.into())?;
+        let chosen = |every: usize, salt: u64| every > 0 && Random(hash ^ salt).once_in(every);
+        if chosen(self.budget.e2fsck_every, 1) {
+            self.outside.e2fsck(&recovered.device.snapshot(), &self.journal)?;
+        }
+        if chosen(self.budget.kernel_every, 2) {
+            let bytes = replay.image.device(&state.patches).snapshot();
+            // The kernel refuses a torn superblock, which we repair (EP7).
+            if Superblock::decode(&bytes[1024..]).is_ok() {
+                self.outside.kernel(&bytes, &recovered.tree)?;
+            }
+        }
+        let thorough = chosen(self.budget.cut_thorough_every, 3);
+        if thorough || chosen(self.budget.cut_every, 4) {
+            let bytes = Arc::new(replay.image.device(&state.patches).snapshot());
+            let mut random = Random(hash);
+            let random = thorough.then_some(&mut random);
+            self.counts.second += judge::cut_recovery(bytes, &recovered.tree, block_size as usize, random)?;
+        }
+        Ok(())
+    }
+
+    fn failure(
+        &self,
+        replay: &Replay,
+        state: &State,
+        events: usize,
+        expectation: &Expectation<'_>,
+        verdict: &Verdict,
+    ) -> Box<Failure> {
+        let text = format!(
+            "verdict ({}) on {:?} with seed {}, after {events} of {} events, during {:?}\nin flight: {}\n{}\nlast events:\n{}",
+            verdict.letter,
+            self.recording.name,
+            self.budget.seed,
+            self.recording.events.len(),
+            expectation.operation(),
+            state.choice,
+            verdict.detail,
+            self.last_events(events),
+        );
+        let image = self.outside.keep(&replay.image.device(&state.patches).snapshot());
+        Box::new(Failure { text, image })
+    }
+
+    fn last_events(&self, events: usize) -> String {
+        let block = u64::from(self.superblock.block_size());
+        let shown = &self.recording.events[events.saturating_sub(24)..events];
+        let line = |event: &Event| match event {
+            Event::WriteSubmitted { request, offset_bytes, bytes, fua, .. } => format!(
+                "  {request}: write block {} (+{}) {} bytes{}{}",
+                offset_bytes / block,
+                offset_bytes % block,
+                bytes.len(),
+                if *fua { ", FUA" } else { "" },
+                if self.journal.contains(offset_bytes) { ", journal" } else { "" },
+            ),
+            Event::FlushSubmitted { request, .. } => format!("  {request}: flush"),
+            Event::Completed { request, .. } => format!("  {request}: done"),
+            other => format!("  {other:?}"),
+        };
+        shown.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Where the log lies: the writes of JSB and of what follows it tell.
+fn journal_bytes(recording: &Recording) -> std::ops::Range<u64> {
+    const MAGIC_V2: [u8; 8] = [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4];
+    let block = recording.volume.block_size as usize;
+    let start = recording.base.chunks(block).position(|bytes| bytes.starts_with(&MAGIC_V2));
+    let start = (start.expect("a journal superblock") * block) as u64;
+    start..start + 1024 * block as u64
+}

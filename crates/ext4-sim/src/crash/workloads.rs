@@ -1,0 +1,305 @@
+//! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
+
+use super::driver::{Driver, Recording, Volume};
+
+/// A workload by name.
+pub struct Workload {
+    /// What it is called in a failure.
+    pub name: &'static str,
+    /// Runs it on a volume with blocks of this many bytes.
+    pub run: fn(&'static str, u32) -> Recording,
+}
+
+/// All of them.
+pub const ALL: [Workload; 14] = [
+    Workload { name: "direct append and fsync", run: direct_append },
+    Workload { name: "O_DSYNC append", run: dsync_append },
+    Workload { name: "group commit", run: group_commit },
+    Workload { name: "overwrite of unwritten blocks", run: unwritten },
+    Workload { name: "overwrite and fdatasync", run: overwrite },
+    Workload { name: "short write with fallback", run: fallback },
+    Workload { name: "create and delete storm", run: storm },
+    Workload { name: "truncate of a deep file", run: deep_truncate },
+    Workload { name: "freed metadata as direct data", run: reuse },
+    Workload { name: "directory with index splits", run: index_splits },
+    Workload { name: "orphan overflow", run: orphan_overflow },
+    Workload { name: "unlinked while open", run: unlinked_open },
+    Workload { name: "truncates and extensions", run: truncates },
+    Workload { name: "remount and go on", run: mixed },
+];
+
+fn driver(name: &str, block_size: u32) -> Driver {
+    Driver::new(format!("{name} at {block_size}"), Volume::small(block_size))
+}
+
+fn direct_append(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("log");
+    for n in 0..12 {
+        driver.direct("log", file, n * 4096, 4096, false);
+        driver.fsync("log", file, n % 2 == 1);
+    }
+    driver.close(file);
+    driver.finish()
+}
+
+fn dsync_append(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("log");
+    for n in 0..8 {
+        driver.direct("log", file, n * 4096, 4096, true);
+    }
+    // Overwrites of what is durable: FUA alone (B8).
+    for n in [3, 1, 7] {
+        driver.direct("log", file, n * 4096, 4096, true);
+    }
+    driver.close(file);
+    driver.finish()
+}
+
+fn group_commit(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let files: Vec<_> = (0..32).map(|n| (format!("file{n}"), driver.create(&format!("file{n}")))).collect();
+    for round in 0..3 {
+        for (path, file) in &files {
+            driver.direct(path, *file, round * 4096, 4096, false);
+        }
+        driver.fsync_all(&files);
+    }
+    files.into_iter().for_each(|(_, file)| driver.close(file));
+    driver.finish()
+}
+
+fn unwritten(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("sparse");
+    driver.truncate("sparse", file, 256 << 10);
+    driver.fsync("sparse", file, false);
+    // Into a hole: unwritten, written to, converted. Start, middle and end of what is there then.
+    for pos in [64 << 10, 68 << 10, 60 << 10, 128 << 10, 0, 252 << 10] {
+        driver.direct("sparse", file, pos, 4096, false);
+        driver.fsync("sparse", file, true);
+    }
+    for pos in [16 << 10, 32 << 10, 24 << 10] {
+        driver.direct("sparse", file, pos, 8192, false);
+    }
+    driver.direct("sparse", file, (100 << 10) + 512, 512, false);
+    driver.sync();
+    driver.close(file);
+    driver.finish()
+}
+
+fn overwrite(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("data");
+    driver.direct("data", file, 0, 64 << 10, false);
+    driver.fsync("data", file, false);
+    for n in [0, 5, 9, 5] {
+        driver.direct("data", file, n * 4096, 4096, false);
+        driver.fsync("data", file, true);
+    }
+    driver.close(file);
+    driver.finish()
+}
+
+fn fallback(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("odd");
+    driver.direct("odd", file, 0, 8192, false);
+    driver.buffered("odd", file, 8192, 777);
+    driver.fsync("odd", file, false);
+    driver.direct("odd", file, 12288, 4096, false);
+    driver.buffered("odd", file, 8000, 3000);
+    driver.fsync("odd", file, true);
+    driver.close(file);
+    driver.finish()
+}
+
+/// More metadata than the log has room for: it wraps, and checkpoints on the way.
+fn storm(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let count = if block_size == 1024 { 1200 } else { 2000 };
+    for round in 0..2 {
+        for n in 0..count {
+            driver.touch(&format!("r{round}n{n}"));
+            if n % 5 == 4 {
+                driver.unlink(&format!("r{round}n{}", n - 2));
+            }
+            if n % 200 == 199 {
+                driver.fsync_dir("");
+            }
+        }
+        for n in (0..count).filter(|n| n % 5 != 2) {
+            driver.unlink(&format!("r{round}n{n}"));
+            if n % 250 == 0 {
+                driver.sync();
+            }
+        }
+        // Each round is a log's worth in many transactions.
+        driver.sync();
+    }
+    driver.finish()
+}
+
+fn deep_truncate(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("deep");
+    let step = 2 * u64::from(block_size);
+    let extents = if block_size == 1024 { 400 } else { 700 };
+    for n in 0..extents {
+        driver.direct("deep", file, n * step, block_size as usize, false);
+    }
+    driver.fsync("deep", file, false);
+    driver.truncate("deep", file, step * 100 + 100);
+    driver.fsync("deep", file, false);
+    driver.direct("deep", file, step * 200, 4096, false);
+    driver.truncate("deep", file, 0);
+    driver.sync();
+    driver.close(file);
+    driver.finish()
+}
+
+/// E49: extent and directory blocks are freed, and become file data that no journal orders.
+fn reuse(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let step = 2 * u64::from(block_size);
+    for round in 0..3 {
+        let path = format!("fragments{round}");
+        let file = driver.create(&path);
+        for n in 0..120 {
+            driver.direct(&path, file, n * step, block_size as usize, false);
+        }
+        driver.mkdir("dir");
+        for n in 0..60 {
+            driver.symlink(&"x".repeat(100), &format!("dir/link{n}"));
+        }
+        driver.fsync(&path, file, false);
+        for n in 0..60 {
+            driver.unlink(&format!("dir/link{n}"));
+        }
+        driver.rmdir("dir");
+        driver.truncate(&path, file, 0);
+        driver.fsync(&path, file, false);
+        // What was freed goes to data now, durable without a commit of its own.
+        let data = format!("data{round}");
+        let other = driver.create(&data);
+        driver.direct(&data, other, 0, 512 << 10, false);
+        driver.fsync(&data, other, false);
+        driver.direct(&data, other, 0, 128 << 10, false);
+        driver.fsync(&data, other, true);
+        driver.close(other);
+        driver.close(file);
+    }
+    driver.finish()
+}
+
+fn index_splits(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    driver.mkdir("d");
+    for n in 0..200 {
+        driver.touch(&format!("d/{}{n:03}", "long-name-".repeat(15)));
+        if n % 40 == 39 {
+            driver.fsync_dir("d");
+        }
+    }
+    driver.sync();
+    for n in (0..200).step_by(3) {
+        driver.unlink(&format!("d/{}{n:03}", "long-name-".repeat(15)));
+    }
+    driver.finish()
+}
+
+/// E52: more orphans than the orphan file has slots for.
+fn orphan_overflow(name: &str, block_size: u32) -> Recording {
+    let volume = Volume { features: "^orphan_file", ..Volume::small(block_size) };
+    // The list alone first; then file and list on a volume with enough inodes.
+    let (volume, count) = match block_size {
+        1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), block_size }, 8300),
+        _ => (volume, 40),
+    };
+    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let mut open = Vec::new();
+    for n in 0..count {
+        let path = format!("o{n}");
+        open.push(driver.create(&path));
+        driver.unlink(&path);
+    }
+    driver.sync();
+    let from = count - 40;
+    for n in (0..40).rev().step_by(3) {
+        driver.close(open.swap_remove(from + n));
+    }
+    let kept = driver.create("kept");
+    driver.direct("kept", kept, 0, 8192, false);
+    driver.fsync("kept", kept, false);
+    open.push(kept);
+    open.into_iter().for_each(|file| driver.close(file));
+    driver.finish()
+}
+
+fn unlinked_open(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("gone");
+    driver.direct("gone", file, 0, 64 << 10, false);
+    driver.fsync("gone", file, false);
+    driver.unlink("gone");
+    driver.fsync_unnamed(file);
+    driver.touch("other");
+    driver.fsync_dir("");
+    driver.close(file);
+    driver.sync();
+    driver.touch("last");
+    driver.finish()
+}
+
+fn truncates(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("f");
+    driver.direct("f", file, 0, 32 << 10, false);
+    driver.fsync("f", file, false);
+    for size in [20_000, 40_000, 100, 5000, 0, 9000] {
+        driver.truncate("f", file, size);
+        driver.fsync("f", file, size % 8 == 0);
+        driver.direct("f", file, size.next_multiple_of(4096), 4096, false);
+    }
+    driver.buffered("f", file, 50_000, 10_000);
+    driver.truncate("f", file, 52_000);
+    driver.sync();
+    driver.close(file);
+    driver.finish()
+}
+
+fn mixed(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let mut random = super::random::Random(u64::from(block_size));
+    let mut open: Vec<(String, u32)> = Vec::new();
+    for n in 0..200 {
+        match random.below(9) {
+            0 | 1 => {
+                let path = format!("m{n}");
+                let file = driver.create(&path);
+                open.push((path, file));
+            }
+            2 if open.len() > 4 => {
+                let (path, file) = open.swap_remove(random.below(open.len()));
+                driver.unlink(&path);
+                driver.close(file);
+            }
+            3 => driver.mkdir(&format!("dir{n}")),
+            4 => driver.symlink("somewhere", &format!("link{n}")),
+            _ if open.is_empty() => {}
+            kind => {
+                let (path, file) = open[random.below(open.len())].clone();
+                let pos = random.below(24) as u64 * 4096;
+                match kind {
+                    5 => driver.direct(&path, file, pos, 4096 * (1 + random.below(4)), random.once_in(3)),
+                    6 => driver.buffered(&path, file, pos + 100, 1 + random.below(9000)),
+                    7 => driver.truncate(&path, file, random.below(80_000) as u64),
+                    _ => driver.fsync(&path, file, random.once_in(2)),
+                }
+            }
+        }
+    }
+    open.into_iter().for_each(|(_, file)| driver.close(file));
+    driver.finish()
+}
