@@ -1,4 +1,4 @@
-//! Crash states from the command line:
+//! Crash states from the command line, and the faults that prove the checker (`mutants`):
 //! `cargo run --release -p ext4-sim -- crash --states N [--seed S] [--workload NAME]`.
 
 use std::process::ExitCode;
@@ -7,8 +7,14 @@ use ext4_sim::crash::campaign::{Campaign, run};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    #[cfg(feature = "mutants")]
+    if args == ["mutants"] {
+        let survivors = ext4_sim::crash::mutants::run(1, &|line| println!("{line}"));
+        println!("{survivors} mutants survived");
+        return ExitCode::from(u8::from(survivors > 0));
+    }
     let Some(campaign) = parse(&args) else {
-        eprintln!("usage: ext4-sim crash --states N [--seed S] [--workload NAME]");
+        eprintln!("usage: ext4-sim crash --states N [--seed S] [--workload NAME] | mutants");
         return ExitCode::from(2);
     };
     let start = std::time::Instant::now();

@@ -49,6 +49,10 @@ impl FileMapping for InodeMapping {
         let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
             handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
         })?;
+        if jbd2::mutant(13) {
+            self.end_write(pos, pos + len_bytes)?;
+            fs.journal.commit_running()?;
+        }
         Ok(fs.to_io_mapping(&mapping, new))
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ext4_format::Lblk;
 use ext4_format::inode::flags;
 use iomap::{Address, Mapping as IoMapping, MappingFlags};
+use jbd2::mutant;
 
 use crate::attr::may_strip_privileges;
 use crate::extents::{MapState, Mapping, Progress};
@@ -205,6 +206,9 @@ impl Fs {
 
     /// A10: records an inode that is about to grow.
     pub fn add_orphan(&self, inode: &Arc<Inode>) -> Result<()> {
+        if mutant(26) {
+            return Ok(());
+        }
         self.with_handle(ORPHAN_CREDITS, |handle| handle.add_orphan(inode))
     }
 
@@ -230,6 +234,10 @@ impl Fs {
         if !unwritten && !grows {
             return Ok(());
         }
+        if mutant(27) && grows {
+            self.delete_orphan(inode)?;
+            self.journal.commit_running()?;
+        }
         self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             if unwritten {
                 self.convert_range(handle, inode, pos, len)?;
@@ -244,6 +252,19 @@ impl Fs {
             })?;
             if inode.state.lock().disk.links_count > 0 { handle.delete_orphan(inode, 0) } else { Ok(()) }
         })
+    }
+
+    /// What must not happen before the data of a direct write is on the device, with a commit at the worst moment: the
+    /// faults 26, 28 and 29 of CM11.
+    pub(crate) fn end_io_too_early(&self, inode: &Arc<Inode>, pos: u64, len: u64) -> Result<()> {
+        let grows = pos + len > self.sizes(inode).1;
+        if mutant(28) && !grows || mutant(29) && grows {
+            self.end_io(inode, pos, len, true)?;
+        }
+        if mutant(26) || mutant(28) || mutant(29) {
+            self.journal.commit_running()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn convert_range(

@@ -9,7 +9,7 @@ use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
 use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
-use jbd2::Journal;
+use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
@@ -190,7 +190,7 @@ impl Fs {
                 report.blocks_replayed = recovered.blocks;
                 report.copies_revoked = recovered.revoked;
                 last_commit_seconds = recovered.last_commit_seconds;
-                read_superblock(device.as_ref())?
+                if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
             false if needs_recovery(&superblock) => {
                 let corrupt = Corrupt::structure("superblock", "needs recovery, but has no journal");
@@ -232,7 +232,7 @@ impl Fs {
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
         host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
-        if !read_only {
+        if !read_only && !mutant(21) {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
         }
         let config = jbd2::Config {
@@ -343,7 +343,9 @@ impl Fs {
         }
         self.sync()?;
         self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))?;
-        self.journal.close()?;
+        if !mutant(20) {
+            self.journal.close()?;
+        }
         let no_orphans = {
             let orphans = self.orphans.lock();
             let slots = orphan::slots(self.block_size);
@@ -353,6 +355,9 @@ impl Fs {
         write_superblock_directly(self.device.as_ref(), |superblock| {
             mark_unmounted(superblock, self.was_clean, no_orphans);
         })?;
+        if mutant(20) {
+            self.journal.close()?;
+        }
         self.shut_down.store(true, Ordering::Release);
         self.device.flush()?;
         self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)

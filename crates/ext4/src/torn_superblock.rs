@@ -80,3 +80,41 @@ fn geometry(superblock: &Superblock) -> impl PartialEq + use<> {
 pub(crate) fn unreadable(corrupt: Corrupt) -> Error {
     Error::Corrupt { place: "superblock".into(), corrupt }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn superblocks() -> ([u8; 1024], [u8; 1024]) {
+        use crate::mkfs::{FormatOptions, format};
+        let device = block_io::MemoryDevice::new(8 << 20, 512);
+        format(&device, &FormatOptions::new(1_700_000_000)).expect("mkfs");
+        let bytes = device.read_bytes(1024, 1024);
+        let mut superblock = Superblock::decode(&bytes).expect("a superblock");
+        let before = superblock.encode();
+        superblock.feature_incompat |= incompat::RECOVER;
+        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
+        (before, superblock.encode())
+    }
+
+    #[test]
+    fn torn_by_mount_or_unmount() {
+        let (before, after) = superblocks();
+        for (first, second) in [(before, after), (after, before)] {
+            let torn = [&first[..512], &second[512..]].concat();
+            assert!(Superblock::decode(&torn).is_err());
+            let repaired = decode(&torn).expect("repaired");
+            assert_ne!(repaired.feature_incompat & incompat::RECOVER, 0, "the log decides");
+        }
+    }
+
+    #[test]
+    fn any_other_damage_stays() {
+        let (before, _) = superblocks();
+        for at in [0x04, 0x30, 0x5C, 0x178, 0x3F0] {
+            let mut damaged = before;
+            damaged[at] ^= 1;
+            assert!(matches!(decode(&damaged), Err(Corrupt::Checksum { .. })), "{at:#x}");
+        }
+    }
+}

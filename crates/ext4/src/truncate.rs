@@ -7,6 +7,8 @@ use ext4_format::Lblk;
 use ext4_format::features::ro_compat;
 use ext4_format::inode::flags;
 
+use jbd2::mutant;
+
 use crate::extents::{MapState, Progress};
 use crate::fs::Fs;
 use crate::handle::Handle;
@@ -35,6 +37,11 @@ impl Fs {
         }
         inode.state.lock().size = new_size;
         self.zero_eof_block(inode, new_size)?;
+        if mutant(30) {
+            let first = Lblk(new_size.div_ceil(self.block_size() as u64) as u32);
+            self.remove_from(inode, first)?;
+            self.journal.commit_running()?;
+        }
         self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             handle.add_orphan(inode)?;
             self.touch_for_truncate(handle, inode, new_size)

@@ -3,6 +3,7 @@
 use crate::format::feature;
 use crate::io::GatheringWriter;
 use crate::journal::Log;
+use crate::mutant::mutant;
 use crate::state::State;
 use crate::{Error, Image, Journal, Result, Tid};
 
@@ -61,8 +62,13 @@ impl Journal {
         if count == 0 {
             return Ok(0);
         }
-        let moved =
-            self.write_home(&images).and_then(|()| self.flush()).and_then(|()| self.move_tail(log, count));
+        let moved = if mutant(4) {
+            self.write_home(&images).and_then(|()| self.move_tail(log, count))
+        } else if mutant(5) {
+            self.move_tail(log, count).and_then(|()| self.write_home(&images)).and_then(|()| self.flush())
+        } else {
+            self.write_home(&images).and_then(|()| self.flush()).and_then(|()| self.move_tail(log, count))
+        };
         self.abort_on_error(moved)?;
         for (block, _, image) in &images {
             self.host.retire(*block, image.clone());
@@ -97,7 +103,8 @@ impl Journal {
                 if let Some((tid, image)) = &entry.checkpoint
                     && *tid == transaction.tid
                 {
-                    images.push((block, *tid, image.clone()));
+                    let image = if mutant(7) { entry.current.lock().clone() } else { image.clone() };
+                    images.push((block, *tid, image));
                 }
             }
         }

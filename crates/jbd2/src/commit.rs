@@ -7,6 +7,7 @@ use block_io::AlignedBuf;
 use crate::format::{CommitBlock, MAGIC, Tag, TagFlags, be32, feature};
 use crate::io::GatheringWriter;
 use crate::journal::Log;
+use crate::mutant::mutant;
 use crate::state::{Committed, Committing, State, Transaction};
 use crate::{Error, Image, Journal, Result, SealTag, Tid};
 
@@ -124,6 +125,9 @@ impl Journal {
     pub(crate) fn commit_in_turn(&self) -> Result<()> {
         let Some(switched) = self.lock_and_switch()? else { return Ok(()) };
         let sealed = self.seal(&switched.blocks);
+        if mutant(6) {
+            self.write_home_and_flush(&switched, &sealed)?;
+        }
         let written = match &self.log {
             Some(log) => self.write_transaction(log, &switched, &sealed),
             None => self.write_home_and_flush(&switched, &sealed).map(|()| 0),
@@ -188,6 +192,9 @@ impl Journal {
             .iter()
             .map(|block| {
                 let mut image = AlignedBuf::clone(&block.frozen);
+                if mutant(8) {
+                    return Arc::new(image);
+                }
                 self.host.seal(block.block, block.tag, &mut image);
                 Arc::new(image)
             })
@@ -208,9 +215,13 @@ impl Journal {
         let mut writer = LogWriter::new(self, log, committing.start);
         writer.write_revokes(committing.tid, &switched.revokes)?;
         writer.write_blocks(committing.tid, &switched.blocks, sealed)?;
-        writer.gather.write_out()?;
+        if !mutant(3) {
+            writer.gather.write_out()?;
+        }
         self.check_live()?;
-        self.flush()?;
+        if !mutant(1) {
+            self.flush()?;
+        }
         // T16: the volume's device always, for direct I/O asks nobody whether it has written to it.
         if log.map.is_external() && self.config.barrier {
             log.device.flush()?;
@@ -220,7 +231,10 @@ impl Journal {
         CommitBlock { tid: committing.tid.0, seconds, nanoseconds }.encode(&log.layout, &mut block);
         let offset = log.device_block(writer.position) * self.block_size as u64;
         self.check_live()?;
-        log.device.write(offset, &block, self.config.barrier)?;
+        log.device.write(offset, &block, self.config.barrier && !mutant(2))?;
+        if mutant(3) {
+            writer.gather.write_out()?;
+        }
         Ok(log.after(writer.position))
     }
 
@@ -352,7 +366,7 @@ impl<'a> LogWriter<'a> {
                 .map(|(block, (image, logged))| Tag {
                     block: block.block,
                     flags: TagFlags(if Arc::ptr_eq(image, logged) { 0 } else { TagFlags::ESCAPED }),
-                    checksum: layout.data_sum(tid.0, logged),
+                    checksum: layout.data_sum(tid.0, if mutant(10) { image } else { logged }),
                 })
                 .collect();
             layout.encode_descriptor(tid.0, &tags, &mut self.control);

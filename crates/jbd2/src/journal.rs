@@ -7,6 +7,7 @@ use block_io::{AlignedBuf, Device};
 
 use crate::format::{JournalSuperblock, Layout, feature};
 use crate::handle::Handle;
+use crate::mutant::mutant;
 use crate::state::{Sizes, State, Transaction};
 use crate::{Config, Error, Features, Host, Image, LogMap, Result, Stats, Tid};
 
@@ -32,7 +33,8 @@ pub(crate) struct Log {
 impl Log {
     /// The log block after `n` (J21).
     pub fn after(&self, n: u32) -> u32 {
-        if n + 1 >= self.end { self.first } else { n + 1 }
+        let end = if mutant(25) { self.end - 1 } else { self.end };
+        if n + 1 >= end { self.first } else { n + 1 }
     }
 
     /// The device block of log block `n`.
@@ -79,7 +81,10 @@ impl Journal {
         let (first, end) = (superblock.s_first, superblock.ring_end());
         // J23; s_head may lie in what is now the fast-commit area (J29).
         let head = if (first..end).contains(&superblock.s_head) { superblock.s_head } else { first };
-        let next_tid = Tid(superblock.s_sequence).next();
+        let (head, next_tid) = match mutant(24) {
+            true => (first, Tid(1)),
+            false => (head, Tid(superblock.s_sequence).next()),
+        };
         let layout = superblock.layout();
         let sizes = Sizes::new(end - first, layout.tags_per_descriptor(), layout.records_per_revoke_block());
         if sizes.max_credits == 0 {

@@ -12,6 +12,7 @@ mod handle;
 mod io;
 mod journal;
 mod log_map;
+mod mutant;
 pub mod recovery;
 mod state;
 mod tid;
@@ -21,4 +22,8 @@ pub use error::{Error, Result};
 pub use handle::Handle;
 pub use journal::Journal;
 pub use log_map::{LogExtent, LogMap};
+#[cfg(feature = "mutants")]
+pub use mutant::activate_mutant;
+#[doc(hidden)]
+pub use mutant::mutant;
 pub use tid::Tid;

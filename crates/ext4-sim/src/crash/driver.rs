@@ -1,16 +1,16 @@
 //! Drives a volume over a recorded device, operation by operation, and tells the model.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use block_io::{Device, Event, EventFd, ImmediateQueue, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{NewInode, Result};
+use ext4::{NewInode, Result, XattrSet, errno};
 
 use super::image::StateDevice;
 use super::judge::{TestClock, mount_options, read_tree};
-use super::model::{How, Model};
+use super::model::{How, Model, attributes};
 use crate::pattern;
 use crate::runner::{FORMAT_TIME, Runner};
 
@@ -53,6 +53,7 @@ impl Volume {
         options.hash_seed = Some([9; 16]);
         options.features = self.features.into();
         options.inodes_count = self.inodes;
+        options.reserved_percent = 0.0;
         mkfs::format(&device, &options).unwrap_or_else(|error| panic!("mkfs: {error}"));
         device.snapshot()
     }
@@ -90,6 +91,14 @@ fn new_inode(mode: u16) -> NewInode {
     NewInode { mode, uid: 0, gid: 0 }
 }
 
+/// Direct requests are carried out in their order, so that every run is the same.
+fn mount(device: Arc<dyn Device>, clock: &Arc<TestClock>) -> Runner {
+    let event = Arc::new(EventFd::new().expect("an eventfd"));
+    let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
+    Runner::with_options(device, queue, event, &mount_options(clock.clone()))
+        .unwrap_or_else(|error| panic!("mount: {error}"))
+}
+
 fn absolute(path: &str) -> Vec<u8> {
     format!("/{path}").into_bytes()
 }
@@ -101,11 +110,8 @@ impl Driver {
         let recorder = Recorder::new();
         let device: Arc<dyn Device> =
             Arc::new(RecordingDevice::new(Arc::new(StateDevice::new(base.clone())), recorder.clone(), 0));
-        let event = Arc::new(EventFd::new().expect("an eventfd"));
-        let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
         let clock = Arc::new(TestClock::default());
-        let runner = Runner::with_options(device, queue, event, &mount_options(clock.clone()))
-            .unwrap_or_else(|error| panic!("mount: {error}"));
+        let runner = mount(device, &clock);
         let root = runner.fs().lookup(b"/", true).expect("a root");
         let model = Model::new(root.ino.0, 3);
         let name = name.into();
@@ -161,11 +167,11 @@ impl Driver {
     }
 
     /// symlink.
-    pub fn symlink(&mut self, text: &str, path: &str) {
+    pub fn symlink(&mut self, text: &[u8], path: &str) {
         self.begin(format!("symlink {path}"));
-        let result = self.runner.fs().symlink(text.as_bytes(), &absolute(path), new_inode(0o777));
+        let result = self.runner.fs().symlink(text, &absolute(path), new_inode(0o777));
         let ino = self.done(path, result).ino.0;
-        self.model.symlink(path, ino, text.as_bytes());
+        self.model.symlink(path, ino, text);
     }
 
     /// unlink.
@@ -182,6 +188,48 @@ impl Driver {
         let result = self.runner.fs().rmdir(&absolute(path));
         self.done(path, result);
         self.model.rmdir(path);
+    }
+
+    /// link.
+    pub fn link(&mut self, old: &str, new: &str) {
+        self.begin(format!("link {old} {new}"));
+        let result = self.runner.fs().link(&absolute(old), &absolute(new));
+        self.done(new, result);
+        self.model.link(old, new);
+    }
+
+    /// rename. `false`: refused, as one of a directory into itself or over one that is not empty is.
+    pub fn rename(&mut self, old: &str, new: &str) -> bool {
+        self.begin(format!("rename {old} {new}"));
+        match self.runner.fs().rename(&absolute(old), &absolute(new)) {
+            Err(error) if matches!(error.errno(), errno::EINVAL | errno::ENOTEMPTY) => return false,
+            result => self.done(new, result),
+        }
+        self.model.rename(old, new);
+        true
+    }
+
+    /// chmod.
+    pub fn chmod(&mut self, path: &str, mode: u16) {
+        self.begin(format!("chmod {path} {mode:o}"));
+        let fs = self.runner.fs().clone();
+        let result = fs.lookup(&absolute(path), true).and_then(|inode| fs.chmod(&inode, mode));
+        self.done(path, result);
+        self.model.change_attributes(path, attributes(mode, &BTreeMap::new()));
+    }
+
+    /// setxattr of `user.crash` on a file of mode 0644; without a value, removexattr.
+    pub fn xattr(&mut self, path: &str, value: Option<&[u8]>) {
+        const NAME: &str = "user.crash";
+        self.begin(format!("xattr {path} {value:?}"));
+        let fs = self.runner.fs().clone();
+        let result = fs.lookup(&absolute(path), true).and_then(|inode| match value {
+            Some(value) => fs.setxattr(&inode, NAME.as_bytes(), value, XattrSet::Either),
+            None => fs.removexattr(&inode, NAME.as_bytes()),
+        });
+        self.done(path, result);
+        let xattrs = value.map(|value| (NAME.to_owned(), value.to_vec())).into_iter().collect();
+        self.model.change_attributes(path, attributes(0o644, &xattrs));
     }
 
     /// Bytes that no other call writes.
@@ -280,6 +328,21 @@ impl Driver {
         self.begin("close".into());
         let result = self.runner.close(file);
         self.done("close", result);
+    }
+
+    /// Blocks that are free and not waiting for a commit.
+    pub fn free_blocks(&self) -> usize {
+        self.runner.fs().superblock().free_blocks_count() as usize
+    }
+
+    /// Unmounts and mounts again; every file must be closed.
+    pub fn remount(&mut self) {
+        self.begin("remount".into());
+        self.runner.fs().unmount().unwrap_or_else(|error| panic!("{}: unmount: {error}", self.name));
+        let event = self.collect();
+        self.model.acked_all(event);
+        self.runner = mount(self.runner.fs().device().clone(), &self.clock);
+        self.collect();
     }
 
     /// Checks the model against the volume as it is now: the judge must agree with what everybody sees.

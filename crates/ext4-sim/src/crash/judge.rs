@@ -11,7 +11,7 @@ use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
 
 use super::enumerate::Replay;
 use super::image::{Image, StateDevice};
-use super::model::{Expectation, entry_hash};
+use super::model::{Expectation, attributes, entry_hash};
 use super::random::Random;
 
 /// A clock that stands still but for what a test adds.
@@ -49,6 +49,7 @@ pub struct Found {
     ino: u32,
     mode: u16,
     links: u32,
+    attributes: String,
     /// A file's bytes, a link's text.
     data: Vec<u8>,
 }
@@ -95,6 +96,12 @@ pub fn read_tree(fs: &Arc<Fs>) -> Result<Tree, String> {
 fn found(fs: &Arc<Fs>, inode: &Arc<Inode>, path: &str) -> Result<Found, String> {
     let stat = fs.stat(inode);
     let failed = |error: ext4::Error| format!("/{path}: {error}");
+    let mut xattrs = BTreeMap::new();
+    for name in fs.listxattr(inode).map_err(failed)? {
+        let value = fs.getxattr(inode, &name).map_err(failed)?;
+        xattrs.insert(String::from_utf8_lossy(&name).into_owned(), value);
+    }
+    let attributes = attributes(stat.mode, &xattrs);
     let data = match stat.mode & S_IFMT {
         S_IFDIR => Vec::new(),
         S_IFLNK => fs.readlink(format!("/{path}").as_bytes()).map_err(failed)?,
@@ -108,7 +115,7 @@ fn found(fs: &Arc<Fs>, inode: &Arc<Inode>, path: &str) -> Result<Found, String> 
             data
         }
     };
-    Ok(Found { ino: stat.ino.0, mode: stat.mode, links: stat.links, data })
+    Ok(Found { ino: stat.ino.0, mode: stat.mode, links: stat.links, attributes, data })
 }
 
 fn tree_hash(tree: &Tree) -> u64 {
@@ -118,7 +125,7 @@ fn tree_hash(tree: &Tree) -> u64 {
             S_IFLNK => (3, &found.data[..]),
             _ => (1, &[][..]),
         };
-        sum.wrapping_add(entry_hash(path, found.ino, kind, found.links))
+        sum.wrapping_add(entry_hash(path, found.ino, kind, found.links, &found.attributes))
     })
 }
 
@@ -142,7 +149,9 @@ pub fn check_tree(tree: &Tree, expectation: &Expectation<'_>, block_size: u64) -
     Err(worst.unwrap_or_else(|| {
         let lines = tree
             .iter()
-            .map(|(path, found)| (path.clone(), format!("{} {:o} {}", found.ino, found.mode, found.links)))
+            .map(|(path, found)| {
+                (path.clone(), format!("{} {:o} {} {}", found.ino, found.mode, found.links, found.attributes))
+            })
             .collect();
         verdict('d', expectation.describe(&lines))
     }))

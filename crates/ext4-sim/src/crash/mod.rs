@@ -10,6 +10,8 @@ pub mod enumerate;
 pub mod image;
 pub mod judge;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 mod outside;
 pub mod random;
 pub mod workloads;
@@ -136,6 +138,7 @@ struct Explorer<'r> {
     outside: Outside,
     superblock: Superblock,
     journal: std::ops::Range<u64>,
+    keeps_images: bool,
 }
 
 impl<'r> Explorer<'r> {
@@ -154,7 +157,15 @@ impl<'r> Explorer<'r> {
             judged: HashSet::new(),
             outside: Outside::new(),
             superblock,
+            keeps_images: true,
         }
+    }
+
+    /// For failures that are wanted.
+    #[cfg(feature = "mutants")]
+    fn without_images(mut self) -> Self {
+        self.keeps_images = false;
+        self
     }
 
     fn run(mut self) -> Result<Counts, Box<Failure>> {
@@ -262,7 +273,8 @@ impl<'r> Explorer<'r> {
             verdict.detail,
             self.last_events(events),
         );
-        let image = self.outside.keep(&replay.image.device(&state.patches).snapshot());
+        let keep = || self.outside.keep(&replay.image.device(&state.patches).snapshot());
+        let image = self.keeps_images.then(keep).flatten();
         Box::new(Failure { text, image })
     }
 

@@ -32,6 +32,13 @@ pub struct Node {
     pub kind: Kind,
     /// Links.
     pub links: u32,
+    /// Permissions and extended attributes, as [`attributes`] writes them.
+    pub attributes: String,
+}
+
+/// Permission bits and extended attributes as one text.
+pub fn attributes(mode: u16, xattrs: &BTreeMap<String, Vec<u8>>) -> String {
+    format!("{:o} {xattrs:?}", mode & 0o7777)
 }
 
 /// The contents of a sector from `op` on; no bytes: zeros.
@@ -94,11 +101,15 @@ pub struct Model {
 }
 
 /// One entry's part of a tree's sum.
-pub fn entry_hash(path: &str, ino: u32, kind_and_text: (u8, &[u8]), links: u32) -> u64 {
+pub fn entry_hash(path: &str, ino: u32, kind_and_text: (u8, &[u8]), links: u32, attributes: &str) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    (path, ino, kind_and_text, links).hash(&mut hasher);
+    (path, ino, kind_and_text, links, attributes).hash(&mut hasher);
     hasher.finish()
+}
+
+fn of_mode(mode: u16) -> String {
+    attributes(mode, &BTreeMap::new())
 }
 
 fn node_hash(path: &str, node: &Node) -> u64 {
@@ -107,7 +118,7 @@ fn node_hash(path: &str, node: &Node) -> u64 {
         Kind::Dir => (2, &[][..]),
         Kind::Symlink(text) => (3, &text[..]),
     };
-    entry_hash(path, node.ino, kind, node.links)
+    entry_hash(path, node.ino, kind, node.links, &node.attributes)
 }
 
 /// The directory of a path; "" is the root.
@@ -118,7 +129,7 @@ pub fn parent(path: &str) -> &str {
 impl Model {
     /// A volume with a root of `root_links` links.
     pub fn new(root_ino: u32, root_links: u32) -> Self {
-        let root = Node { ino: root_ino, kind: Kind::Dir, links: root_links };
+        let root = Node { ino: root_ino, kind: Kind::Dir, links: root_links, attributes: of_mode(0o755) };
         let mut model = Self { hashes: vec![node_hash("", &root)], ..Self::default() };
         model.names.insert(String::new(), vec![(0, Some(root.clone()))]);
         model.tree.insert(String::new(), root);
@@ -193,19 +204,22 @@ impl Model {
         self.files.push(file);
         self.created.push(self.hashes.len());
         let kind = Kind::File(self.files.len() - 1);
-        self.change_names(vec![(path.to_owned(), Some(Node { ino, kind, links: 1 }))]);
+        self.change_names(vec![(
+            path.to_owned(),
+            Some(Node { ino, kind, links: 1, attributes: of_mode(0o644) }),
+        )]);
     }
 
     /// A new directory.
     pub fn mkdir(&mut self, path: &str, ino: u32) {
         let above = self.with_links(parent(path), 1);
-        let node = Node { ino, kind: Kind::Dir, links: 2 };
+        let node = Node { ino, kind: Kind::Dir, links: 2, attributes: of_mode(0o755) };
         self.change_names(vec![above, (path.to_owned(), Some(node))]);
     }
 
     /// A new symbolic link.
     pub fn symlink(&mut self, path: &str, ino: u32, text: &[u8]) {
-        let node = Node { ino, kind: Kind::Symlink(text.to_vec()), links: 1 };
+        let node = Node { ino, kind: Kind::Symlink(text.to_vec()), links: 1, attributes: of_mode(0o777) };
         self.change_names(vec![(path.to_owned(), Some(node))]);
     }
 
@@ -240,6 +254,19 @@ impl Model {
         node.links += 1;
         let mut changes = vec![(new.to_owned(), Some(node))];
         changes.extend(self.other_names(ino, new).iter().map(|other| self.with_links(other, 1)));
+        self.change_names(changes);
+    }
+
+    /// Permissions or extended attributes change.
+    pub fn change_attributes(&mut self, path: &str, attributes: String) {
+        let ino = self.tree[path].ino;
+        let mut paths = self.other_names(ino, path);
+        paths.push(path.to_owned());
+        let changed = |path: String| {
+            let node = Node { attributes: attributes.clone(), ..self.tree[&path].clone() };
+            (path, Some(node))
+        };
+        let changes = paths.into_iter().map(changed).collect();
         self.change_names(changes);
     }
 
@@ -395,13 +422,14 @@ impl Expectation<'_> {
                 let wanted = self
                     .model
                     .node_at(path, version)
-                    .map(|node| format!("{} {:?} {}", node.ino, node.kind, node.links));
+                    .map(|node| format!("{} {:?} {} {}", node.ino, node.kind, node.links, node.attributes));
                 let is = found.get(path);
                 let same = match (&wanted, is) {
                     (None, None) => true,
                     (Some(_), Some(is)) => {
                         let node = self.model.node_at(path, version).expect("just found");
-                        is.starts_with(&format!("{} ", node.ino)) && is.ends_with(&format!(" {}", node.links))
+                        is.starts_with(&format!("{} ", node.ino))
+                            && is.ends_with(&format!(" {} {}", node.links, node.attributes))
                     }
                     _ => false,
                 };

@@ -11,7 +11,7 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: [Workload; 14] = [
+pub const ALL: [Workload; 18] = [
     Workload { name: "direct append and fsync", run: direct_append },
     Workload { name: "O_DSYNC append", run: dsync_append },
     Workload { name: "group commit", run: group_commit },
@@ -25,7 +25,11 @@ pub const ALL: [Workload; 14] = [
     Workload { name: "orphan overflow", run: orphan_overflow },
     Workload { name: "unlinked while open", run: unlinked_open },
     Workload { name: "truncates and extensions", run: truncates },
-    Workload { name: "remount and go on", run: mixed },
+    Workload { name: "a mix of everything", run: mixed },
+    Workload { name: "the same again after a remount", run: remounts },
+    Workload { name: "rename storm", run: renames },
+    Workload { name: "attributes", run: change_attributes },
+    Workload { name: "blocks that start with the magic", run: magic },
 ];
 
 fn driver(name: &str, block_size: u32) -> Driver {
@@ -159,36 +163,49 @@ fn deep_truncate(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-/// E49: extent and directory blocks are freed, and become file data that no journal orders.
+/// E49: extent and directory blocks are freed, and become file data that no journal orders. Little space is free, so
+/// that they do.
 fn reuse(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
-    let step = 2 * u64::from(block_size);
-    for round in 0..3 {
+    let block = block_size as usize;
+    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..Volume::small(block_size) };
+    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let filler = driver.create("filler");
+    let mut pos = 0;
+    while driver.free_blocks() > 260 {
+        let blocks = (driver.free_blocks() - 240).min(128);
+        driver.direct("filler", filler, pos, blocks * block, false);
+        pos += (blocks * block) as u64;
+    }
+    driver.sync();
+    for round in 0..2 {
         let path = format!("fragments{round}");
         let file = driver.create(&path);
-        for n in 0..120 {
-            driver.direct(&path, file, n * step, block_size as usize, false);
+        for n in 0..100 {
+            driver.direct(&path, file, n * 2 * u64::from(block_size), block, false);
         }
         driver.mkdir("dir");
-        for n in 0..60 {
-            driver.symlink(&"x".repeat(100), &format!("dir/link{n}"));
+        for n in 0..30 {
+            driver.symlink(&[b'x'; 100], &format!("dir/link{n}"));
         }
         driver.fsync(&path, file, false);
-        for n in 0..60 {
+        for n in 0..30 {
             driver.unlink(&format!("dir/link{n}"));
         }
         driver.rmdir("dir");
         driver.truncate(&path, file, 0);
         driver.fsync(&path, file, false);
-        // What was freed goes to data now, durable without a commit of its own.
+        // What was freed goes to data now; overwritten, it is durable without a commit of its own.
         let data = format!("data{round}");
         let other = driver.create(&data);
-        driver.direct(&data, other, 0, 512 << 10, false);
+        let len = (driver.free_blocks() - 12) / 8 * 8 * block;
+        driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, false);
-        driver.direct(&data, other, 0, 128 << 10, false);
+        driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, true);
+        driver.truncate(&data, other, 0);
         driver.close(other);
         driver.close(file);
+        driver.sync();
     }
     driver.finish()
 }
@@ -286,7 +303,7 @@ fn mixed(name: &str, block_size: u32) -> Recording {
                 driver.close(file);
             }
             3 => driver.mkdir(&format!("dir{n}")),
-            4 => driver.symlink("somewhere", &format!("link{n}")),
+            4 => driver.symlink(b"somewhere", &format!("link{n}")),
             _ if open.is_empty() => {}
             kind => {
                 let (path, file) = open[random.below(open.len())].clone();
@@ -301,5 +318,76 @@ fn mixed(name: &str, block_size: u32) -> Recording {
         }
     }
     open.into_iter().for_each(|(_, file)| driver.close(file));
+    driver.finish()
+}
+
+fn renames(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    driver.mkdir("a");
+    driver.mkdir("b");
+    for n in 0..30 {
+        let temporary = format!("a/new{n}");
+        let file = driver.create(&temporary);
+        driver.direct(&temporary, file, 0, 4096, false);
+        driver.fsync(&temporary, file, false);
+        assert!(driver.rename(&temporary, "b/current"));
+        match n % 5 {
+            0 => driver.fsync_dir("b"),
+            1 => driver.link("b/current", &format!("a/kept{n}")),
+            2 => driver.fsync("b/current", file, false),
+            3 => {
+                let elsewhere = if n % 2 == 0 { "c" } else { "a/c" };
+                assert!(driver.rename("b", elsewhere) && driver.rename(elsewhere, "b"));
+            }
+            _ => {}
+        }
+        driver.close(file);
+    }
+    driver.finish()
+}
+
+fn change_attributes(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("f");
+    driver.fsync("f", file, false);
+    for (n, mode) in [0o600, 0o640, 0o4755, 0o644].into_iter().enumerate() {
+        driver.chmod("f", mode);
+        driver.fsync("f", file, n == 2);
+    }
+    driver.xattr("f", Some(b"one"));
+    driver.fsync("f", file, false);
+    driver.xattr("f", Some(&[7; 40]));
+    driver.fsync("f", file, false);
+    driver.xattr("f", None);
+    driver.fsync("f", file, false);
+    driver.link("f", "g");
+    driver.fsync("f", file, false);
+    driver.unlink("f");
+    driver.fsync("g", file, false);
+    driver.close(file);
+    driver.finish()
+}
+
+/// J16: what looks like a block of the log is escaped in it.
+fn magic(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let text = [&[0xC0, 0x3B, 0x39, 0x98, 1, 1, 1, 2, 1, 1, 1, 3][..], &[b'm'; 80]].concat();
+    for n in 0..6 {
+        driver.symlink(&text, &format!("link{n}"));
+        driver.fsync_dir("");
+    }
+    driver.finish()
+}
+
+/// Transactions of equal sizes before and after: only their numbers tell them apart.
+fn remounts(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    for round in 0..3 {
+        for n in 0..6 {
+            driver.mkdir(&format!("r{round}n{n}"));
+            driver.fsync_dir("");
+        }
+        driver.remount();
+    }
     driver.finish()
 }

@@ -122,7 +122,8 @@ impl Engine {
                 self.run_step(slot, false, move |fs| {
                     Step::Mapped(
                         fs.prepare_direct_write(&inode, pos, len)
-                            .and_then(|()| fs.map_for_write(&inode, pos, len)),
+                            .and_then(|()| fs.map_for_write(&inode, pos, len))
+                            .and_then(|mappings| fs.end_io_too_early(&inode, pos, len).map(|()| mappings)),
                     )
                 });
             }

@@ -10,6 +10,7 @@ use block_io::{AlignedBuf, Device};
 use crate::format::{JournalSuperblock, MAGIC, feature, put_be32};
 use crate::io::GatheringWriter;
 use crate::journal::read_superblock;
+use crate::mutant::mutant;
 use crate::{Error, LogMap, Result, Tid};
 use scan::{Copy, Log, Scan};
 
@@ -157,7 +158,7 @@ impl Plan {
 
     /// The log is empty from here on. The tid `end` is never used (R11).
     fn empty(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
-        if options.barrier {
+        if options.barrier && !mutant(19) {
             device.flush()?;
         }
         self.superblock.s_start = 0;
@@ -236,5 +237,7 @@ pub fn clear_errno(device: &dyn Device, block_size: usize, map: &LogMap, barrier
 
 /// Restores the magic of an escaped block (R10).
 fn unescape(block: &mut [u8]) {
-    put_be32(block, 0, MAGIC);
+    if !mutant(9) {
+        put_be32(block, 0, MAGIC);
+    }
 }

@@ -1,0 +1,24 @@
+//! Faults on purpose, one at a time: they prove that the crash checker would see them (CM11). Without the feature
+//! `mutants` nothing of this is in the program.
+
+#[cfg(feature = "mutants")]
+static ACTIVE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Puts one fault of CM11 in force, by its number; 0: none.
+#[cfg(feature = "mutants")]
+pub fn activate_mutant(number: u32) {
+    ACTIVE.store(number, std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether a fault of CM11 is in force.
+#[cfg(feature = "mutants")]
+pub fn mutant(number: u32) -> bool {
+    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == number
+}
+
+/// Never.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub const fn mutant(_number: u32) -> bool {
+    false
+}
