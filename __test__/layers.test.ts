@@ -12,6 +12,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['write-iter', 'read-iter'],
   [
     'errors',
+    'encoding',
     'validate',
     'stats',
     'aligned-memory',

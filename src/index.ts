@@ -5,6 +5,7 @@ import { constants as fsConstants } from 'node:fs';
 export const constants: typeof fsConstants = fsConstants;
 
 export { allocAligned } from './aligned-memory.js';
+export type { EncodingOption } from './encoding.js';
 export type { Ext4Error } from './errors.js';
 export { FileHandle } from './file-handle.js';
 export type { ReadOptions, WriteOptions } from './transfer-arguments.js';
@@ -21,4 +22,4 @@ export type {
   VolumeStats,
 } from './volume-options.js';
 export type { WriteCounts } from './write-counts.js';
-export { Volume, type EncodingOption } from './volume.js';
+export { Volume } from './volume.js';

@@ -45,17 +45,6 @@ export function parseXattrFlag(flag: unknown): number {
   throw invalidValue('options.flag', flag, "must be 'create' or 'replace'");
 }
 
-/** Names that each have a zero byte behind them. */
-export function splitNames(list: Buffer): Buffer[] {
-  const names: Buffer[] = [];
-  let start = 0;
-  for (let end = list.indexOf(0); end >= 0; end = list.indexOf(0, start)) {
-    names.push(list.subarray(start, end));
-    start = end + 1;
-  }
-  return names;
-}
-
 export function validateInteger(
   value: unknown,
   name: string,

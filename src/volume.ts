@@ -2,7 +2,8 @@ import { constants } from 'node:fs';
 
 import { defaultEngine } from './default-engine.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
-import { closedError, errnoError, invalidType, invalidValue } from './errors.js';
+import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
+import { closedError, errnoError, invalidType } from './errors.js';
 import { FileHandle, closeInode, truncateInode } from './file-handle.js';
 import { Mount } from './mount.js';
 import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
@@ -14,7 +15,6 @@ import {
   parseTime,
   parseXattrFlag,
   pathText,
-  splitNames,
   validateBuffer,
   validatePath,
   validateXattrName,
@@ -67,28 +67,6 @@ async function requestOrThrow(engine: Engine, about: About, start: Start): Promi
   const outcome = await engine.run(request(engine, start), operation);
   if (outcome.result < 0) throw errnoError(outcome.result, about.syscall, { ...about, ...operation });
   return outcome;
-}
-
-/** Encoding, or an object with it; as node:fs takes it. */
-export type EncodingOption =
-  BufferEncoding | 'buffer' | { encoding?: BufferEncoding | 'buffer' | null } | null;
-
-function encodingOf(options: unknown): BufferEncoding | 'buffer' | undefined {
-  const encoding: unknown =
-    typeof options === 'object' && options !== null ? (options as { encoding?: unknown }).encoding : options;
-  if (encoding === undefined || encoding === null) return undefined;
-  if (encoding === 'buffer') return 'buffer';
-  if (typeof encoding !== 'string' || !Buffer.isEncoding(encoding)) {
-    throw invalidValue('encoding', encoding, 'is invalid encoding');
-  }
-  return encoding;
-}
-
-function named(name: string | Uint8Array, encoding: BufferEncoding | 'buffer' | undefined): string | Buffer {
-  if (typeof name === 'string' && (encoding === undefined || encoding === 'utf8' || encoding === 'utf-8'))
-    return name;
-  const bytes = Buffer.from(name as string);
-  return encoding === 'buffer' ? bytes : bytes.toString(encoding);
 }
 
 /**

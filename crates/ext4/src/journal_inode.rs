@@ -262,6 +262,8 @@ impl SuperblockKeeper {
     const S_FEATURE_INCOMPAT: usize = 0x60;
     /// The error fields.
     const ERRORS: Range<usize> = 0x194..0x200;
+    /// What was added to them later.
+    const ERROR_TIMES_AND_CODES: Range<usize> = 0x278..0x27C;
 
     fn read(device: &dyn Device, block_size: usize) -> Result<Self> {
         let on_disk = read_start(device)?[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET].to_vec();
@@ -269,7 +271,7 @@ impl SuperblockKeeper {
         Ok(Self { block, offset: SUPERBLOCK_OFFSET % block_size, on_disk })
     }
 
-    /// `image` is what goes home to `home`: error fields and ERROR stay as they are on the disk; RECOVER is set,
+    /// `image` is what goes home to `home`: error fields and ERROR stay as they are on the disk, if newer; RECOVER is set,
     /// for the log is needed until it is marked empty.
     fn patch(&self, home: u64, image: &mut [u8]) {
         if home != self.block {
@@ -279,7 +281,16 @@ impl SuperblockKeeper {
         if bytes[Self::S_MAGIC..Self::S_MAGIC + 2] != Superblock::MAGIC.to_le_bytes() {
             return; // No superblock: reading it again will say so.
         }
-        bytes[Self::ERRORS].copy_from_slice(&self.on_disk[Self::ERRORS]);
+        // Written beside the journal they are newer than the log, written through it they may be older (EP2).
+        let count = |bytes: &[u8]| {
+            let field = &bytes[Self::ERRORS.start..Self::ERRORS.start + 4];
+            u32::from_le_bytes(field.try_into().expect("four bytes"))
+        };
+        if count(&self.on_disk) >= count(bytes) {
+            for fields in [Self::ERRORS, Self::ERROR_TIMES_AND_CODES] {
+                bytes[fields.clone()].copy_from_slice(&self.on_disk[fields]);
+            }
+        }
         bytes[Self::S_STATE] |= self.on_disk[Self::S_STATE] & state::ERROR as u8;
         bytes[Self::S_FEATURE_INCOMPAT] |= incompat::RECOVER as u8;
         Superblock::seal(bytes);

@@ -151,14 +151,6 @@ impl Fs {
         let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
-        let journal_device = match (&options.journal_device, read_only) {
-            (Some(journal), true) => Some(Arc::new(Overlay::new(journal.clone())) as Arc<dyn Device>),
-            (Some(journal), false) if journal.limits().read_only => {
-                return Err(Error::refused(errno::EROFS, "the journal's device is read-only"));
-            }
-            (journal, _) => journal.clone(),
-        };
-        let options = &MountOptions { journal_device, ..options.clone() };
         let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
         match mounted {
@@ -180,6 +172,14 @@ impl Fs {
         read_only: bool,
         options: &MountOptions,
     ) -> Result<(Self, MountReport)> {
+        let journal_device = match (&options.journal_device, read_only) {
+            (Some(journal), true) => Some(Arc::new(Overlay::new(journal.clone())) as Arc<dyn Device>),
+            (Some(journal), false) if journal.limits().read_only => {
+                return Err(Error::refused(errno::EROFS, "the journal's device is read-only"));
+            }
+            (journal, _) => journal.clone(),
+        };
+        let options = &MountOptions { journal_device, ..options.clone() };
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use block_io::Device;
 use ext4_format::features::ro_compat;
 use ext4_format::superblock::state;
+use ext4_format::{Corrupt, Superblock};
 
 use crate::mount::needs_recovery;
 use crate::overlay::Overlay;
-use crate::{Fs, MountOptions, MountReport, Result, read_superblock};
+use crate::{Error, Fs, MountOptions, MountReport, Result, read_superblock};
 
 /// What a recovery found and did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,14 +29,23 @@ pub struct Recovery {
 /// # Errors
 /// Those of [`Fs::mount`] and [`Fs::unmount`].
 pub fn recover(device: Arc<dyn Device>, dry_run: bool) -> Result<Recovery> {
-    let before = read_superblock(device.as_ref())?;
-    let has_orphans = before.last_orphan != 0 || before.features().has_ro_compat(ro_compat::ORPHAN_PRESENT);
-    if !needs_recovery(&before) && !has_orphans {
-        let has_errors = before.state & state::ERROR != 0;
-        return Ok(Recovery { needed: false, has_errors, report: MountReport::default() });
+    match read_superblock(device.as_ref()) {
+        Ok(before) if !is_needed(&before) => {
+            let has_errors = before.state & state::ERROR != 0;
+            return Ok(Recovery { needed: false, has_errors, report: MountReport::default() });
+        }
+        // A torn superblock is the mount's to repair (EP7).
+        Ok(_) | Err(Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => {}
+        Err(error) => return Err(error),
     }
     let device: Arc<dyn Device> = if dry_run { Arc::new(Overlay::new(device)) } else { device };
     let (fs, report) = Fs::mount(device, &MountOptions::default())?;
     fs.unmount()?;
     Ok(Recovery { needed: true, has_errors: fs.superblock().state & state::ERROR != 0, report })
+}
+
+fn is_needed(superblock: &Superblock) -> bool {
+    let has_orphans =
+        superblock.last_orphan != 0 || superblock.features().has_ro_compat(ro_compat::ORPHAN_PRESENT);
+    needs_recovery(superblock) || has_orphans
 }

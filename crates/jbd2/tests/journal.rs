@@ -271,12 +271,12 @@ fn x50_any_failure_aborts_once_and_loses_nothing_acknowledged() {
     };
     assert!(operations > 80);
     for n in 1..=operations {
-        for fail_once in [true, false] {
+        for (fail_once, fail_half) in [(true, false), (false, false), (true, true), (false, true)] {
             let device = TestDevice::of(formatted(900, 1));
             let (journal, host) = open(&device);
             {
                 let mut inner = device.inner.lock();
-                (inner.fail_from, inner.fail_once) = (Some(n), fail_once);
+                (inner.fail_from, inner.fail_once, inner.fail_half) = (Some(n), fail_once, fail_half);
             }
             let acked = workload(&journal, &device);
             assert_eq!(journal.aborted(), Some(5), "operation {n}");

@@ -28,6 +28,8 @@ pub struct Inner {
     pub operations: usize,
     pub fail_from: Option<usize>,
     pub fail_once: bool,
+    /// A write that fails has written its first half.
+    pub fail_half: bool,
 }
 
 pub struct TestDevice {
@@ -81,8 +83,14 @@ impl Device for TestDevice {
     }
     fn write(&self, offset: u64, buf: &[u8], fua: bool) -> Result<()> {
         let mut inner = self.inner.lock();
-        inner.count("write")?;
         let at = offset as usize;
+        if let Err(error) = inner.count("write") {
+            let half = if inner.fail_half { buf.len() / 2 } else { 0 };
+            if let Some(bytes) = inner.bytes.get_mut(at..at + half) {
+                bytes.copy_from_slice(&buf[..half]);
+            }
+            return Err(error);
+        }
         inner.bytes.get_mut(at..at + buf.len()).ok_or(Error::new("write", 22))?.copy_from_slice(buf);
         inner.trace.push(Event::Write { offset, bytes: buf.to_vec(), fua });
         Ok(())
