@@ -70,7 +70,9 @@ fn budget(seed: u64) -> Budget {
 
 /// What saw a mutant: the workload, and the verdict's first line. `None`: it survived.
 pub fn kill(mutant: &Mutant, seed: u64) -> Option<(String, String)> {
-    let runs = mutant.workloads.iter().flat_map(|name| [1024, 4096].map(|block_size| (*name, block_size)));
+    // The orphan list, which the superblock starts, is alone in the run with 4 KiB.
+    let sizes = if mutant.number == 22 { [4096, 1024] } else { [1024, 4096] };
+    let runs = mutant.workloads.iter().flat_map(|name| sizes.map(|block_size| (*name, block_size)));
     for (name, block_size) in runs {
         let workload = workloads::ALL.iter().find(|workload| workload.name == name)?;
         jbd2::activate_mutant(mutant.number);

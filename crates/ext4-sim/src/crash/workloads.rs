@@ -171,8 +171,8 @@ fn reuse(name: &str, block_size: u32) -> Recording {
     let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
     let filler = driver.create("filler");
     let mut pos = 0;
-    while driver.free_blocks() > 260 {
-        let blocks = (driver.free_blocks() - 240).min(128);
+    while driver.free_blocks() > 380 {
+        let blocks = (driver.free_blocks() - 360).min(128);
         driver.direct("filler", filler, pos, blocks * block, false);
         pos += (blocks * block) as u64;
     }
@@ -197,7 +197,8 @@ fn reuse(name: &str, block_size: u32) -> Recording {
         // What was freed goes to data now; overwritten, it is durable without a commit of its own.
         let data = format!("data{round}");
         let other = driver.create(&data);
-        let len = (driver.free_blocks() - 12) / 8 * 8 * block;
+        // All but what is reserved for metadata (D14).
+        let len = (driver.free_blocks() - 110) / 8 * 8 * block;
         driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, false);
         driver.direct(&data, other, 0, len, false);
