@@ -88,6 +88,10 @@ fn resolve_features(options: &FormatOptions, blocks: u64) -> Result<Features> {
     if features.has_incompat(incompat::CSUM_SEED) && !features.has_ro_compat(ro_compat::METADATA_CSUM) {
         return Err(invalid("metadata_csum_seed needs metadata_csum"));
     }
+    // Mounted, but not made: nothing here places its block.
+    if features.has_incompat(incompat::MMP) {
+        return Err(Error::refused(errno::EOPNOTSUPP, "multi-mount protection cannot be set up by mkfs"));
+    }
     match mount_policy(&features) {
         Ok(Access::ReadWrite) => {}
         Ok(Access::ReadOnly(reason)) => return Err(Error::refused(errno::EOPNOTSUPP, reason)),
