@@ -14,6 +14,16 @@ use ext4::{Fs, Inode, Look, MountOptions, MountReport, NewInode, Probe, Result};
 /// Time that test volumes are made at.
 pub const FORMAT_TIME: u64 = 1_700_000_000;
 
+/// A direct write that was submitted.
+pub struct DirectWriteInFlight {
+    op: u64,
+    inode: Arc<Inode>,
+    len: u64,
+    extending: bool,
+    /// Others may run beside it.
+    pub shared: bool,
+}
+
 /// No operation of a test takes as long.
 const STUCK: std::time::Duration = std::time::Duration::from_secs(100);
 
@@ -137,7 +147,7 @@ impl Runner {
             if let Some(index) = self.finished.iter().position(|finished| finished.op == op) {
                 return self.finished.swap_remove(index);
             }
-            self.progress(|finished| finished.op == op);
+            self.progress(|finished| finished.iter().any(|finished| finished.op == op));
         }
     }
 
@@ -147,15 +157,15 @@ impl Runner {
             if let Some(finished) = self.finished.pop() {
                 return finished;
             }
-            self.progress(|_| true);
+            self.progress(|finished| !finished.is_empty());
         }
     }
 
-    fn progress(&mut self, is_wanted: impl Fn(&Finished) -> bool) {
+    fn progress(&mut self, is_enough: impl Fn(&[Finished]) -> bool) {
         self.engine.collect(&mut self.finished);
         // What collecting moved along may have queued requests.
         self.engine.submit().expect("submit");
-        if !self.finished.iter().any(is_wanted) {
+        if !is_enough(&self.finished) {
             assert!(self.event.wait(Some(STUCK)), "nothing has finished for {STUCK:?}: a deadlock");
             self.event.clear();
         }
@@ -214,6 +224,21 @@ impl Runner {
     /// # Errors
     /// Those of the write.
     pub fn direct_write_with(&mut self, file: FileId, pos: u64, data: &[u8], dsync: bool) -> Result<u64> {
+        let write = self.begin_direct_write(file, pos, data, dsync)?;
+        self.end_direct_write(&write)
+    }
+
+    /// The same up to its submission. The caller holds the file's lock for it, exclusive unless it is a plain overwrite.
+    ///
+    /// # Errors
+    /// Those before a submission.
+    pub fn begin_direct_write(
+        &mut self,
+        file: FileId,
+        pos: u64,
+        data: &[u8],
+        dsync: bool,
+    ) -> Result<DirectWriteInFlight> {
         let inode = self.inode(file);
         let fs = self.fs().clone();
         let len = data.len() as u64;
@@ -231,11 +256,28 @@ impl Runner {
         let lock = if shared { LockMode::Shared } else { LockMode::Exclusive };
         let memory = Memory::Owned(AlignedBuf::copy_of(data));
         self.engine.direct_write(DirectWrite { op, file, lock, dsync, pos, memory });
-        let result = self.wait(op).result;
-        if extending && !matches!(result, Ok(written) if written == len) {
-            fs.truncate_to_size(&inode)?;
+        Ok(DirectWriteInFlight { op, inode, len, extending, shared })
+    }
+
+    /// Waits for it, and cleans up what a failed or short extension left.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub fn end_direct_write(&mut self, write: &DirectWriteInFlight) -> Result<u64> {
+        let result = self.wait(write.op).result;
+        if write.extending && !matches!(result, Ok(written) if written == write.len) {
+            self.fs().truncate_to_size(&write.inode)?;
         }
         result
+    }
+
+    /// Lets the engine work until `is_enough`, or the write is over.
+    pub fn progress_until(&mut self, write: &DirectWriteInFlight, is_enough: impl Fn() -> bool) {
+        self.engine.submit().expect("submit");
+        let is_over = |finished: &[Finished]| finished.iter().any(|finished| finished.op == write.op);
+        while !is_enough() && !is_over(&self.finished) {
+            self.progress(|finished| is_enough() || is_over(finished));
+        }
     }
 
     /// Reads by direct I/O; the result is trimmed to what the file has.
@@ -294,8 +336,25 @@ impl Runner {
     /// # Errors
     /// Those of the sync.
     pub fn sync_with(&mut self, file: FileId, datasync: bool) -> Result<()> {
+        let op = self.begin_sync(file, datasync)?;
+        self.end_sync(op)
+    }
+
+    /// The same up to its start, and the rest of it.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn begin_sync(&mut self, file: FileId, datasync: bool) -> Result<u64> {
         let op = self.op();
         self.engine.sync(op, file, datasync)?;
+        Ok(op)
+    }
+
+    /// Waits for a sync.
+    ///
+    /// # Errors
+    /// Those of the sync.
+    pub fn end_sync(&mut self, op: u64) -> Result<()> {
         self.wait(op).result.map(|_| ())
     }
 

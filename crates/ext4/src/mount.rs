@@ -70,6 +70,8 @@ pub struct MountReport {
     pub copies_revoked: u64,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
+    /// The first transaction of this mount. The last one before it is older by at least three (R11).
+    pub first_tid: u32,
 }
 
 pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
@@ -199,6 +201,7 @@ impl Fs {
             false => superblock,
         };
         let fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
+        report.first_tid = fs.next_tid();
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;

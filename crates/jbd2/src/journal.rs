@@ -236,6 +236,11 @@ impl Journal {
         self.state.lock().running.as_ref().map(|running| running.tid)
     }
 
+    /// The running transaction's id, or what the next one gets.
+    pub fn next_tid(&self) -> Tid {
+        self.state.lock().next_tid
+    }
+
     /// The newest transaction that any change so far can be part of: the running, else the committing, else the last
     /// durable one. What a change of unknown age has to wait for (T24).
     pub fn newest_tid(&self) -> Tid {

@@ -55,8 +55,9 @@ pub fn run(campaign: &Campaign, progress: &(dyn Fn(String) + Sync)) -> (Counts, 
         while let Some((name, share, job)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let recording = job();
             let states = campaign.states * share / shares.max(1);
-            let mut budget = Budget::quick(campaign.seed, states.max(8));
-            budget.kernel_every = if campaign.kernel { 200 } else { 0 };
+            let mut budget = Budget::of(campaign.seed, states.max(8));
+            // CM8 (g): 200 states, or every 200th.
+            budget.kernel_every = if campaign.kernel { (campaign.states / 200).clamp(1, 200) } else { 0 };
             let result = explore(&recording, &budget);
             if *share > 1 {
                 progress(match &result {

@@ -1,7 +1,8 @@
 //! What a workload did, and what a crash may have left of it (CM10).
 //!
 //! Names, link counts and symbolic links are one sequence of versions: the log keeps them in order, so a crash leaves
-//! one of them. Contents are kept by sector and sizes by operation, because data has no order of its own.
+//! one of them: that of the last transaction that it left whole. Contents are kept by sector and sizes by operation,
+//! because data has no order of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -51,6 +52,42 @@ struct Version {
     any_size: bool,
 }
 
+/// An operation, as the model remembers it.
+struct Operation {
+    /// Events before it.
+    events: usize,
+    /// The version of names after it.
+    version: usize,
+    what: String,
+    tids: Tids,
+}
+
+/// Transactions that an operation's handles may have been in; the last one is not known before its end.
+#[derive(Debug, Clone, Copy)]
+struct Tids {
+    first: i64,
+    last: Option<i64>,
+}
+
+impl Tids {
+    /// Of what was there before.
+    const ANY: Self = Self { first: i64::MIN, last: Some(i64::MIN) };
+
+    /// Whether all of it is there once `tid` is.
+    fn is_in(self, tid: i64) -> bool {
+        self.last.is_some_and(|last| last <= tid)
+    }
+}
+
+/// What an fsync or its like will promise, noted when it began.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// Files, and the last operation on each that is covered.
+    files: Vec<(usize, Op)>,
+    /// The version of names that is covered.
+    names: usize,
+}
+
 /// Something durable from `event` on.
 struct FileAck {
     event: usize,
@@ -68,6 +105,8 @@ pub struct FileHistory {
     acks: Vec<FileAck>,
     /// Operations on its contents.
     touched: Vec<Op>,
+    /// Those that have not returned yet.
+    in_flight: Vec<Op>,
     current: Vec<u8>,
 }
 
@@ -86,10 +125,11 @@ pub struct Model {
     /// Every file that ever was.
     pub files: Vec<FileHistory>,
     tree: BTreeMap<String, Node>,
-    /// Per operation: the events before it, the version of names after it, and what it was.
-    ops: Vec<(usize, usize, String)>,
+    ops: Vec<Operation>,
     /// Per version of names, a sum over the tree.
     hashes: Vec<u64>,
+    /// Per version of names, when its operation was committed.
+    version_tids: Vec<Tids>,
     /// Per name, what it was from a version on.
     names: BTreeMap<String, Vec<(usize, Option<Node>)>>,
     /// Version of the last change of a directory's names, or of an inode's own names.
@@ -130,20 +170,29 @@ impl Model {
     /// A volume with a root of `root_links` links.
     pub fn new(root_ino: u32, root_links: u32) -> Self {
         let root = Node { ino: root_ino, kind: Kind::Dir, links: root_links, attributes: of_mode(0o755) };
-        let mut model = Self { hashes: vec![node_hash("", &root)], ..Self::default() };
+        let mut model =
+            Self { hashes: vec![node_hash("", &root)], version_tids: vec![Tids::ANY], ..Self::default() };
         model.names.insert(String::new(), vec![(0, Some(root.clone()))]);
         model.tree.insert(String::new(), root);
-        model.ops.push((0, 0, "the empty volume".into()));
+        let what = "the empty volume".into();
+        model.ops.push(Operation { events: 0, version: 0, what, tids: Tids::ANY });
         model
     }
 
-    /// An operation begins after so many events.
-    pub fn begin(&mut self, events: usize, what: String) {
-        let version = self.version();
-        self.ops.push((events, version, what));
+    /// An operation begins after so many events; its handles will be in transaction `tid` or later.
+    pub fn begin(&mut self, events: usize, what: String, tid: u32) -> Op {
+        let tids = Tids { first: tid.into(), last: None };
+        self.ops.push(Operation { events, version: self.version(), what, tids });
+        self.op()
     }
 
-    fn op(&self) -> Op {
+    /// An operation has returned; a handle started now would be in transaction `tid`.
+    pub fn ended(&mut self, op: Op, tid: u32) {
+        self.ops[op as usize].tids.last = Some(tid.into());
+    }
+
+    /// The operation that began last.
+    pub fn op(&self) -> Op {
         self.ops.len() as Op - 1
     }
 
@@ -188,7 +237,9 @@ impl Model {
             self.names.entry(path).or_default().push((version, node));
         }
         self.hashes.push(hash);
-        self.ops.last_mut().expect("an operation has begun").1 = version;
+        let operation = self.ops.last_mut().expect("an operation has begun");
+        operation.version = version;
+        self.version_tids.push(operation.tids);
     }
 
     fn with_links(&self, path: &str, change: i32) -> (String, Option<Node>) {
@@ -331,33 +382,59 @@ impl Model {
         }
     }
 
-    /// fsync of a file returned after so many events.
-    pub fn acked_file(&mut self, path: &str, event: usize) {
-        self.acked_data(path, event, None);
-        self.acked_names(path, event);
+    /// A write that returns later than operations that begin after it.
+    pub fn in_flight(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        self.files[file].in_flight.push(op);
     }
 
-    /// fdatasync of a file, or an O_DSYNC write of `range`, returned: data, size, and that the file exists.
-    pub fn acked_data(&mut self, path: &str, event: usize, range: Option<Range<u64>>) {
-        let (op, file) = (self.op(), self.file_of(path));
-        self.files[file].acks.push(FileAck { event, op, range });
-        self.acks.push((event, self.created[file]));
+    /// It has returned.
+    pub fn landed(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        self.files[file].in_flight.retain(|&other| other != op);
     }
 
-    /// The names of a file, or of a directory and what is in it.
-    pub fn acked_names(&mut self, path: &str, event: usize) {
-        let version = self.changed.get(&self.tree[path].ino).copied().unwrap_or(0);
-        self.acks.push((event, version));
+    /// The last operation on a file that a sync that begins now covers.
+    fn covered(&self, file: usize) -> Op {
+        self.files[file].in_flight.iter().min().map_or(self.op(), |&op| op - 1)
     }
 
-    /// syncfs returned after so many events.
-    pub fn acked_all(&mut self, event: usize) {
-        let op = self.op();
-        for file in &mut self.files {
-            file.acks.push(FileAck { event, op, range: None });
+    /// fdatasync of a file: data, size, and that the file exists.
+    pub fn promise_data(&self, path: &str) -> Promise {
+        let file = self.file_of(path);
+        Promise { files: vec![(file, self.covered(file))], names: self.created[file] }
+    }
+
+    /// fsync of a file: its names and attributes too.
+    pub fn promise_file(&self, path: &str) -> Promise {
+        Promise { names: self.promise_names(path).names, ..self.promise_data(path) }
+    }
+
+    /// fsync of a directory and what is in it.
+    pub fn promise_names(&self, path: &str) -> Promise {
+        let names = self.changed.get(&self.tree[path].ino).copied().unwrap_or(0);
+        Promise { files: Vec::new(), names }
+    }
+
+    /// syncfs.
+    pub fn promise_all(&self) -> Promise {
+        let files = (0..self.files.len()).map(|file| (file, self.covered(file))).collect();
+        Promise { files, names: self.version() }
+    }
+
+    /// It returned after so many events.
+    pub fn kept(&mut self, promise: Promise, event: usize) {
+        for (file, op) in promise.files {
+            self.files[file].acks.push(FileAck { event, op, range: None });
         }
-        let version = self.version();
-        self.acks.push((event, version));
+        self.acks.push((event, promise.names));
+    }
+
+    /// An O_DSYNC write of `range` returned: these bytes and the size that they need.
+    pub fn kept_range(&mut self, path: &str, op: Op, event: usize, range: Range<u64>) {
+        let file = self.file_of(path);
+        self.files[file].acks.push(FileAck { event, op, range: Some(range) });
+        self.acks.push((event, self.created[file]));
     }
 
     /// Events after which more is promised than before.
@@ -369,10 +446,10 @@ impl Model {
 
     /// What may be seen after a crash once `events` have happened.
     pub fn expectation(&self, events: usize) -> Expectation<'_> {
-        let now = self.ops.partition_point(|(start, ..)| *start <= events) - 1;
+        let now = self.ops.partition_point(|operation| operation.events <= events) - 1;
         let least = self.acks.iter().filter(|(event, _)| *event <= events).map(|(_, version)| *version).max();
-        let versions = least.unwrap_or(0)..self.ops[now].1 + 1;
-        Expectation { model: self, events, now: now as Op, versions }
+        let versions = least.unwrap_or(0)..self.ops[now].version + 1;
+        Expectation { model: self, events, now: now as Op, versions, tid: None }
     }
 
     fn node_at(&self, path: &str, version: usize) -> Option<&Node> {
@@ -388,12 +465,34 @@ pub struct Expectation<'m> {
     events: usize,
     now: Op,
     versions: Range<usize>,
+    /// The last transaction that is there.
+    tid: Option<i64>,
 }
 
 impl Expectation<'_> {
     /// The operation that was running, or the last.
     pub fn operation(&self) -> &str {
-        &self.model.ops[self.now as usize].2
+        &self.model.ops[self.now as usize].what
+    }
+
+    /// The stronger rule of CM8 (d): recovery found `tid` to be the last whole transaction, so that metadata is as at its
+    /// end.
+    pub fn at_end_of(&self, tid: i64) -> Self {
+        let tids = &self.model.version_tids;
+        let least = tids.iter().rposition(|tids| tids.is_in(tid)).unwrap_or(0);
+        let end = tids.iter().rposition(|tids| tids.first <= tid).map_or(0, |version| version + 1);
+        let versions = self.versions.start.max(least)..self.versions.end.min(end);
+        Self { versions, tid: Some(tid), ..*self }
+    }
+
+    /// The last operation that set a file's size and is in that transaction, and whether one may be in it. Write-back of
+    /// the page cache sets a size later than the write.
+    fn sizes_by_tid(&self, file: &FileHistory) -> (Op, impl Fn(Op) -> bool + '_) {
+        let tids = |op: Op| self.model.ops[op as usize].tids;
+        let is_in = |op: Op| self.tid.is_some_and(|tid| tids(op).is_in(tid));
+        let least = file.sizes.iter().rev().find(|(op, _, buffered)| !buffered && is_in(*op));
+        let may_be = move |op: Op| self.tid.is_none_or(|tid| tids(op).first <= tid);
+        (least.map_or(0, |(op, ..)| *op), may_be)
     }
 
     /// Which promises are in force: equal numbers, equal expectations of what is durable.
@@ -459,7 +558,9 @@ impl Expectation<'_> {
             .filter(|ack| ack.op > acked)
             .filter_map(|ack| Some((ack.op, ack.range.clone()?.end)))
             .max();
-        file.check_size(size, promised_end.map_or(acked, |(op, _)| op.max(acked)), self.now, block_size)?;
+        let acked_size = promised_end.map_or(acked, |(op, _)| op.max(acked));
+        let (least, may_be) = self.sizes_by_tid(file);
+        file.check_size(size, acked_size.max(least), self.now, block_size, &may_be)?;
         for (sector, found) in (0u64..).zip(data.chunks(SECTOR)) {
             let at = sector * SECTOR as u64;
             let acked = in_force()
@@ -495,9 +596,16 @@ impl FileHistory {
     }
 
     /// Size only as some operation set it; write-back of one write may end at any block (A15).
-    fn check_size(&self, size: u64, acked: Op, now: Op, block_size: u64) -> Result<(), String> {
+    fn check_size(
+        &self,
+        size: u64,
+        acked: Op,
+        now: Op,
+        block_size: u64,
+        may_be: &dyn Fn(Op) -> bool,
+    ) -> Result<(), String> {
         let mut before = u64::MAX;
-        for (op, after, buffered) in self.sizes_since(acked, now) {
+        for (op, after, buffered) in self.sizes_since(acked, now).filter(|(op, ..)| may_be(*op)) {
             let between =
                 buffered && op > acked && size.is_multiple_of(block_size) && (before..after).contains(&size);
             if size == after || between {
@@ -564,14 +672,18 @@ mod tests {
 
     fn model() -> Model {
         let mut model = Model::new(2, 3);
-        model.begin(0, "create".into());
-        model.create("f", 12);
-        model.begin(10, "write".into());
-        model.write("f", 0, &[7; 1024], How::Direct);
-        model.acked_file("f", 20);
-        model.begin(20, "again".into());
-        model.write("f", 512, &[9; 1024], How::Direct);
+        run(&mut model, 0, 5, |model| model.create("f", 12));
+        run(&mut model, 10, 5, |model| model.write("f", 0, &[7; 1024], How::Direct));
+        let promise = model.promise_file("f");
+        model.kept(promise, 20);
+        run(&mut model, 20, 6, |model| model.write("f", 512, &[9; 1024], How::Direct));
         model
+    }
+
+    fn run(model: &mut Model, events: usize, tid: u32, change: impl Fn(&mut Model)) {
+        let op = model.begin(events, "something".into(), tid);
+        model.ended(op, tid);
+        change(model);
     }
 
     fn check(events: usize, data: &[u8]) -> Result<(), String> {
@@ -598,12 +710,16 @@ mod tests {
     #[test]
     fn names_in_order() {
         let mut model = model();
-        model.begin(30, "mkdir".into());
-        model.mkdir("d", 13);
-        model.begin(40, "rename".into());
-        model.rename("f", "d/g");
+        run(&mut model, 30, 7, |model| model.mkdir("d", 13));
+        run(&mut model, 40, 8, |model| model.rename("f", "d/g"));
         assert_eq!(model.expectation(25).versions, 1..2, "the file's name is acknowledged with it");
         assert_eq!(model.expectation(50).versions, 1..4);
+        assert_eq!(
+            model.expectation(50).at_end_of(7).versions,
+            2..3,
+            "the version of that transaction alone"
+        );
+        assert!(model.expectation(50).at_end_of(4).versions.is_empty(), "what was acknowledged is not there");
         assert_eq!(model.get("").map(|root| root.links), Some(4));
         assert!(model.get("f").is_none() && model.get("d/g").is_some());
     }

@@ -63,7 +63,7 @@ pub const MUTANTS: [Mutant; 25] = [
     mutant(31, "fdatasync of an overwrite without flush", &["overwrite and fdatasync"]),
 ];
 
-/// The budget of the standard workloads, more of it for judges from outside.
+/// The budget of the standard workloads; the first kill ends a run.
 fn budget(seed: u64) -> Budget {
     Budget { states: Some(600), e2fsck_every: 6, kernel_every: 0, cut_every: 10, cut_thorough_every: 0, seed }
 }

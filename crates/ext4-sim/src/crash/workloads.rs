@@ -232,7 +232,7 @@ fn orphan_overflow(name: &str, block_size: u32) -> Recording {
     let volume = Volume { features: "^orphan_file", ..Volume::small(block_size) };
     // The list alone first; then file and list on a volume with enough inodes.
     let (volume, count) = match block_size {
-        1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), block_size }, 8300),
+        1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), ..volume }, 8300),
         _ => (volume, 40),
     };
     let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
