@@ -1,4 +1,4 @@
-//! Power cuts at every write: ≥ 10,000 distinct states in each run, from the ACE workloads and our own.
+//! X46, X47, X48: power cuts at every write, ≥ 10,000 distinct states in each run, from the ACE workloads, our own, and mixes.
 
 use ext4_sim::crash::campaign::{Campaign, run};
 

@@ -10,7 +10,7 @@ use ext4_format::inode::flags;
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
 use jbd2::recovery::{self, RecoverOptions};
-use jbd2::{Journal, LogExtent, LogMap};
+use jbd2::{Journal, LogExtent, LogMap, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
@@ -286,7 +286,7 @@ impl SuperblockKeeper {
             let field = &bytes[Self::ERRORS.start..Self::ERRORS.start + 4];
             u32::from_le_bytes(field.try_into().expect("four bytes"))
         };
-        if count(&self.on_disk) >= count(bytes) {
+        if count(&self.on_disk) >= count(bytes) && !mutant(23) {
             for fields in [Self::ERRORS, Self::ERROR_TIMES_AND_CODES] {
                 bytes[fields.clone()].copy_from_slice(&self.on_disk[fields]);
             }

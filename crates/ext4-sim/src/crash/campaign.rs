@@ -22,13 +22,16 @@ pub struct Campaign {
 type Job = Box<dyn Fn() -> Recording + Send + Sync>;
 
 /// Name, share of the states, and how to run it; and how many workloads cannot be run.
-fn jobs() -> (Vec<(String, usize, Job)>, usize) {
+fn jobs(campaign: &Campaign) -> (Vec<(String, usize, Job)>, usize) {
     let mut jobs: Vec<(String, usize, Job)> = Vec::new();
     let mut skipped = 0;
     for block_size in [1024, 4096] {
-        for workload in workloads::ALL {
+        // One mix for so many states: more of them make more difference than more states of one.
+        let mixes = (campaign.states / 2000).clamp(2, 100) as u64;
+        for workload in workloads::all(campaign.seed, mixes) {
             let name = format!("{} at {block_size}", workload.name);
-            jobs.push((name, 10, Box::new(move || (workload.run)(workload.name, block_size))));
+            let share = if workload.name.contains("fails") { 2 } else { 10 };
+            jobs.push((name, share, Box::new(move || workload.run(block_size))));
         }
         for workload in ace::workloads() {
             if !workload.is_supported() {
@@ -44,7 +47,7 @@ fn jobs() -> (Vec<(String, usize, Job)>, usize) {
 
 /// Runs everything; `progress` gets a line per workload of ours. Goes on after a failure, to the next workload.
 pub fn run(campaign: &Campaign, progress: &(dyn Fn(String) + Sync)) -> (Counts, Vec<Box<Failure>>) {
-    let (mut jobs, skipped) = jobs();
+    let (mut jobs, skipped) = jobs(campaign);
     if let Some(wanted) = &campaign.workload {
         jobs.retain(|(name, ..)| name.contains(wanted.as_str()));
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{NewInode, Result, XattrSet, errno};
+use ext4::{Look, NewInode, Probe, Result, XattrSet, errno};
 
 use super::held::{GateDevice, HeldQueue, Holds};
 use super::image::{Base, Part, StateDevice};
@@ -252,6 +252,19 @@ impl Driver {
         self.broken
     }
 
+    /// Whether there is such a name.
+    pub fn has(&self, path: &str) -> bool {
+        self.model.get(path).is_some()
+    }
+
+    /// Whether a direct write would be a plain overwrite, which takes the inode's lock shared (C25).
+    pub fn is_overwrite(&self, file: FileId, pos: u64, len: usize) -> bool {
+        let inode = self.runner.inode(file);
+        let (size, _) = self.runner.fs().sizes(&inode);
+        let probe = self.runner.fs().probe_write(&inode, pos, len as u64, Look::Disk);
+        pos + len as u64 <= size && probe.is_ok_and(|probe| probe.has(Probe::OVERWRITE))
+    }
+
     fn collect(&mut self) -> usize {
         self.events.append(&mut self.recorder.take());
         self.events.len()
@@ -265,9 +278,12 @@ impl Driver {
 
     /// `None`: a planned fault.
     fn attempt<R>(&mut self, op: Op, what: &str, result: Result<R>) -> Option<R> {
-        self.model.ended(op, self.runner.fs().next_tid());
         match result {
-            Ok(value) => Some(value),
+            Ok(value) => {
+                self.model.ended(op, self.runner.fs().next_tid());
+                Some(value)
+            }
+            // What failed may never be there: it has no last transaction.
             Err(error) if self.faulty && matches!(error.errno(), errno::EIO | errno::EROFS) => {
                 self.broken = true;
                 None
@@ -295,6 +311,16 @@ impl Driver {
     pub fn touch(&mut self, path: &str) {
         let file = self.create(path);
         self.close(file);
+    }
+
+    /// Makes a file whose inode goes without a worker's help: beside a commit there is none.
+    pub fn touch_only(&mut self, path: &str) {
+        let op = self.begin(format!("create {path}"));
+        let result = self.runner.fs().create(&absolute(path), new_inode(0o100644), false);
+        let (inode, _) = self.done(op, path, result);
+        self.model.create(path, inode.ino.0);
+        let released = self.runner.fs().release(&inode);
+        self.done(op, path, released);
     }
 
     /// mkdir.
@@ -341,7 +367,10 @@ impl Driver {
     pub fn rename(&mut self, old: &str, new: &str) -> bool {
         let op = self.begin(format!("rename {old} {new}"));
         match self.runner.fs().rename(&absolute(old), &absolute(new)) {
-            Err(error) if matches!(error.errno(), errno::EINVAL | errno::ENOTEMPTY) => return false,
+            Err(error) if matches!(error.errno(), errno::EINVAL | errno::ENOTEMPTY) => {
+                self.model.ended(op, self.runner.fs().next_tid());
+                return false;
+            }
             result => self.done(op, new, result),
         }
         self.model.rename(old, new);
@@ -390,8 +419,10 @@ impl Driver {
         // A crash in the middle may leave it, so the model knows it first.
         self.model.write(path, pos, &data, How::Direct);
         self.model.in_flight(path, op);
-        let begun = self.runner.begin_direct_write(file, pos, &data, dsync);
-        let write = self.attempt(op, path, begun);
+        let write = match self.runner.begin_direct_write(file, pos, &data, dsync) {
+            Ok(write) => Some(write),
+            Err(error) => self.attempt(op, path, Err(error)),
+        };
         Direct { path: path.into(), range: pos..pos + len as u64, dsync, op, write }
     }
 
@@ -554,6 +585,18 @@ impl Driver {
         if let Err(verdict) = super::judge::check_tree(&tree, &expectation, block_size) {
             panic!("{}: the model differs from the live volume: {}", self.name, verdict.detail);
         }
+    }
+
+    /// The same; `files` are open and closed before, if no device has failed.
+    pub fn finish_with(mut self, files: &[FileId]) -> Recording {
+        for &file in files {
+            if !self.broken {
+                let op = self.begin("close".into());
+                let result = self.runner.close(file);
+                self.attempt(op, "close", result);
+            }
+        }
+        self.finish()
     }
 
     /// Unmounts, which makes everything durable, and hands the recording over. After a planned fault it stops instead.

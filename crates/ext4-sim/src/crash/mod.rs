@@ -9,7 +9,9 @@ pub mod driver;
 pub mod enumerate;
 pub mod held;
 pub mod image;
+pub mod journal_alone;
 pub mod judge;
+pub mod mix;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
