@@ -381,41 +381,19 @@ export class FakeNative implements Native {
     const call = `directWrite ${lockMode === 0 ? 'shared' : 'exclusive'} flags=${flags} ${length}@${pos}`;
     this.#run(op, call, () => [this.#write(file, buffer, offset, length, pos)]);
   }
-  directRead(
-    op: Token,
-    file: number,
-    flags: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
-  ): void {
+  directRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['directRead']>): void {
     this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
       this.#read(file, buffer, offset, length, pos),
     ]);
   }
   bufferedWrite(
-    op: Token,
-    file: number,
-    flags: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
+    ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
   ): void {
     this.#run(op, `bufferedWrite${flagText(flags)} ${length}@${pos}`, () => [
       this.#write(file, buffer, offset, length, pos),
     ]);
   }
-  bufferedRead(
-    op: Token,
-    file: number,
-    flags: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
-  ): void {
+  bufferedRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedRead']>): void {
     this.#run(op, `bufferedRead${flagText(flags)} ${length}@${pos}`, () => [
       this.#read(file, buffer, offset, length, pos),
     ]);
