@@ -17,6 +17,7 @@ const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
 const EPERM = 1;
 const ENOENT = 2;
+const EAGAIN = 11;
 const EEXIST = 17;
 const ENOTDIR = 20;
 const EISDIR = 21;
@@ -58,7 +59,9 @@ export class FakeNative implements Native {
   /** Completions stay queued until `release` while this is set. */
   hold = false;
   /** What tryFileModified answers: that it would have to wait. */
-  tryModified = -11;
+  tryModified = -EAGAIN;
+  /** Whether tryBufferedRead and tryBufferedWrite are hits. */
+  cached = false;
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
@@ -390,6 +393,16 @@ export class FakeNative implements Native {
   }
   directRead(op: Token, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void {
     this.#run(op, `directRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  }
+  tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
+    if (!this.cached) return -EAGAIN;
+    this.calls.push(`tryBufferedRead ${length}@${pos}`);
+    return this.#read(file, buffer, offset, length, pos);
+  }
+  tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
+    if (!this.cached) return -EAGAIN;
+    this.calls.push(`tryBufferedWrite ${length}@${pos}`);
+    return this.#write(file, buffer, offset, length, pos);
   }
   bufferedWrite(
     op: Token,

@@ -39,6 +39,12 @@ export interface OpenOptions {
   direct?: boolean;
   /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
+  /** Memory for buffered file data, in bytes; default 64 MiB. */
+  pageCacheBytes?: number;
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  dirtyRatio?: number;
+  /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
+  writeBackAgeMs?: number;
 }
 
 /** What `volume.info()` says. Sizes in bytes. */
@@ -92,7 +98,7 @@ export function recoverJson(options: RecoverOptions): string {
   return JSON.stringify({ dryRun: options.dryRun === true });
 }
 
-/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE */
+/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE */
 export function openJson(options: OpenOptions): string {
   validateObject(options);
   validateBoolean(options.readOnly, 'options.readOnly');
@@ -106,5 +112,15 @@ export function openJson(options: OpenOptions): string {
       `must be one of: ${ENGINES.map((name) => `'${name}'`).join(', ')}`,
     );
   }
-  return JSON.stringify({ readOnly: options.readOnly === true, engine });
+  const { pageCacheBytes, dirtyRatio, writeBackAgeMs } = options;
+  if (pageCacheBytes !== undefined) validateInteger(pageCacheBytes, 'options.pageCacheBytes', 0);
+  if (dirtyRatio !== undefined) validateInteger(dirtyRatio, 'options.dirtyRatio', 0, 100);
+  if (writeBackAgeMs !== undefined) validateInteger(writeBackAgeMs, 'options.writeBackAgeMs', 0);
+  return JSON.stringify({
+    readOnly: options.readOnly === true,
+    engine,
+    pageCacheBytes,
+    dirtyRatio,
+    writeBackAgeMs,
+  });
 }

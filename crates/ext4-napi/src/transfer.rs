@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ext4::Inode;
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
+use ext4::{Fs, Inode, Result};
 
 use crate::js::{JsResult, Value};
 use crate::memory::Slice;
@@ -108,4 +108,30 @@ pub fn buffered_read(call: &Call<'_, 6>) -> JsResult<Value> {
         Ok((read as u64, Outcome::Bytes(bytes)))
     });
     Ok(UNDEFINED)
+}
+
+impl<const N: usize> Call<'_, N> {
+    /// Runs a call that does not wait on the file of argument 0; what fails is a negative errno.
+    fn try_now(&self, f: impl FnOnce(&Arc<Fs>, &Arc<Inode>) -> Result<usize>) -> JsResult<Value> {
+        let handle = self.handle(0)?;
+        let mut state = self.environment.state();
+        let found = state.file_and_volume(handle).map(|(file, _)| (file.volume, file.inode.clone()));
+        let done = found.and_then(|(volume, inode)| {
+            state.with_engine(volume, |engine| f(engine.fs(), &inode)).and_then(|result| result)
+        });
+        drop(state);
+        self.js.number(done.map_or_else(|error| -f64::from(error.errno()), |bytes| bytes as f64))
+    }
+}
+
+/// tryBufferedWrite(file, buffer, offset, length, pos)
+pub fn try_buffered_write(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes(|data| fs.try_buffered_write(inode, pos, data)))
+}
+
+/// tryBufferedRead(file, buffer, offset, length, pos)
+pub fn try_buffered_read(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes_mut(|out| fs.try_buffered_read(inode, pos, out)))
 }

@@ -1,14 +1,16 @@
 //! Buffered reads and writes of regular files, through the page cache.
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
 
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
 use crate::{Error, Result, errno, mballoc};
 
 /// The page cache of an inode.
@@ -33,24 +35,46 @@ impl FileMapping for InodeMapping {
     fn map_read(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
-        let lblk = ext4_format::Lblk(blocks.start as u32);
+        let lblk = Lblk(blocks.start as u32);
         let mapping = fs.map_lookup(&inode, lblk, (blocks.end - blocks.start) as u32)?;
         Ok(fs.to_io_mapping(&mapping, false))
     }
 
-    fn map_write(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
+    fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+        let (fs, inode) = self.both().ok()?;
+        let lblk = check_lblk(pos / fs.block_size() as u64).ok()?;
+        fs.try_map_cached(&inode, lblk, 1).map(|mapping| mapping.state != MapState::Hole)
+    }
+
+    fn reserve(&self, blocks: u64) -> Result<()> {
+        self.both()?.0.allocator.reserve_delayed(blocks)
+    }
+
+    fn release(&self, blocks: u64) {
+        // Without its volume nobody counts.
+        if let Some(fs) = self.fs.upgrade() {
+            fs.allocator.release_delayed(blocks);
+        }
+    }
+
+    fn map_write(&self, pos: u64, len_bytes: u64, delayed_bytes: u64) -> Result<IoMapping> {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
-        let (lblk, count) = (ext4_format::Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        let (lblk, count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
         let found = fs.map_lookup(&inode, lblk, count)?;
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
         }
+        let delayed = (delayed_bytes / fs.block_size() as u64) as u32;
+        let (len, kind) = match delayed {
+            0 => (found.len, mballoc::RequestKind::Data),
+            delayed => (found.len.min(delayed), mballoc::RequestKind::Delayed),
+        };
         let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
-            handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
+            handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)
         })?;
         if jbd2::mutant(13) {
-            self.end_write(pos, pos + len_bytes)?;
+            self.end_write(pos, pos + u64::from(mapping.len) * fs.block_size() as u64)?;
             fs.journal.commit_running()?;
         }
         Ok(fs.to_io_mapping(&mapping, new))
@@ -80,6 +104,10 @@ impl FileMapping for InodeMapping {
     fn size_bytes(&self) -> u64 {
         self.inode.upgrade().map_or(0, |inode| inode.size())
     }
+
+    fn now_ms(&self) -> u64 {
+        self.fs.upgrade().map_or(0, |fs| fs.now_ms())
+    }
 }
 
 impl Fs {
@@ -102,15 +130,27 @@ impl Fs {
         Ok(available)
     }
 
+    /// [`Fs::buffered_read`] of what is cached, without waiting.
+    ///
+    /// # Errors
+    /// WouldBlock where the disk or a lock would have to be waited for.
+    pub fn try_buffered_read(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<usize> {
+        self.check_alive()?;
+        inode.check_data_supported()?;
+        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        let done = available == 0 || self.pages(inode).try_read(pos, &mut out[..available]);
+        if done { Ok(available) } else { Err(Error::WouldBlock) }
+    }
+
     /// Writes into the page cache and raises i_size. The caller holds the inode lock exclusive and has done the checks of
     /// A4. Returns the bytes taken: fewer than given if space ran out on the way.
     pub fn buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
-        self.check_writable()?;
-        inode.check_data_supported()?;
-        let end = pos.checked_add(data.len() as u64).ok_or(Error::errno_only(errno::EFBIG))?;
-        if end > self.max_file_bytes() {
-            return Err(Error::errno_only(errno::EFBIG));
-        }
+        self.check_buffered_write(inode, pos, data.len())?;
         let size = inode.size();
         if pos > size {
             self.zero_eof_block(inode, size)?;
@@ -121,11 +161,54 @@ impl Fs {
             Err((taken, _)) => (taken, Ok(taken)),
         };
         if taken > 0 {
-            let mut state = inode.state.lock();
-            state.size = state.size.max(pos + taken as u64);
+            raise_size(inode, pos + taken as u64);
         }
         self.balance_memory();
+        self.throttle_writer(inode);
+        self.wake_flusher();
         result
+    }
+
+    /// [`Fs::buffered_write`] of all of `data`, if neither the disk, nor space, nor memory has to be waited for.
+    ///
+    /// # Errors
+    /// WouldBlock, with nothing done.
+    pub fn try_buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
+        self.check_buffered_write(inode, pos, data.len())?;
+        if pos > inode.size() || !self.pages(inode).try_write(pos, data) {
+            return Err(Error::WouldBlock);
+        }
+        raise_size(inode, pos + data.len() as u64);
+        self.wake_flusher();
+        Ok(data.len())
+    }
+
+    fn check_buffered_write(&self, inode: &Inode, pos: u64, len: usize) -> Result<()> {
+        self.check_writable()?;
+        inode.check_data_supported()?;
+        match pos.checked_add(len as u64) {
+            Some(end) if end <= self.max_file_bytes() => Ok(()),
+            _ => Err(Error::errno_only(errno::EFBIG)),
+        }
+    }
+
+    /// The first run of bytes in a range, block-rounded, whose data is newer in the page cache than on the device: it is
+    /// data even where the map shows a hole or unwritten blocks.
+    pub fn next_dirty(&self, inode: &Inode, pos: u64, len: u64) -> Option<Range<u64>> {
+        inode.pages.get()?.next_dirty(pos, len)
+    }
+
+    /// The first run of bytes in a range, block-rounded, whose allocation is delayed: data without blocks.
+    pub fn next_delayed(&self, inode: &Inode, pos: u64, len: u64) -> Option<Range<u64>> {
+        inode.pages.get()?.next_delayed(pos, len)
+    }
+
+    /// Drops pages of whole blocks, dirty or not, whose blocks are about to go or to move. The caller holds the inode lock
+    /// exclusive and no handle.
+    pub fn discard_pages(&self, inode: &Inode, pos: u64, len: u64) {
+        if let Some(pages) = inode.pages.get() {
+            pages.discard(pos, len);
+        }
     }
 
     /// Writes back and waits for the dirty pages of a range (B4).
@@ -167,4 +250,9 @@ impl Fs {
             }
         }
     }
+}
+
+fn raise_size(inode: &Inode, end: u64) {
+    let mut state = inode.state.lock();
+    state.size = state.size.max(end);
 }

@@ -12,6 +12,7 @@ mod error_policy;
 pub mod extents;
 pub mod extents_status;
 mod file;
+mod flusher;
 mod fs;
 mod handle;
 pub mod htree;

@@ -111,10 +111,13 @@ impl Handle<'_> {
             min_len: 1,
             kind,
             may_use_reserve: false,
-            preallocate: kind == mballoc::RequestKind::Data,
+            preallocate: kind != mballoc::RequestKind::Metadata,
             below_2_32: false,
         };
         let run = self.allocate_data(&request)?;
+        // What maps delayed data must be there too: it was kept for it.
+        let delayed = kind == mballoc::RequestKind::Delayed;
+        self.set_use_reserve(delayed);
         let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
         let mapping = Mapping { lblk, len: run.len, start: run.start, state };
 
@@ -126,9 +129,13 @@ impl Handle<'_> {
             unwritten: how == Allocate::Unwritten,
         });
         let tree_blocks = tree.meta_blocks_delta;
+        self.set_use_reserve(false);
         if let Err(error) = inserted {
             // The tree is as it was: give the run back, in the same transaction.
             self.free_data(run.start, run.len, inode.ino)?;
+            if delayed {
+                fs.allocator.delay_again(run.len.into());
+            }
             return Err(error);
         }
         self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;

@@ -53,6 +53,11 @@ impl<M: FileMapping> PageCache<M> {
         self.pages.lock().dirty_bytes()
     }
 
+    /// Bytes that have space reserved and no blocks.
+    pub fn delayed_bytes(&self) -> u64 {
+        self.pages.lock().delayed_bytes()
+    }
+
     /// When the first of the dirty pages became so, by the file system's clock; `None`: none is dirty.
     pub fn dirty_since_ms(&self) -> Option<u64> {
         self.pages.lock().dirty_since_ms
@@ -253,10 +258,10 @@ impl<M: FileMapping> PageCache<M> {
         page.data[part.inside..end].copy_from_slice(part.bytes);
         page.reach = page.reach.max(end);
         page.recent = true;
-        if reserved && std::mem::replace(&mut page.delayed, true) {
+        pages.set_dirty(part.index, self.mapping.now_ms());
+        if reserved && !pages.set_delayed(part.index) {
             self.mapping.release(1);
         }
-        pages.set_dirty(part.index, self.mapping.now_ms());
     }
 
     /// [`PageCache::write`] if nobody has to be waited for: neither for a block to be read, nor for memory, nor for

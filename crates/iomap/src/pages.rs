@@ -62,6 +62,7 @@ pub(crate) struct Pages<E> {
     budget: Arc<CacheBudget>,
     block: u64,
     dirty: u64,
+    delayed: u64,
     reads: Vec<ReadInFlight>,
     next_read: u64,
     /// Where the eviction goes on.
@@ -79,6 +80,7 @@ impl<E> Pages<E> {
             budget,
             block,
             dirty: 0,
+            delayed: 0,
             reads: Vec::new(),
             next_read: 0,
             hand: 0,
@@ -93,6 +95,10 @@ impl<E> Pages<E> {
 
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty * self.block
+    }
+
+    pub fn delayed_bytes(&self) -> u64 {
+        self.delayed * self.block
     }
 
     /// A clean page, unless there is one.
@@ -115,7 +121,15 @@ impl<E> Pages<E> {
                 self.undirty(1);
             }
         }
+        self.delayed -= delayed;
         delayed
+    }
+
+    /// A page of the cache has space reserved. `false`: it had already.
+    pub fn set_delayed(&mut self, index: u64) -> bool {
+        let was = self.map.get_mut(&index).is_none_or(|page| std::mem::replace(&mut page.delayed, true));
+        self.delayed += u64::from(!was);
+        !was
     }
 
     /// A page of the cache becomes dirty.
@@ -242,7 +256,9 @@ impl<E> Pages<E> {
     /// The pages of a range have blocks now; returns how many of them were delayed.
     pub fn settle(&mut self, range: Range<u64>) -> u64 {
         let pages = self.map.range_mut(range);
-        pages.map(|(_, page)| u64::from(std::mem::take(&mut page.delayed))).sum()
+        let settled = pages.map(|(_, page)| u64::from(std::mem::take(&mut page.delayed))).sum();
+        self.delayed -= settled;
+        settled
     }
 
     /// Up to `count` clean pages to drop: each page that was used gets a second chance, in a circle.
