@@ -10,7 +10,7 @@ use std::sync::Arc;
 use block_io::sync::{Mutex, MutexGuard};
 use block_io::{AlignedBuf, Device};
 
-use crate::pages::{MAX_READ_BLOCKS, Pages};
+use crate::pages::{MAX_READ_BLOCKS, Page, Pages};
 use crate::{Address, CacheBudget, FileMapping};
 
 /// The range could not be invalidated: a page is dirty or in use (B4).
@@ -46,6 +46,24 @@ impl<M: FileMapping> PageCache<M> {
     /// Whether there is no page, and nobody is about to add one. Does not wait.
     pub fn is_empty(&self) -> bool {
         self.pages.try_lock().is_some_and(|pages| pages.is_unused())
+    }
+
+    /// Whether no page of a byte range is cached, and nobody is about to add one. Does not wait.
+    pub fn is_clear(&self, pos: u64, len_bytes: u64) -> bool {
+        self.pages.try_lock().is_some_and(|pages| pages.is_clear(self.blocks(pos, len_bytes)))
+    }
+
+    /// Whether no page of a byte range is dirty or on its way to the device. Does not wait.
+    pub fn is_written_back(&self, pos: u64, len_bytes: u64) -> bool {
+        let is_newer = |page: &Page| page.dirty || page.writing;
+        let range = self.blocks(pos, len_bytes);
+        self.pages.try_lock().is_some_and(|pages| pages.next_run(range, 1, is_newer).is_none())
+    }
+
+    /// Copies what is cached from `pos` on, up to the first missing page, into `out`; returns how many bytes. Does not wait:
+    /// 0 also where somebody is at work on the pages.
+    pub fn read_cached(&self, pos: u64, out: &mut [u8]) -> usize {
+        self.pages.try_lock().map_or(0, |mut pages| self.copy_cached(&mut pages, pos, out))
     }
 
     /// Bytes of dirty pages.

@@ -93,6 +93,12 @@ impl<E> Pages<E> {
         self.map.is_empty() && self.reads.is_empty()
     }
 
+    /// The same for a range of blocks.
+    pub fn is_clear(&self, range: Range<u64>) -> bool {
+        let being_read = |read: &ReadInFlight| read.blocks.start < range.end && range.start < read.blocks.end;
+        !self.reads.iter().any(being_read) && self.map.range(range).next().is_none()
+    }
+
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty * self.block
     }

@@ -136,7 +136,6 @@ pub struct FileState {
     pub device_blocks: u64,
     /// Blocks set aside for delayed allocation.
     pub reserved: u64,
-    pub journalled: bool,
     /// The clock.
     pub now_ms: u64,
 }
@@ -157,7 +156,6 @@ impl FakeFile {
             gap_every,
             device_blocks,
             reserved: 0,
-            journalled: false,
             now_ms: 0,
         };
         Self(Arc::new(Mutex::new(state)))
