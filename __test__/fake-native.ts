@@ -3,47 +3,27 @@
  * Every call is logged; results may be scripted by the name of the call.
  */
 import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
-import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
+import { ExtentFlag, ProbeFlag, XattrFlag } from '../src/native/boundary.js';
+import {
+  EEXIST,
+  EINVAL,
+  EISDIR,
+  ELOOP,
+  ENODATA,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  EPERM,
+  FakeErrno,
+} from './fake-errno.js';
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, direntType, type FakeInode } from './fake-inode.js';
+import { fakeFallocate, fakeSeek } from './fake-ranges.js';
 
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
-const S_IFLNK = 0o120000;
-const EPERM = 1;
-const ENOENT = 2;
-const EEXIST = 17;
-const ENOTDIR = 20;
-const EISDIR = 21;
-const EINVAL = 22;
-const ELOOP = 40;
-const ENOTEMPTY = 39;
-const ENODATA = 61;
+export type { FakeInode } from './fake-inode.js';
+
 const O_CREAT = 0o100;
 const O_EXCL = 0o200;
 const O_NOFOLLOW = 0o400000;
-
-class FakeErrno extends Error {
-  readonly errno: number;
-  constructor(errno: number) {
-    super(`errno ${errno}`);
-    this.errno = errno;
-  }
-}
-
-export interface FakeInode {
-  ino: number;
-  mode: number;
-  data: Uint8Array;
-  size: number;
-  diskSize: number;
-  /** What probeWrite says beside OVERWRITE, which follows from the size. */
-  flags: number;
-  entries: Map<string, FakeInode>;
-  xattrs: Map<string, Uint8Array>;
-  target: string;
-  nlink: number;
-  times: { atimeSec: number; atimeNsec: number; mtimeSec: number; mtimeNsec: number };
-}
 
 export class FakeNative implements Native {
   readonly calls: string[] = [];
@@ -422,6 +402,22 @@ export class FakeNative implements Native {
   truncateToSize(op: Token): void {
     this.#run(op, 'truncateToSize', () => [0]);
   }
+  fallocate(op: Token, file: number, mode: number, pos: number, len: number): void {
+    this.#run(op, `fallocate ${mode} ${len}@${pos}`, () => {
+      fakeFallocate(this.#file(file), mode, pos, len);
+      return [0];
+    });
+  }
+  seek(op: Token, file: number, pos: number, whence: number): void {
+    this.#run(op, `seek ${whence} @${pos}`, () => [fakeSeek(this.#file(file), pos, whence)]);
+  }
+  /** One extent, from byte 4096 of the device on. */
+  extents(op: Token, file: number, pos: number, len: number): void {
+    this.#run(op, `extents ${len}@${pos}`, () => {
+      const { size } = this.#file(file);
+      return pos < size ? [1, [0, 4096, size, ExtentFlag.LAST]] : [0, []];
+    });
+  }
   sync(op: Token, _file: number, datasync: boolean): void {
     this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
   }
@@ -433,6 +429,11 @@ export class FakeNative implements Native {
     inode.size = data.length;
     inode.diskSize = data.length;
     return inode;
+  }
+
+  /** Ends an operation that a test answers itself. */
+  answer(op: Token, result: number, detail?: unknown): void {
+    this.#run(op, 'answer', () => [result, detail]);
   }
 
   #run(op: Token, call: string, work: () => [number, unknown?]): void {
@@ -584,10 +585,4 @@ export class FakeNative implements Native {
 
 function text(path: string | Uint8Array): string {
   return typeof path === 'string' ? path : Buffer.from(path).toString();
-}
-
-function direntType(inode: FakeInode): number {
-  const format = inode.mode & S_IFMT;
-  if (format === S_IFDIR) return 2;
-  return format === S_IFLNK ? 7 : 1;
 }

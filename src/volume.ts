@@ -4,9 +4,10 @@ import { defaultEngine } from './default-engine.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
 import { closedError, errnoError, invalidType } from './errors.js';
-import { FileHandle, closeInode, truncateInode } from './file-handle.js';
+import { FileHandle, closeInode } from './file-handle.js';
 import { Mount } from './mount.js';
 import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
+import { truncateInode } from './range-ops.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
 import {
   bytesOf,
@@ -186,7 +187,7 @@ export class Volume {
     const inode = mount.acquire(inodeKey);
     const empty = size === 0 && inode.references === 1;
     if ((flags & O_TRUNC) !== 0 && isRegularType(type) && !empty) {
-      const truncated = yield* truncateInode(mount.engine, inode, file, 0);
+      const truncated = yield* truncateInode({ engine: mount.engine, inode, file }, 0);
       if (truncated < 0) {
         yield* closeInode(mount, inode, file);
         return truncated;

@@ -425,6 +425,7 @@ fn detail_of(value: Value) -> Option<Detail> {
         Value::Stat(stat) => Some(Detail::Stat(Box::new(stat))),
         Value::Entries(entries) => Some(Detail::Directory(entries)),
         Value::Text(text) => Some(Detail::Text(text)),
+        Value::Extents(extents) => Some(Detail::Extents(extents)),
         _ => None,
     }
 }

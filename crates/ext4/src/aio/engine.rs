@@ -31,6 +31,8 @@ pub enum Value {
     Text(Vec<u8>),
     /// Bytes that a buffered read found.
     Bytes(AlignedBuf),
+    /// What a range of a file lies on.
+    Extents(Vec<crate::RangeExtent>),
     /// An inode to be opened with [`Engine::adopt`].
     Inode(Arc<Inode>),
 }
