@@ -73,7 +73,13 @@ impl Fs {
     /// EINVAL for an empty range, a misaligned or misplaced collapse or insert; EPERM for an immutable inode, or an
     /// append-only one unless space is all that is asked for; EISDIR, ESPIPE, ENODEV for what is no regular file; EFBIG;
     /// EOPNOTSUPP on an inode without extents for all but holes; ENOSPC, after which what was got stays and i_size covers it.
-    pub fn fallocate(self: &Arc<Self>, inode: &Arc<Inode>, mode: FallocateMode, pos: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        mode: FallocateMode,
+        pos: u64,
+        len: u64,
+    ) -> Result<()> {
         self.check_fallocate(inode, mode, pos, len)?;
         self.file_modified(inode)?;
         if mode != FallocateMode::PunchHole && !inode.has_flag(flags::EXTENTS) {
@@ -183,7 +189,11 @@ mod tests {
         assert_eq!(supported(0x20), Some(FallocateMode::InsertRange));
         for bits in (0..0x400u32).chain([1 << 31, u32::MAX]) {
             if ![0, 1, 3, 0x10, 0x11, 8, 0x20].contains(&bits) {
-                assert_eq!(FallocateMode::from_bits(bits).unwrap_err().errno(), errno::EOPNOTSUPP, "{bits:#x}");
+                assert_eq!(
+                    FallocateMode::from_bits(bits).unwrap_err().errno(),
+                    errno::EOPNOTSUPP,
+                    "{bits:#x}"
+                );
             }
         }
     }

@@ -21,7 +21,8 @@ impl Tree<'_> {
     pub fn split_at(&mut self, at: Lblk) -> Result<()> {
         let path = Path::find(self.meta, self.root, self.owner, at)?;
         let extents = path.extents();
-        let Some(index) = extents.iter().position(|extent| extent.lblk < at && extent.end() > u64::from(at.0))
+        let Some(index) =
+            extents.iter().position(|extent| extent.lblk < at && extent.end() > u64::from(at.0))
         else {
             return Ok(());
         };

@@ -98,9 +98,11 @@ impl Fs {
             extents::next_allocated(&Reader(self), &root, inode.tree_owner(self), lblk)?
         };
         let hole_end = mapped.map_or(u64::from(u32::MAX), |mapping| u64::from(mapping.lblk.0));
-        let dirty = inode.pages.get().filter(|_| hole_end > block).and_then(|pages| {
-            pages.next_dirty(block * block_size, (hole_end - block) * block_size)
-        });
+        let dirty = inode
+            .pages
+            .get()
+            .filter(|_| hole_end > block)
+            .and_then(|pages| pages.next_dirty(block * block_size, (hole_end - block) * block_size));
         Ok(match (dirty, mapped) {
             (Some(range), _) => Some(RangeExtent {
                 logical: range.start,

@@ -247,7 +247,8 @@ impl World {
     fn move_blocks(&mut self, moved: impl Fn(u32) -> bool, to: impl Fn(u32) -> u32) {
         let old = std::mem::take(&mut self.model);
         let count = old.len();
-        self.model = old.into_iter().map(|(at, block)| (if moved(at) { to(at) } else { at }, block)).collect();
+        self.model =
+            old.into_iter().map(|(at, block)| (if moved(at) { to(at) } else { at }, block)).collect();
         assert_eq!(self.model.len(), count, "one block moved onto another");
     }
 }
