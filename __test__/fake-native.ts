@@ -9,27 +9,33 @@ import type {
   NativeVolumeStats,
   Token,
 } from '../src/native/boundary.js';
-import { ExtentFlag, ProbeFlag, XattrFlag } from '../src/native/boundary.js';
+import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 import {
-  EEXIST,
-  EINVAL,
-  EISDIR,
-  ELOOP,
-  ENODATA,
-  ENOENT,
-  ENOTDIR,
-  ENOTEMPTY,
+  S_IFMT,
+  S_IFDIR,
+  S_IFREG,
+  S_IFLNK,
   EPERM,
+  ENOENT,
+  EEXIST,
+  ENOTDIR,
+  EISDIR,
+  EINVAL,
+  ELOOP,
+  ENOTEMPTY,
+  ENODATA,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
   FakeErrno,
-} from './fake-errno.js';
-import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, direntType, type FakeInode } from './fake-inode.js';
-import { fakeFallocate, fakeSeek } from './fake-ranges.js';
+  type FakeInode,
+  flagText,
+  text,
+  direntType,
+} from './fake-inode.js';
+import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
 export type { FakeInode } from './fake-inode.js';
-
-const O_CREAT = 0o100;
-const O_EXCL = 0o200;
-const O_NOFOLLOW = 0o400000;
 
 export class FakeNative implements Native {
   readonly calls: string[] = [];
@@ -149,7 +155,15 @@ export class FakeNative implements Native {
       if ((inode.mode & S_IFMT) === S_IFDIR && (flags & 3) !== 0) throw new FakeErrno(EISDIR);
       return [
         this.openInode(inode),
-        { ino: inode.ino, generation: 1, inodeKey: inode.ino, type: direntType(inode), size: inode.size },
+        {
+          ino: inode.ino,
+          generation: 1,
+          inodeKey: inode.ino,
+          type: direntType(inode),
+          size: inode.size,
+          maxSize: inode.maxSize,
+          bitmapFormat: inode.bitmapFormat,
+        },
       ];
     });
   }
@@ -368,28 +382,22 @@ export class FakeNative implements Native {
     const call = `directWrite ${lockMode === 0 ? 'shared' : 'exclusive'} flags=${flags} ${length}@${pos}`;
     this.#run(op, call, () => [this.#write(file, buffer, offset, length, pos)]);
   }
-  directRead(op: Token, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void {
-    this.#run(op, `directRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  directRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['directRead']>): void {
+    this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
   }
   bufferedWrite(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
+    ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
   ): void {
-    this.#run(op, `bufferedWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+    this.#run(op, `bufferedWrite${flagText(flags)} ${length}@${pos}`, () => [
+      this.#write(file, buffer, offset, length, pos),
+    ]);
   }
-  bufferedRead(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
-  ): void {
-    this.#run(op, `bufferedRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  bufferedRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedRead']>): void {
+    this.#run(op, `bufferedRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
   }
   writeAndWait(op: Token, _file: number, pos: number, len: number): void {
     this.#run(op, `writeAndWait ${len}@${pos}`, () => [0]);
@@ -418,12 +426,8 @@ export class FakeNative implements Native {
   seek(op: Token, file: number, pos: number, whence: number): void {
     this.#run(op, `seek ${whence} @${pos}`, () => [fakeSeek(this.#file(file), pos, whence)]);
   }
-  /** One extent, from byte 4096 of the device on. */
   extents(op: Token, file: number, pos: number, len: number): void {
-    this.#run(op, `extents ${len}@${pos}`, () => {
-      const { size } = this.#file(file);
-      return pos < size ? [1, [0, 4096, size, ExtentFlag.LAST]] : [0, []];
-    });
+    this.#run(op, `extents ${len}@${pos}`, () => fakeExtents(this.#file(file), pos));
   }
   sync(op: Token, _file: number, datasync: boolean): void {
     this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
@@ -494,6 +498,8 @@ export class FakeNative implements Native {
       xattrs: new Map(),
       target: '',
       nlink: 1,
+      maxSize: this.info.maxFileSize,
+      bitmapFormat: false,
       times: { atimeSec: 1, atimeNsec: 2, mtimeSec: 1_700_000_000, mtimeNsec: 123_456_789 },
     };
   }
@@ -588,8 +594,4 @@ export class FakeNative implements Native {
     buffer.set(inode.data.subarray(pos, pos + count), offset);
     return count;
   }
-}
-
-function text(path: string | Uint8Array): string {
-  return typeof path === 'string' ? path : Buffer.from(path).toString();
 }

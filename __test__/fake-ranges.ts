@@ -1,6 +1,6 @@
 /** Calls on ranges of a file without a disk: contents and size alone, no block is counted. */
-import { FallocateFlag, SeekWhence } from '../src/native/boundary.js';
-import { ENXIO, FakeErrno } from './fake-errno.js';
+import { ExtentFlag, FallocateFlag, SeekWhence } from '../src/native/boundary.js';
+import { ENXIO, FakeErrno } from './fake-inode.js';
 
 interface Contents {
   data: Uint8Array;
@@ -24,4 +24,9 @@ export function fakeFallocate(inode: Contents, mode: number, pos: number, len: n
 export function fakeSeek(inode: Contents, pos: number, whence: number): number {
   if (pos >= inode.size) throw new FakeErrno(ENXIO);
   return whence === SeekWhence.DATA ? pos : inode.size;
+}
+
+/** One extent, from byte 4096 of the device on. */
+export function fakeExtents(inode: Contents, pos: number): [number, number[]] {
+  return pos < inode.size ? [1, [0, 4096, inode.size, ExtentFlag.LAST]] : [0, []];
 }

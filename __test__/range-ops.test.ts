@@ -23,7 +23,16 @@ function setup(): { native: FakeNative; engine: Engine; inode: OpenInode; file: 
   const native = new FakeNative();
   const engine = new Engine(native);
   const fake = native.addFile('/file', new Uint8Array(8192).fill(7));
-  return { native, engine, inode: new OpenInode(fake.ino, engine), file: native.openInode(fake) };
+  const limits = {
+    blockBytes: 4096,
+    offsetAlignBytes: 512,
+    memoryAlignBytes: 4,
+    maxFileBytes: 65536,
+    atomicMinBytes: 0,
+    atomicMaxBytes: 0,
+    atomicJournalled: false,
+  };
+  return { native, engine, inode: new OpenInode(fake.ino, engine, limits), file: native.openInode(fake) };
 }
 
 const operation = (): Operation => ({ failure: undefined });
@@ -97,6 +106,26 @@ test('a failed change gives the lock back and syncs nothing', async (t) => {
   t.is(await target.engine.run(fallocateInode(target, io), operation()), -28);
   t.deepEqual(target.native.calls, ['fallocate 0 1@0']);
   t.true(target.inode.lock.tryWrite());
+});
+
+test('A4.6: what would raise the size past maxFileSize is EFBIG, after file_modified, as in inode_newsize_ok', async (t) => {
+  const cases = [
+    [0, 65536, 1, ['fileModified'], -27],
+    [0x10, 65536, 1, ['fileModified'], -27],
+    [0, 65535, 1, ['fallocate 0 1@65535'], 0],
+    [1, 65536, 1, ['fallocate 1 1@65536'], 0],
+    [0, 2 ** 44, 1, [`fallocate 0 1@${2 ** 44}`], -27],
+  ] as const;
+  for (const [bits, posBytes, lenBytes, calls, expected] of cases) {
+    const target = setup();
+    target.native.script.set('fallocate', [expected]);
+    const io = { bits, posBytes, lenBytes, sync: false };
+    t.is(await target.engine.run(fallocateInode(target, io), operation()), expected);
+    t.deepEqual(target.native.calls, calls);
+  }
+  const target = setup();
+  t.is(await target.engine.run(truncateInode(target, 65537), operation()), -27);
+  t.deepEqual(target.native.calls, []);
 });
 
 test('O_SYNC: durable when it reports', async (t) => {

@@ -6,8 +6,9 @@
  */
 import { begin, type Engine, type Task } from './engine.js';
 import { ExtentFlag, FallocateFlag, type NativeFile } from './native/boundary.js';
-import { EBADF, EINVAL, EOPNOTSUPP } from './native/errno.js';
+import { EBADF, EFBIG, EINVAL, EOPNOTSUPP } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
+import { readInodeSize } from './sizes.js';
 
 /** The open file that an operation is about. */
 export interface RangeTarget {
@@ -58,34 +59,62 @@ export function checkFallocate(io: {
   return io.writable ? 0 : -EBADF;
 }
 
-/** Runs a change of a range: exclusive, with no direct I/O in flight. */
-function* changeRange(target: RangeTarget, start: Parameters<typeof begin>[1]): Task<number> {
-  const { lock } = target.inode;
+/** Runs a change of the file: exclusive, with no direct I/O in flight. */
+function* changing({ inode: { lock } }: RangeTarget, change: Task<number>): Task<number> {
   yield* lock.write();
   try {
     yield* lock.drain();
-    return yield begin(target.engine, start);
+    return yield* change;
   } finally {
     lock.unlockWrite();
   }
 }
 
+/** A4.6 as inode_newsize_ok has it: only what would grow past the limit is refused. */
+function exceedsLimit({ engine, file, inode }: RangeTarget, endBytes: number): boolean {
+  return endBytes > inode.limits.maxFileBytes && endBytes > readInodeSize(engine, file);
+}
+
 /** Changes the size. */
-export function truncateInode(target: RangeTarget, size: number): Task<number> {
-  return changeRange(target, (native, op) => native.truncate(op, target.file, size));
+export function truncateInode(target: RangeTarget, sizeBytes: number): Task<number> {
+  return changing(target, truncateLocked(target, sizeBytes));
+}
+
+function* truncateLocked(target: RangeTarget, sizeBytes: number): Task<number> {
+  if (exceedsLimit(target, sizeBytes)) return -EFBIG;
+  return yield begin(target.engine, (native, op) => native.truncate(op, target.file, sizeBytes));
+}
+
+interface FallocateCall {
+  readonly bits: number;
+  readonly posBytes: number;
+  readonly lenBytes: number;
 }
 
 /** fallocate(2); with `sync`, what it changed is durable when it reports. Returns 0 or a negative errno. */
 export function* fallocateInode(
   target: RangeTarget,
-  io: { readonly bits: number; readonly posBytes: number; readonly lenBytes: number; readonly sync: boolean },
+  io: FallocateCall & { readonly sync: boolean },
 ): Task<number> {
-  const { engine, file } = target;
-  const result = yield* changeRange(target, (native, op) =>
-    native.fallocate(op, file, io.bits, io.posBytes, io.lenBytes),
-  );
+  const result = yield* changing(target, fallocateLocked(target, io));
   if (result < 0 || !io.sync) return result;
-  return yield begin(engine, (native, op) => native.sync(op, file, false));
+  return yield begin(target.engine, (native, op) => native.sync(op, target.file, false));
+}
+
+/** Blocks of a file: 32 bits, less one (A5). */
+const MAX_FILE_BLOCKS = 2 ** 32 - 1;
+
+function* fallocateLocked(target: RangeTarget, io: FallocateCall): Task<number> {
+  const { engine, file, inode } = target;
+  const endBytes = io.posBytes + io.lenBytes;
+  const grows = io.bits === 0 || io.bits === ZERO_RANGE;
+  // What no file can hold is refused before anything, the volume's own limit after file_modified.
+  const possible = !inode.bitmapFormat && endBytes <= MAX_FILE_BLOCKS * inode.limits.blockBytes;
+  if (grows && possible && exceedsLimit(target, endBytes)) {
+    const modified = yield begin(engine, (native, op) => native.fileModified(op, file));
+    return modified < 0 ? modified : -EFBIG;
+  }
+  return yield begin(engine, (native, op) => native.fallocate(op, file, io.bits, io.posBytes, io.lenBytes));
 }
 
 /** lseek(2) with SEEK_DATA or SEEK_HOLE. Returns the position or a negative errno. */
