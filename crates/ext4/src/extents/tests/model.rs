@@ -314,7 +314,7 @@ fn run(world: &mut World, op: &Op, lane: u64) {
         }
         Op::Remove { from, len } => world.remove(from, from + len - 1),
         Op::Collapse { from, len } => {
-            if lane % 2 == 0 {
+            if lane.is_multiple_of(2) {
                 world.remove(from, from + len - 1);
                 world.check();
             }
