@@ -236,14 +236,6 @@ impl Fs {
         inode.pages.get()?.next_delayed(pos, len)
     }
 
-    /// Drops pages of whole blocks, dirty or not, whose blocks are about to go or to move. The caller holds the inode lock
-    /// exclusive and no handle.
-    pub fn discard_pages(&self, inode: &Inode, pos: u64, len: u64) {
-        if let Some(pages) = inode.pages.get() {
-            pages.discard(pos, len);
-        }
-    }
-
     /// Writes back and waits for the dirty pages of a range (B4).
     pub fn write_and_wait(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
         match inode.pages.get() {

@@ -344,12 +344,20 @@ impl<M: FileMapping> PageCache<M> {
         }
     }
 
-    /// Drops the pages of a byte range, whole blocks, dirty or not: their blocks are about to go or to move. Waits for
-    /// write-back. The caller holds no journal handle.
-    pub fn discard(&self, pos: u64, len_bytes: u64) {
+    /// A byte range reads as zeros from now on, which the caller sees to on the device: pages wholly inside go, dirty or
+    /// not, and of the others the part inside is zero. Waits for write-back. The caller holds no journal handle.
+    pub fn zero(&self, pos: u64, len_bytes: u64) {
         let _turn = self.turn.lock();
-        let end = pos.saturating_add(len_bytes) / self.block;
-        self.drop_all(&mut self.pages.lock(), pos.div_ceil(self.block)..end);
+        let mut pages = self.pages.lock();
+        let end = pos.saturating_add(len_bytes);
+        self.drop_all(&mut pages, pos.div_ceil(self.block)..end / self.block);
+        for index in [pos / self.block, end / self.block] {
+            let start = index * self.block;
+            let (from, to) = (pos.clamp(start, start + self.block), end.clamp(start, start + self.block));
+            if let Some(page) = pages.map.get_mut(&index) {
+                page.data[(from - start) as usize..(to - start) as usize].fill(0);
+            }
+        }
     }
 
     fn drop_all(&self, pages: &mut MutexGuard<'_, Pages<M::Error>>, range: Range<u64>) {
