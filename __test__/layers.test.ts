@@ -8,7 +8,7 @@ import test from 'ava';
 const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
   ['engine'],
-  ['inode-lock', 'open-inode', 'kiocb', 'sizes', 'write-counts'],
+  ['inode-lock', 'write-gate', 'open-inode', 'kiocb', 'sizes', 'write-counts'],
   ['write-iter', 'read-iter'],
   [
     'errors',
@@ -20,6 +20,9 @@ const LAYERS: readonly (readonly string[])[] = [
     'default-engine',
     'volume-options',
     'transfer-arguments',
+    'request',
+    'quiesce',
+    'mkdir',
   ],
   ['file-handle'],
   ['whole-file', 'volume'],

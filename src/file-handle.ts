@@ -7,7 +7,7 @@ import { InodeLock } from './inode-lock.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
 import type { NativeFile, NativeStat, Token } from './native/boundary.js';
-import { EBADF, EINVAL, EISDIR } from './native/errno.js';
+import { EBADF, EBUSY, EINVAL, EISDIR } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
@@ -81,8 +81,9 @@ export class FileHandle {
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
   readonly #settleWrite: Settle = (io, result, buffer, resolve) => {
+    this.#mount.gate.leave();
     if (isComplete(io, result)) resolve({ bytesWritten: result, buffer });
-    else resolve(this.#finishWrite(io, finishSharedOverwrite(io, result), buffer));
+    else resolve(this.#finishWrite(io, this.#change(finishSharedOverwrite(io, result)), buffer));
     this.#release();
   };
   readonly #settleRead: Settle = (io, bytesRead, buffer, resolve) => {
@@ -106,6 +107,7 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
+    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -198,6 +200,8 @@ export class FileHandle {
     this.#check('write');
     const args = writeArguments(buffer, offset, length, position);
     if (args.buffer.byteLength === 0) return 0;
+    // It would wait for a thaw that nobody could ask for.
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
     const bytesWritten = this.#engine.runSync(this.#writeTask(io, args.position), io);
     if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
@@ -233,7 +237,7 @@ export class FileHandle {
     this.#check('ftruncate');
     const size = length ?? 0;
     validateInteger(size, 'len');
-    await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
+    await this.#simple('ftruncate', 'ftruncate', this.#change(this.#truncateTask(Math.max(0, size))));
   }
 
   /** Changes the permission bits. */
@@ -242,7 +246,7 @@ export class FileHandle {
     await this.#simple(
       'fchmod',
       'fchmod',
-      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+      this.#change(this.#call((native, op) => native.fchmod(op, this.#file, bits))),
     );
   }
 
@@ -253,8 +257,10 @@ export class FileHandle {
     await this.#simple(
       'futimes',
       'futime',
-      this.#call((native, op) =>
-        native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+      this.#change(
+        this.#call((native, op) =>
+          native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+        ),
       ),
     );
   }
@@ -354,7 +360,14 @@ export class FileHandle {
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
     if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
-    const token = submitSharedOverwrite(io);
+    const { gate } = this.#mount;
+    if (!gate.tryEnter()) return undefined;
+    let token = NOT_SUBMITTED;
+    try {
+      token = submitSharedOverwrite(io);
+    } finally {
+      if (token === NOT_SUBMITTED) gate.leave();
+    }
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleWrite, view);
   }
 
@@ -387,7 +400,7 @@ export class FileHandle {
   *#writeTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
     if (position < -1) return -EINVAL;
-    return yield* this.#positioned(io, position, writeIter(io));
+    return yield* this.#change(this.#positioned(io, position, writeIter(io)));
   }
 
   *#readTask(part: Transfer, direct: boolean, operation: Operation): Task<number> {
@@ -417,6 +430,11 @@ export class FileHandle {
   *#truncateTask(size: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
     return yield* truncateInode(this.#engine, this.#inode, this.#file, size);
+  }
+
+  /** A change of the volume: waits while it is frozen. */
+  #change(task: Task<number>): Task<number> {
+    return this.#mount.gate.within(task);
   }
 
   *#call(start: Parameters<typeof begin>[1]): Task<number> {
@@ -454,6 +472,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
+    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
 }
