@@ -46,13 +46,16 @@ export declare function fileModified(op: number, file: number): void;
 export declare function orphanAdd(op: number, file: number): void;
 export declare function orphanDelete(op: number, file: number): void;
 export declare function directWrite(op: number, file: number, lockMode: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function directRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function bufferedWrite(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function bufferedRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function directRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedWrite(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;
 export declare function truncateToSize(op: number, file: number): void;
+export declare function fallocate(op: number, file: number, mode: number, pos: number, len: number): void;
+export declare function seek(op: number, file: number, pos: number, whence: number): void;
+export declare function extents(op: number, file: number, pos: number, len: number): void;
 export declare function sync(op: number, file: number, datasync: boolean): void;
 
 /** The detail of a failed operation. */

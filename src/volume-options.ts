@@ -59,6 +59,8 @@ export interface OpenOptions {
   errors?: ErrorsPolicy;
   /** With `readOnly`: the journal is not looked at; what is only in it is missing. */
   noload?: boolean;
+  /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
+  maxFileSize?: number;
 }
 
 /** `errors=` of mount(8). */
@@ -131,6 +133,7 @@ export function openJson(options: OpenOptions): string {
   const { readOnly, engine, commitIntervalMs, barrier, errors, noload } = options;
   if (commitIntervalMs !== undefined)
     validateInteger(commitIntervalMs, 'options.commitIntervalMs', 1, 3_600_000);
+  if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
   return JSON.stringify({
     readOnly: readOnly === true,
     engine: engine ?? 'auto',

@@ -45,6 +45,7 @@ e2e('freeze: the container is a clean volume; changes wait for the thaw, reads g
     file.write(page, 0, PAGE, 16 * PAGE),
     buffered.write('x', 0),
     buffered.truncate(5000),
+    file.fallocate(0, PAGE, { mode: 'zero-range' }),
     buffered.chmod(0o600),
     volume.mkdir('/dir'),
     volume.writeFile('/new', 'new'),
@@ -53,6 +54,8 @@ e2e('freeze: the container is a clean volume; changes wait for the thaw, reads g
   ];
   for (const change of changes) t.false(await settled(change));
   t.throws(() => file.writeSync(page, 0, PAGE, 0), code('EBUSY'));
+  const nowait = { offset: 0, length: PAGE, position: 0, nowait: true };
+  await t.throwsAsync(file.write(page, nowait), code('EAGAIN'));
   t.deepEqual(await volume.readFile('/buffered'), pattern(10_000));
   t.is((await volume.stat('/direct')).size, 16 * PAGE);
   await volume.sync();

@@ -34,6 +34,7 @@ export const ProbeFlag = {
   APPEND: 64,
   /** Encrypted, verity, data-journalled or inline data (A3). */
   DIO_UNSUPPORTED: 128,
+  /** A read-only mount, or an emergency (C23). */
   READ_ONLY: 256,
 } as const;
 
@@ -41,13 +42,32 @@ export const ProbeFlag = {
 export const LockMode = { SHARED: 0, EXCLUSIVE: 1 } as const;
 export type LockMode = (typeof LockMode)[keyof typeof LockMode];
 
-/** `flags` of {@link Native.directWrite}. */
-export const DirectWriteFlag = {
-  /** Durable when it reports: FUA where B8 allows it, a data sync otherwise. */
+/** `flags` of the four transfers: {@link Native.directWrite} and its like. */
+export const TransferFlag = {
+  /** Direct writes: durable when it reports: FUA where B8 allows it, a data sync otherwise. */
   DSYNC: 1,
-  /** The write is extending: end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
+  /** Direct writes: extending, end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
   EXTENDING: 2,
+  /** Neither waits nor allocates: -EAGAIN instead (C5); a buffered write -EOPNOTSUPP (A17). */
+  NOWAIT: 4,
+  /** Direct writes: all of it or nothing after a crash (C24); never -ENOTBLK, but -EAGAIN. */
+  ATOMIC: 8,
 } as const;
+
+/** Bits of `mode` of {@link Native.fallocate}: Linux's FALLOC_FL_. */
+export const FallocateFlag = {
+  KEEP_SIZE: 1,
+  PUNCH_HOLE: 2,
+  COLLAPSE_RANGE: 8,
+  ZERO_RANGE: 16,
+  INSERT_RANGE: 32,
+} as const;
+
+/** `whence` of {@link Native.seek}: Linux's SEEK_. */
+export const SeekWhence = { DATA: 3, HOLE: 4 } as const;
+
+/** The fourth number of each extent of {@link Native.extents}. */
+export const ExtentFlag = { UNWRITTEN: 1, DELALLOC: 2, LAST: 4, INLINE: 8 } as const;
 
 /** `flags` of {@link Native.setxattr}, as of setxattr(2). */
 export const XattrFlag = { CREATE: 1, REPLACE: 2 } as const;
@@ -78,6 +98,11 @@ export interface NativeVolumeInfo {
   readonly dioMemoryAlign: number;
   /** Largest size of an extent-mapped file (A5). */
   readonly maxFileSize: number;
+  /** Atomic writes (C24): from so many bytes to so many; left out or 0: there are none. */
+  readonly atomicWriteUnitMin?: number;
+  readonly atomicWriteUnitMax?: number;
+  /** They go through the journal, because the device has none of its own. */
+  readonly atomicWriteJournalled?: boolean;
 }
 
 /** What the engine counted since the volume was opened. */
@@ -130,6 +155,10 @@ export interface NativeOpenFile {
   /** Directory entry type: 1 regular, 2 directory, 3 character, 4 block, 5 fifo, 6 socket, 7 symlink. */
   readonly type: number;
   readonly size: number;
+  /** The largest size that the inode's map allows (A5). */
+  readonly maxSize: number;
+  /** Mapped by indirect blocks rather than an extent tree. */
+  readonly bitmapFormat: boolean;
 }
 
 /** What a finished `stat` or `fstat` says; times in seconds and nanoseconds, blocks of 512 bytes. */
@@ -273,6 +302,7 @@ export interface Native {
   directRead(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
@@ -281,14 +311,17 @@ export interface Native {
   bufferedWrite(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
     pos: number,
   ): void;
+  /** With NOWAIT: what is in memory from `pos` on, fewer bytes than there are where that ends. */
   bufferedRead(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
@@ -300,5 +333,14 @@ export interface Native {
   truncate(op: Token, file: NativeFile, size: number): void;
   /** C25.9: frees what lies beyond i_size, then drops the orphan entry. */
   truncateToSize(op: Token, file: NativeFile): void;
+  /** `mode`: bits of {@link FallocateFlag}. The caller holds the inode lock exclusive and has drained direct I/O. */
+  fallocate(op: Token, file: NativeFile, mode: number, pos: number, len: number): void;
+  /** Result: the next data or hole ({@link SeekWhence}) at `pos` or behind it. The caller holds the inode lock. */
+  seek(op: Token, file: NativeFile, pos: number, whence: number): void;
+  /**
+   * What the range's blocks lie on. Result: how many extents, not all of them where they are many; takeResult: four numbers
+   * each: position, byte on the device, length, {@link ExtentFlag} bits. The caller holds the inode lock.
+   */
+  extents(op: Token, file: NativeFile, pos: number, len: number): void;
   sync(op: Token, file: NativeFile, datasync: boolean): void;
 }

@@ -138,11 +138,14 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"invalidate" => files::invalidate [4],
         c"truncate" => files::truncate [3],
         c"truncateToSize" => files::truncate_to_size [2],
+        c"fallocate" => files::fallocate [5],
+        c"seek" => files::seek [4],
+        c"extents" => files::extents [4],
         c"sync" => files::sync [3],
         c"directWrite" => transfer::direct_write [8],
-        c"directRead" => transfer::direct_read [6],
-        c"bufferedWrite" => transfer::buffered_write [6],
-        c"bufferedRead" => transfer::buffered_read [6],
+        c"directRead" => transfer::direct_read [7],
+        c"bufferedWrite" => transfer::buffered_write [7],
+        c"bufferedRead" => transfer::buffered_read [7],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));
