@@ -2,7 +2,13 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
+import type {
+  Native,
+  NativeRecovery,
+  NativeVolumeInfo,
+  NativeVolumeStats,
+  Token,
+} from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 
 const S_IFMT = 0o170000;
@@ -145,8 +151,9 @@ export class FakeNative implements Native {
   volumeInfo(): NativeVolumeInfo {
     return this.info;
   }
-  volumeStats(): Readonly<Record<string, unknown>> {
-    return { calls: this.calls.length };
+  volumeStats(): NativeVolumeStats {
+    // It counts nothing.
+    return {} as NativeVolumeStats;
   }
 
   open(op: Token, _volume: number, path: string | Uint8Array, flags: number, mode: number): void {

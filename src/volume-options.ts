@@ -1,6 +1,6 @@
 /** The options of Volume.format and Volume.open, checked and put into the form the engine reads. */
 import { invalidType, invalidValue } from './errors.js';
-import type { NativeRecovery, NativeVolumeInfo } from './native/boundary.js';
+import type { NativeRecovery, NativeVolumeInfo, NativeVolumeStats } from './native/boundary.js';
 import { validateInteger } from './validate.js';
 import type { WriteCounts } from './write-counts.js';
 
@@ -45,7 +45,7 @@ export interface OpenOptions {
 export type VolumeInfo = NativeVolumeInfo;
 
 /** What `volume.stats()` says: what became of the writes, and what the engine counts. */
-export interface VolumeStats extends Readonly<Record<string, unknown>> {
+export interface VolumeStats extends NativeVolumeStats {
   readonly writes: Readonly<WriteCounts>;
 }
 

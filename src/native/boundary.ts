@@ -80,6 +80,28 @@ export interface NativeVolumeInfo {
   readonly maxFileSize: number;
 }
 
+/** What the engine counted since the volume was opened. */
+export interface NativeVolumeStats {
+  readonly openFiles: number;
+  readonly operationsInFlight: number;
+  /** By this mount. */
+  readonly transactionsReplayed: number;
+  readonly directWritesMappedInPlace: number;
+  readonly directWritesMappedByJob: number;
+  readonly directWritesEndedInPlace: number;
+  readonly directWritesRefusedShared: number;
+  /** Transactions, and the metadata blocks in them. */
+  readonly commits: number;
+  readonly blocksLogged: number;
+  /** Requests to the device, metadata and journal included; FUA writes are among the writes. */
+  readonly deviceReads: number;
+  readonly deviceWrites: number;
+  readonly deviceFuaWrites: number;
+  readonly deviceFlushes: number;
+  readonly deviceBytesRead: number;
+  readonly deviceBytesWritten: number;
+}
+
 /** What a finished recoverVolume found and did; with a dry run: what it would do. */
 export interface NativeRecovery {
   /** The volume was not unmounted, or has orphans. */
@@ -161,7 +183,7 @@ export interface Native {
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
   volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
-  volumeStats(volume: VolumeHandle): Readonly<Record<string, unknown>>;
+  volumeStats(volume: VolumeHandle): NativeVolumeStats;
 
   /** `flags` are POSIX O_* without O_TRUNC. Result: the file's handle; takeResult: {@link NativeOpenFile}. */
   open(op: Token, volume: VolumeHandle, path: NativePath, flags: number, mode: number): void;
