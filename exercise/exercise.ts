@@ -1,6 +1,8 @@
 /** Epochs of random rounds, each on a fresh volume; the first failure is shrunk. */
 import { rm } from 'node:fs/promises';
 
+import { defaultEngine } from '../src/default-engine.js';
+import type { Engine } from '../src/engine.js';
 import { Volume } from '../src/index.js';
 import type { Features } from './features.js';
 import { Generator } from './generate.js';
@@ -17,15 +19,23 @@ const SHRINK_MS = 180_000;
 /** A failure that depends on timing is given so many chances to show again. */
 const TRIES = 2;
 
-export interface Plan {
-  readonly seed: number;
-  readonly ops: number;
+/** What a list is run on. */
+export interface Bench {
   readonly files: number;
-  readonly features: Features;
-  readonly blockSize: number | undefined;
-  readonly epochOps: number;
   /** Where the volume is made; it is removed afterwards. */
   readonly image: string;
+  /** Another than this environment's own. */
+  readonly engine?: Engine;
+}
+
+export interface Plan extends Bench {
+  readonly seed: number;
+  readonly ops: number;
+  readonly features: Features;
+  /** Undefined: another one each epoch. */
+  readonly blockSize: number | undefined;
+  /** Operations before a fresh volume is made. */
+  readonly epochOps: number;
   /** Told after every epoch. */
   readonly progress?: (done: Report) => void;
 }
@@ -53,7 +63,7 @@ export async function exercise(plan: Plan): Promise<{ report: Report; broken?: B
   try {
     while (report.ops < plan.ops) {
       const epochSeed = (Math.imul(plan.seed, 0x9e3779b1) + Math.imul(report.epochs, 0x85ebca6b)) | 0;
-      const blockSize = plan.blockSize ?? (BLOCK_SIZES[report.epochs % BLOCK_SIZES.length] as number);
+      const blockSize = plan.blockSize ?? BLOCK_SIZES[report.epochs % BLOCK_SIZES.length] ?? 4096;
       const broken = await runEpoch(plan, epochSeed, blockSize, report);
       if (broken !== undefined) return { report, broken };
       report.epochs += 1;
@@ -65,10 +75,12 @@ export async function exercise(plan: Plan): Promise<{ report: Report; broken?: B
   }
 }
 
-async function startSession(plan: Pick<Plan, 'image' | 'files'>, blockSize: number): Promise<Session> {
-  await rm(plan.image, { force: true });
-  await Volume.format(plan.image, { sizeBytes: VOLUME_BYTES, blockSize });
-  return Session.start(plan.image, { files: plan.files, maxFileBytes: MAX_FILE_BYTES, open: {} });
+async function startSession(bench: Bench, blockSize: number): Promise<Session> {
+  const { files, image, engine } = bench;
+  await rm(image, { force: true });
+  await Volume.formatOn(engine ?? defaultEngine(), image, { sizeBytes: VOLUME_BYTES, blockSize });
+  const options = { files, maxFileBytes: MAX_FILE_BYTES, open: {} };
+  return Session.start(image, engine === undefined ? options : { ...options, engine });
 }
 
 async function runEpoch(
@@ -108,23 +120,19 @@ function count(report: Report, round: Round): void {
     report.byKind.set(k, (report.byKind.get(k) ?? 0) + 1);
 }
 
-async function failsAgain(
-  plan: Pick<Plan, 'image' | 'files'>,
-  blockSize: number,
-  rounds: readonly Round[],
-): Promise<boolean> {
+async function failsAgain(bench: Bench, blockSize: number, rounds: readonly Round[]): Promise<boolean> {
   for (let left = TRIES; left > 0; left -= 1)
-    if ((await replay(plan, blockSize, rounds)) !== undefined) return true;
+    if ((await replay(bench, blockSize, rounds)) !== undefined) return true;
   return false;
 }
 
 /** Runs a list on a fresh volume; returns what went wrong. */
 export async function replay(
-  plan: Pick<Plan, 'image' | 'files'>,
+  bench: Bench,
   blockSize: number,
   rounds: readonly Round[],
 ): Promise<string | undefined> {
-  const session = await startSession(plan, blockSize);
+  const session = await startSession(bench, blockSize);
   try {
     for (const round of rounds) await session.run(round);
     await session.finish();

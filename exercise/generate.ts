@@ -1,14 +1,12 @@
 /** Draws rounds of operations that suit what the files hold. */
-import { CLASSES, type FileModel } from './model.js';
+import { CLASSES, type FileModel, type Units } from './model.js';
 import type { FallocateMode, FileOperation, Round, Way } from './operation.js';
 import type { Features } from './features.js';
 import { MAX_IN_FLIGHT, MAX_TRANSFER } from './perform.js';
 import type { Random } from './random.js';
 
-/** What the volume is, as far as operations have to respect it. In bytes. */
-export interface Geometry {
-  readonly blockBytes: number;
-  readonly directAlignBytes: number;
+/** What operations have to respect. In bytes. */
+export interface Geometry extends Units {
   readonly maxFileBytes: number;
 }
 
@@ -87,8 +85,7 @@ export class Generator {
       const draw = this.#random.below(100);
       if (draw < 42) return this.#write(file, model);
       if (draw < 74) return this.#read(file, model);
-      if (draw < 80 && features.has('truncate'))
-        return { k: 'truncate', file, size: this.#newSize(model) };
+      if (draw < 80 && features.has('truncate')) return { k: 'truncate', file, size: this.#newSize(model) };
       if (draw < 94) {
         const mode = this.#random.pick(FALLOCATE);
         if (features.has(mode.feature)) return this.#fallocate(file, model, mode.mode);

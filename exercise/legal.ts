@@ -16,8 +16,7 @@ export interface Legal {
 function* ordersOf(count: number): Generator<readonly number[]> {
   function* extend(order: number[]): Generator<readonly number[]> {
     if (order.length === count) yield [...order];
-    for (let next = 0; next < count; next += 1)
-      if (!order.includes(next)) yield* extend([...order, next]);
+    for (let next = 0; next < count; next += 1) if (!order.includes(next)) yield* extend([...order, next]);
   }
   yield* extend([]);
 }
@@ -49,7 +48,12 @@ export function isLegalOutcome(found: Outcome, legal: readonly Outcome[]): boole
   const alike = legal.filter(({ ret, err }) => ret === found.ret && err === found.err);
   if (alike.length === 0) return false;
   if (found.data === undefined) return true;
-  return firstIllegal(found.data, legal.flatMap(({ data }) => (data === undefined ? [] : [data]))) === undefined;
+  return (
+    firstIllegal(
+      found.data,
+      legal.flatMap(({ data }) => (data === undefined ? [] : [data])),
+    ) === undefined
+  );
 }
 
 /** Whether the operations, all on one file, have the same result in every order: then one order will do. */

@@ -31,16 +31,23 @@ export function bytesFor(file: number, from: number, length: number): Buffer {
   return pool.subarray(start, start + length);
 }
 
+/** What the volume asks of operations. In bytes. */
+export interface Units {
+  readonly blockBytes: number;
+  /** What direct I/O is a multiple of. */
+  readonly directAlignBytes: number;
+}
+
 /** One file. Sizes in bytes. */
 export class FileModel {
-  readonly #blockBytes: number;
+  readonly #units: Units;
   #bytes: Buffer;
   #size: number;
 
-  constructor(blockBytes: number, bytes: Buffer = Buffer.alloc(0), size = bytes.length) {
-    this.#blockBytes = blockBytes;
+  constructor(units: Units, bytes: Buffer = Buffer.alloc(0)) {
+    this.#units = units;
     this.#bytes = bytes;
-    this.#size = size;
+    this.#size = bytes.length;
   }
 
   get size(): number {
@@ -53,7 +60,7 @@ export class FileModel {
   }
 
   copy(): FileModel {
-    return new FileModel(this.#blockBytes, Buffer.from(this.content));
+    return new FileModel(this.#units, Buffer.from(this.content));
   }
 
   /** Takes over what was found. */
@@ -68,6 +75,7 @@ export class FileModel {
       case 'write': {
         const length = bytesOf(operation);
         const pos = operation.append === true ? this.#size : operation.pos;
+        if (operation.direct && pos % this.#units.directAlignBytes !== 0) return { err: 'EINVAL' };
         this.#put(bytesFor(operation.file, operation.from, length), pos);
         return { ret: length };
       }
@@ -86,6 +94,8 @@ export class FileModel {
       case 'seek':
       case 'fsync':
         return { ret: 0 };
+      default:
+        return operation satisfies never;
     }
   }
 
@@ -94,9 +104,10 @@ export class FileModel {
     const { pos, whence } = operation;
     if (pos >= this.#size) return found.err === 'ENXIO';
     if (whence === 'hole') {
+      const { blockBytes } = this.#units;
       const hole = found.ret ?? -1;
       // A hole that is found reads as zeros as far as its block goes; there is always one at the end.
-      const end = Math.min(this.#size, (Math.floor(hole / this.#blockBytes) + 1) * this.#blockBytes);
+      const end = Math.min(this.#size, (Math.floor(hole / blockBytes) + 1) * blockBytes);
       return hole >= pos && hole <= this.#size && isZero(this.content.subarray(hole, end));
     }
     if (found.err === 'ENXIO') return isZero(this.content.subarray(pos));
@@ -128,15 +139,14 @@ export class FileModel {
   #fallocate(operation: Extract<FileOperation, { k: 'fallocate' }>): Outcome {
     const { mode, keepSize, pos, len } = operation;
     const end = pos + len;
-    const isAligned = pos % this.#blockBytes === 0 && len % this.#blockBytes === 0;
+    const isAligned = (pos | len) % this.#units.blockBytes === 0;
     switch (mode) {
       case 'punch-hole':
         this.#bytes.fill(0, Math.min(pos, this.#size), Math.min(end, this.#size));
         return { ret: 0 };
       case 'allocate':
       case 'zero-range':
-        if (mode === 'zero-range')
-          this.#bytes.fill(0, Math.min(pos, this.#size), Math.min(end, this.#size));
+        if (mode === 'zero-range') this.#bytes.fill(0, Math.min(pos, this.#size), Math.min(end, this.#size));
         if (!keepSize && end > this.#size) this.#resize(end);
         return { ret: 0 };
       case 'collapse-range':
@@ -151,6 +161,8 @@ export class FileModel {
         this.#bytes.fill(0, pos, end);
         this.#size += len;
         return { ret: 0 };
+      default:
+        return mode satisfies never;
     }
   }
 }

@@ -48,8 +48,7 @@ export type FileOperation = { readonly file: number } & (
 );
 
 /** Everything is synced, or unmounted, judged by e2fsck where `check` says so, and mounted again. */
-export type VolumeOperation =
-  { readonly k: 'sync' } | { readonly k: 'remount'; readonly check: boolean };
+export type VolumeOperation = { readonly k: 'sync' } | { readonly k: 'remount'; readonly check: boolean };
 
 /** Operations that are in flight at once; one on the volume has it for itself. */
 export type Round = readonly FileOperation[] | VolumeOperation;

@@ -1,7 +1,7 @@
 /** The command's arguments. */
 import { parseArgs } from 'node:util';
 
-import { FEATURES, type Feature, type Features } from './features.js';
+import { DEFAULT_FEATURES, FEATURES, type Feature, type Features } from './features.js';
 import { MAX_FILES } from './generate.js';
 
 export class UsageError extends Error {}
@@ -74,13 +74,16 @@ function count(name: string, value: string, min: number, max: number): number {
   return number;
 }
 
+function isFeature(word: string): word is Feature {
+  return (FEATURES as readonly string[]).includes(word);
+}
+
 function features(list: string | undefined): Features {
-  if (list === undefined) return new Set(FEATURES);
+  if (list === undefined) return new Set(DEFAULT_FEATURES);
   const named = list.split(',').map((word) => word.trim());
-  const isFeature = (word: string): word is Feature => (FEATURES as readonly string[]).includes(word);
   for (const word of named)
     if (!isFeature(word.replace(/^-/, ''))) throw new UsageError(`no feature is called ${word}`);
-  const kept = new Set<Feature>(named.some((word) => word.startsWith('-')) ? FEATURES : []);
+  const kept = new Set<Feature>(named.some((word) => word.startsWith('-')) ? DEFAULT_FEATURES : []);
   for (const word of named) {
     if (isFeature(word)) kept.add(word);
     else kept.delete(word.slice(1) as Feature);

@@ -110,6 +110,8 @@ export class Performer {
       case 'remake':
         await this.#remake(operation.file);
         return { ret: 0 };
+      default:
+        return operation satisfies never;
     }
   }
 
@@ -133,7 +135,7 @@ export class Performer {
     if (blocking === true) ret = handle.readSync(buffer, 0, length, pos);
     else if (lens.length > 1) ret = (await handle.readv(split(buffer, lens), pos)).bytesRead;
     else if (nowait === true)
-      ret = (await handle.read(buffer, { offset: 0, length, position: pos, nowait })).bytesRead;
+      ret = (await handle.read(buffer, { offset: 0, length, position: pos, nowait } as object)).bytesRead;
     else ret = (await handle.read(buffer, 0, length, pos)).bytesRead;
     return { ret, data: buffer.subarray(0, ret) };
   }

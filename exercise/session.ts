@@ -1,11 +1,13 @@
 /** A volume and what it must hold: runs rounds on it and judges each. */
+import { defaultEngine } from '../src/default-engine.js';
+import type { Engine } from '../src/engine.js';
 import { Volume, type OpenOptions } from '../src/index.js';
 import { judgeWithE2fsck } from '../src/main-job/judges.js';
 import type { Geometry } from './generate.js';
 import { commute, firstIllegal, isLegalOutcome, legalResults } from './legal.js';
 import { FileModel, type Outcome } from './model.js';
 import { isVolumeOperation, type FileOperation, type Round, type VolumeOperation } from './operation.js';
-import { MAX_TRANSFER, Performer } from './perform.js';
+import { Performer } from './perform.js';
 
 /** The volume did what it must not do. */
 export class Failure extends Error {
@@ -16,6 +18,8 @@ export interface SessionOptions {
   readonly files: number;
   readonly maxFileBytes: number;
   readonly open: OpenOptions;
+  /** Another than this environment's own: one that breaks things, in tests of the exerciser. */
+  readonly engine?: Engine;
 }
 
 /** One operation and what came of it. */
@@ -43,16 +47,20 @@ export class Session {
       directAlignBytes: dioOffsetAlign,
       maxFileBytes: options.maxFileBytes,
     };
-    this.models = Array.from({ length: options.files }, () => new FileModel(blockSize));
+    this.models = Array.from({ length: options.files }, () => new FileModel(this.geometry));
   }
 
   /** Mounts a fresh volume. */
   static async start(image: string, options: SessionOptions): Promise<Session> {
-    const volume = await Volume.open(image, options.open);
+    const volume = await Session.#mount(image, options);
     const session = new Session(image, options, volume);
     for (let file = 0; file < options.files; file += 1)
       await volume.writeFile(Performer.pathOf(file), Buffer.alloc(0));
     return session;
+  }
+
+  static #mount(image: string, { engine, open }: SessionOptions): Promise<Volume> {
+    return Volume.openOn(engine ?? defaultEngine(), image, open);
   }
 
   /**
@@ -116,7 +124,7 @@ export class Session {
     if (operation.k === 'sync') return this.#volume.sync();
     await this.#volume.close();
     if (operation.check) await this.#fsck();
-    this.#volume = await Volume.open(this.#image, this.#options.open);
+    this.#volume = await Session.#mount(this.#image, this.#options);
     this.#performer = new Performer(this.#volume);
     if (operation.check) await this.#compareAll('after a new mount');
   }
@@ -129,7 +137,8 @@ export class Session {
   async #compareAll(when: string): Promise<void> {
     for (const [file, model] of this.models.entries()) {
       const found = await this.#performer.contentOf(file);
-      if (!found.equals(model.content)) throw new Failure(`file ${file} ${when}: ${differ(found, model.content)}`);
+      if (!found.equals(model.content))
+        throw new Failure(`file ${file} ${when}: ${differ(found, model.content)}`);
     }
   }
 }
@@ -168,9 +177,4 @@ function show({ ret, err }: Outcome): string {
 
 function describe(operation: FileOperation): string {
   return JSON.stringify(operation);
-}
-
-/** The largest file that the largest transfer can make. */
-export function reachOf(maxFileBytes: number): number {
-  return maxFileBytes + MAX_TRANSFER;
 }

@@ -33,7 +33,7 @@ async function withoutParts(rounds: readonly Round[], fails: Fails): Promise<rea
 async function withoutOperations(rounds: readonly Round[], fails: Fails): Promise<readonly Round[]> {
   let current = rounds;
   for (let at = current.length - 1; at >= 0; at -= 1) {
-    for (let index = 0; ; ) {
+    for (let index = 0; ;) {
       const round = current[at] as Round;
       if (isVolumeOperation(round) || round.length < 2 || index >= round.length) break;
       const shorter = round.filter((_, other) => other !== index);
