@@ -39,6 +39,8 @@ export interface OpenOptions {
   direct?: boolean;
   /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
+  /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
+  maxFileSize?: number;
 }
 
 /** What `volume.info()` says. Sizes in bytes. */
@@ -98,6 +100,7 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
   validateString(options.engine, 'options.engine');
+  if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
   const engine = options.engine ?? 'auto';
   if (!ENGINES.includes(engine)) {
     throw invalidValue(

@@ -384,10 +384,10 @@ impl State {
     }
 
     fn opened(&mut self, volume: u64, inode: Arc<Inode>) -> (Result<u64>, Option<Detail>) {
-        let detail = Detail::Open(OpenFile::of(&inode));
-        let adopted = inode.clone();
-        let id = match self.with_engine(volume, |engine| engine.adopt(adopted)) {
-            Ok(id) => id,
+        let opened = inode.clone();
+        let adopt = |engine: &mut Engine| (OpenFile::of(engine.fs(), &opened), engine.adopt(opened));
+        let (detail, id) = match self.with_engine(volume, adopt) {
+            Ok((file, id)) => (Detail::Open(file), id),
             Err(error) => return (Err(error), None),
         };
         match self.files.insert(File { volume, id, inode }) {
@@ -428,7 +428,12 @@ fn copy_back(
     if copy.copy(js, &bytes[..count]) {
         return result;
     }
-    result.and(Err(Error::refused(errno::EINVAL, "the buffer was detached while it was read into")))
+    result.and(Err(detached()))
+}
+
+/// The buffer of a read is gone when its bytes have come.
+pub fn detached() -> Error {
+    Error::refused(errno::EINVAL, "the buffer was detached while it was read into")
 }
 
 fn detail_of(value: Value) -> Option<Detail> {

@@ -96,6 +96,11 @@ impl Inode {
         self.state.lock().disk.mode
     }
 
+    /// Mapped by indirect blocks rather than an extent tree.
+    pub fn is_bitmap_format(&self) -> bool {
+        !self.has_flag(flags::EXTENTS) && !self.has_flag(flags::INLINE_DATA)
+    }
+
     pub(crate) fn is_dir(&self) -> bool {
         self.state.lock().disk.is_dir()
     }

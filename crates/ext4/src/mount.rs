@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
-use crate::inode::InodeCache;
+use crate::inode::{Inode, InodeCache};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
@@ -368,15 +368,32 @@ impl Fs {
         self.shut_down.store(true, Ordering::Release);
     }
 
-    /// The longest file that the map and i_blocks allow (A5).
+    /// The longest file that an extent tree allows (A5), in bytes.
     pub fn max_file_bytes(&self) -> u64 {
         u64::from(u32::MAX) * self.block_size as u64
+    }
+
+    /// The longest that this file may get with the map it has (A5), in bytes.
+    pub fn max_bytes(&self, inode: &Inode) -> u64 {
+        if !inode.is_bitmap_format() {
+            return self.max_file_bytes();
+        }
+        let huge_file = self.superblock().features().has_ro_compat(ro_compat::HUGE_FILE);
+        max_bitmap_bytes(self.block_size as u64, huge_file).min(self.max_file_bytes())
     }
 
     /// Generations are random per allocation (F4 table), so that a reused number has another seed.
     pub(crate) fn next_generation(&self) -> u32 {
         uuid::Uuid::new_v4().as_u128() as u32
     }
+}
+
+/// A5: the longest file that indirect blocks map, short of what i_blocks can count: sectors in 32 bits, or blocks in 48.
+fn max_bitmap_bytes(block_size: u64, huge_file: bool) -> u64 {
+    let p = block_size / 4;
+    let blocks = if huge_file { (1 << 48) - 1 } else { u64::from(u32::MAX) / (block_size / 512) };
+    let metadata = 1 + (1 + p) + (1 + p + p * p);
+    (12 + p + p * p + p * p * p).min(blocks - metadata) * block_size
 }
 
 /// has_journal.
@@ -466,4 +483,20 @@ pub(crate) fn map_whole_file(
         runs.push(mapping);
     }
     Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::max_bitmap_bytes;
+
+    #[test]
+    fn a5_bitmap_format() {
+        assert_eq!(max_bitmap_bytes(4096, true), 4_402_345_721_856);
+        assert_eq!(max_bitmap_bytes(1024, true), 17_247_252_480);
+        assert_eq!(max_bitmap_bytes(1024, false), 17_247_252_480);
+        // i_blocks counts sectors in 32 bits: 2 TiB, less the largest map's own blocks.
+        assert_eq!(max_bitmap_bytes(4096, false), (536_870_911 - 1_050_627) * 4096);
+        // 48 bits of blocks are less than what 64 KiB blocks could map.
+        assert!(max_bitmap_bytes(65536, true) > u64::from(u32::MAX) * 65536);
+    }
 }
