@@ -23,15 +23,6 @@ export type Feature = (typeof FEATURES)[number];
 export type Features = ReadonlySet<Feature>;
 
 /** What the API has no calls for. */
-const MISSING: Features = new Set<Feature>([
-  'vectors',
-  'nowait',
-  'preallocate',
-  'punch',
-  'zero',
-  'collapse',
-  'insert',
-  'seek',
-]);
+const MISSING: Features = new Set<Feature>(['preallocate', 'punch', 'zero', 'collapse', 'insert', 'seek']);
 
 export const DEFAULT_FEATURES: readonly Feature[] = FEATURES.filter((feature) => !MISSING.has(feature));

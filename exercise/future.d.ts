@@ -6,13 +6,10 @@ declare module '../src/file-handle.js' {
     seekData(position: number): Promise<number>;
     seekHole(position: number): Promise<number>;
     extents(): Promise<{ position: number; length: number; unwritten: boolean }[]>;
-    writev(buffers: readonly Buffer[], position: number, options?: object): Promise<{ bytesWritten: number }>;
-    readv(buffers: readonly Buffer[], position: number, options?: object): Promise<{ bytesRead: number }>;
   }
 }
 declare module '../src/volume-options.js' {
   interface OpenOptions {
     data?: string;
-    maxFileSize?: number;
   }
 }

@@ -4,7 +4,7 @@ import type { Engine } from '../src/engine.js';
 import { Volume, type OpenOptions } from '../src/index.js';
 import { judgeWithE2fsck } from '../src/main-job/judges.js';
 import type { Geometry } from './generate.js';
-import { commute, firstIllegal, isLegalOutcome, legalResults } from './legal.js';
+import { commute, firstIllegal, isExpected, isLegalOutcome, legalResults } from './legal.js';
 import { FileModel, type Outcome } from './model.js';
 import { isVolumeOperation, type FileOperation, type Round, type VolumeOperation } from './operation.js';
 import { Performer } from './perform.js';
@@ -107,7 +107,7 @@ export class Session {
     }
     const legal = legalResults(model, operations);
     happened.forEach(({ operation, outcome }, index) => {
-      if (isLegalOutcome(outcome, legal.outcomes[index] ?? [])) return;
+      if (isLegalOutcome(operation, outcome, legal.outcomes[index] ?? [])) return;
       throw new Failure(`${describe(operation)} gave ${show(outcome)}, which no order of the round gives`);
     });
     const found = await this.#performer.contentOf(file);
@@ -149,18 +149,11 @@ function judgeOne(model: FileModel, { operation, outcome }: Done): void {
     throw new Failure(`${describe(operation)} gave ${show(outcome)} in a file of ${model.size} bytes`);
   }
   const expected = model.apply(operation);
-  if (expected.err !== outcome.err || !hasExpectedCount(operation, expected, outcome))
+  if (!isExpected(operation, expected, outcome))
     throw new Failure(`${describe(operation)} gave ${show(outcome)} instead of ${show(expected)}`);
   if (expected.data === undefined || outcome.data === undefined) return;
   const data = expected.data.subarray(0, outcome.data.length);
   if (!data.equals(outcome.data)) throw new Failure(`${describe(operation)}: ${differ(outcome.data, data)}`);
-}
-
-/** A read that must not wait may stop early. */
-function hasExpectedCount(operation: FileOperation, expected: Outcome, found: Outcome): boolean {
-  if (expected.ret === found.ret) return true;
-  if (operation.k !== 'read' || operation.nowait !== true) return false;
-  return (found.ret ?? 0) > 0 && (found.ret ?? 0) < (expected.ret ?? 0);
 }
 
 function differ(found: Buffer, expected: Buffer): string {

@@ -29,11 +29,11 @@ e2eSerial(`${OPS} operations, seed ${seed}`, async (t) => {
 function brokenEngine(): Engine {
   const native = loadNative();
   onMemory((memory) => native.registerMemory(memory));
-  const bufferedWrite: Native['bufferedWrite'] = (op, file, buffer, offset, length, pos, ...rest) => {
+  const bufferedWrite: Native['bufferedWrite'] = (op, file, flags, buffer, offset, length, pos) => {
     const isLost = pos > 100_000 && length > 30_000;
     // What is written in its place is what is there: the answer is right and nothing has changed.
-    if (isLost) native.bufferedWrite(op, file, new Uint8Array(length), 0, length, pos, ...rest);
-    else native.bufferedWrite(op, file, buffer, offset, length, pos, ...rest);
+    if (isLost) native.bufferedWrite(op, file, flags, new Uint8Array(length), 0, length, pos);
+    else native.bufferedWrite(op, file, flags, buffer, offset, length, pos);
   };
   return new Engine({ ...native, bufferedWrite } satisfies Native);
 }
