@@ -21,8 +21,3 @@ export const FEATURES = [
 
 export type Feature = (typeof FEATURES)[number];
 export type Features = ReadonlySet<Feature>;
-
-/** What the API has no calls for. */
-const MISSING: Features = new Set<Feature>(['preallocate', 'punch', 'zero', 'collapse', 'insert', 'seek']);
-
-export const DEFAULT_FEATURES: readonly Feature[] = FEATURES.filter((feature) => !MISSING.has(feature));

@@ -1,7 +1,7 @@
 /** The command's arguments. */
 import { parseArgs } from 'node:util';
 
-import { DEFAULT_FEATURES, FEATURES, type Feature, type Features } from './features.js';
+import { FEATURES, type Feature, type Features } from './features.js';
 import { MAX_FILES } from './generate.js';
 
 export class UsageError extends Error {}
@@ -79,11 +79,11 @@ function isFeature(word: string): word is Feature {
 }
 
 function features(list: string | undefined): Features {
-  if (list === undefined) return new Set(DEFAULT_FEATURES);
+  if (list === undefined) return new Set(FEATURES);
   const named = list.split(',').map((word) => word.trim());
   for (const word of named)
     if (!isFeature(word.replace(/^-/, ''))) throw new UsageError(`no feature is called ${word}`);
-  const kept = new Set<Feature>(named.some((word) => word.startsWith('-')) ? DEFAULT_FEATURES : []);
+  const kept = new Set<Feature>(named.some((word) => word.startsWith('-')) ? FEATURES : []);
   for (const word of named) {
     if (isFeature(word)) kept.add(word);
     else kept.delete(word.slice(1) as Feature);
