@@ -192,7 +192,7 @@ impl Fs {
     }
 
     fn make_durable(&self, tid: Tid) -> Result<()> {
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
@@ -218,7 +218,7 @@ impl Fs {
             }
         }
         first_error?;
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         self.journal.commit_running()?;

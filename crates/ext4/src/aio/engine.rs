@@ -117,7 +117,7 @@ impl Engine {
         };
         let completions = Arc::new(Completions::new(wake));
         let mut tickers = Vec::new();
-        if !fs.read_only {
+        if !fs.is_read_only() {
             // T14 and M4 must not wait for write-back.
             tickers.push(Ticker::start(fs.clone(), "uext4-journal", Fs::tick).map_err(no_thread)?);
             let flusher = Ticker::start(fs.clone(), "uext4-flush", Fs::write_back_step).map_err(no_thread)?;
