@@ -9,6 +9,7 @@ use crate::file::block_range;
 use crate::fs::Fs;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
 
 /// The page cache of an inode.
@@ -46,8 +47,16 @@ impl FileMapping for InodeMapping {
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
         }
-        let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
-            handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
+        let bitmap_format = inode.is_bitmap_format();
+        let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            let how = Allocate::Unwritten;
+            let created = handle.map_create(&inode, lblk, found.len, how, mballoc::RequestKind::Data)?;
+            // Written zeros beyond i_disksize: a crash must free them (D9), until write-back raises it.
+            let disk_blocks = fs.sizes(&inode).1.div_ceil(fs.block_size() as u64);
+            if bitmap_format && created.0.end() > disk_blocks {
+                handle.add_orphan(&inode)?;
+            }
+            Ok(created)
         })?;
         if jbd2::mutant(13) {
             self.end_write(pos, pos + len_bytes)?;
@@ -64,15 +73,19 @@ impl FileMapping for InodeMapping {
             fs.map_range(&inode, pos, end - pos, crate::file::Look::Disk)?.is_some_and(|mappings| {
                 mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. }))
             });
-        if !unwritten && end_of_data <= disk_size {
+        let is_orphan = inode.is_bitmap_format() && inode.state.lock().orphan.is_some();
+        if !unwritten && !is_orphan && end_of_data <= disk_size {
             return Ok(());
         }
-        fs.with_handle(MAP_CREDITS, |handle| {
+        fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
             fs.require_large_file(handle, end_of_data)?;
             handle.change_inode(&inode, Change::Data, |state| {
                 state.disk.size = state.disk.size.max(end_of_data);
             })?;
+            if is_orphan {
+                handle.delete_orphan(&inode, 0)?;
+            }
             if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
         })
     }
@@ -108,7 +121,7 @@ impl Fs {
         self.check_writable()?;
         inode.check_data_supported()?;
         let end = pos.checked_add(data.len() as u64).ok_or(Error::errno_only(errno::EFBIG))?;
-        if end > self.max_file_bytes() {
+        if end > self.max_bytes(inode) {
             return Err(Error::errno_only(errno::EFBIG));
         }
         let size = inode.size();
@@ -123,6 +136,10 @@ impl Fs {
         if taken > 0 {
             let mut state = inode.state.lock();
             state.size = state.size.max(pos + taken as u64);
+        }
+        if taken < data.len() && inode.is_bitmap_format() {
+            // What was allocated for the rest is written, and may lie beyond i_size (D9).
+            self.remove_beyond_size(inode)?;
         }
         self.balance_memory();
         result

@@ -99,6 +99,10 @@ impl Meta for Handle<'_> {
         self.fs.read_metadata(block, kind)
     }
 
+    fn is_system_zone(&self, start: Pblk, len: u64) -> bool {
+        self.fs.allocator.metadata_zone(start, len)
+    }
+
     fn update(&mut self, block: Pblk, kind: BlockKind, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         let fs = self.fs;
         fs.check_block(block)?;
@@ -137,7 +141,7 @@ impl Meta for Handle<'_> {
             kind: mballoc::RequestKind::Metadata,
             may_use_reserve: self.use_reserve,
             preallocate: false,
-            below_2_32: false,
+            below_2_32: owner.below_2_32,
         };
         Ok(allocator.allocate(self, &request)?.start)
     }
@@ -187,6 +191,10 @@ impl Meta for Reader<'_> {
 
     fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
         self.0.read_metadata(block, kind)
+    }
+
+    fn is_system_zone(&self, start: Pblk, len: u64) -> bool {
+        self.0.allocator.metadata_zone(start, len)
     }
 
     fn update(&mut self, _block: Pblk, _kind: BlockKind, _change: &mut dyn FnMut(&mut [u8])) -> Result<()> {

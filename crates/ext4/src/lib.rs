@@ -16,6 +16,7 @@ mod fs;
 mod handle;
 pub mod htree;
 pub mod ialloc;
+pub mod indirect;
 mod inode;
 mod journal_host;
 mod journal_inode;

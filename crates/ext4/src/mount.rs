@@ -8,7 +8,7 @@ use block_io::{AlignedBuf, Device};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
-use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
+use ext4_format::{Access, block_map, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
 use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::fs::Fs;
-use crate::inode::InodeCache;
+use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
@@ -368,9 +368,18 @@ impl Fs {
         self.shut_down.store(true, Ordering::Release);
     }
 
-    /// The longest file that the map and i_blocks allow (A5).
+    /// The longest file that an extent tree and i_blocks allow (A5), in bytes.
     pub fn max_file_bytes(&self) -> u64 {
-        u64::from(u32::MAX) * self.block_size as u64
+        let countable = block_map::max_i_blocks(self.block_size, &self.geometry.features());
+        countable.min(u64::from(u32::MAX)) * self.block_size as u64
+    }
+
+    /// The longest that this file may get with the map it has (A5), in bytes.
+    pub fn max_bytes(&self, inode: &Inode) -> u64 {
+        if !inode.is_bitmap_format() {
+            return self.max_file_bytes();
+        }
+        block_map::max_bytes(self.block_size, &self.geometry.features()).min(self.max_file_bytes())
     }
 
     /// Generations are random per allocation (F4 table), so that a reused number has another seed.
@@ -449,14 +458,14 @@ fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -
 /// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
 pub(crate) fn map_whole_file(
     meta: &dyn crate::meta::Meta,
-    root: &[u8; 60],
+    root: &MapRoot,
     owner: extents::TreeOwner,
     blocks: u32,
 ) -> Result<Vec<extents::Mapping>> {
     let mut runs = Vec::new();
     let mut lblk = 0;
     while lblk < blocks {
-        let mut mapping = extents::lookup(meta, root, owner, Lblk(lblk))?;
+        let mut mapping = root.lookup(meta, owner, Lblk(lblk))?;
         if mapping.state != MapState::Written {
             let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
             return Err(Error::corrupt_inode(owner.ino.0, corrupt));
