@@ -2,48 +2,39 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
+import type {
+  Native,
+  NativeRecovery,
+  NativeVolumeInfo,
+  NativeVolumeStats,
+  Token,
+} from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
+import {
+  S_IFMT,
+  S_IFDIR,
+  S_IFREG,
+  S_IFLNK,
+  EPERM,
+  ENOENT,
+  EEXIST,
+  ENOTDIR,
+  EISDIR,
+  EINVAL,
+  ELOOP,
+  ENOTEMPTY,
+  ENODATA,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  FakeErrno,
+  type FakeInode,
+  flagText,
+  text,
+  direntType,
+} from './fake-inode.js';
 
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
-const S_IFLNK = 0o120000;
-const EPERM = 1;
-const ENOENT = 2;
-const EEXIST = 17;
-const ENOTDIR = 20;
-const EISDIR = 21;
-const EINVAL = 22;
-const ELOOP = 40;
-const ENOTEMPTY = 39;
-const ENODATA = 61;
-const O_CREAT = 0o100;
-const O_EXCL = 0o200;
-const O_NOFOLLOW = 0o400000;
-
-class FakeErrno extends Error {
-  readonly errno: number;
-  constructor(errno: number) {
-    super(`errno ${errno}`);
-    this.errno = errno;
-  }
-}
-
-export interface FakeInode {
-  ino: number;
-  mode: number;
-  data: Uint8Array;
-  size: number;
-  diskSize: number;
-  /** What probeWrite says beside OVERWRITE, which follows from the size. */
-  flags: number;
-  entries: Map<string, FakeInode>;
-  xattrs: Map<string, Uint8Array>;
-  target: string;
-  nlink: number;
-  times: { atimeSec: number; atimeNsec: number; mtimeSec: number; mtimeNsec: number };
-}
+export type { FakeInode } from './fake-inode.js';
 
 export class FakeNative implements Native {
   readonly calls: string[] = [];
@@ -145,8 +136,9 @@ export class FakeNative implements Native {
   volumeInfo(): NativeVolumeInfo {
     return this.info;
   }
-  volumeStats(): Readonly<Record<string, unknown>> {
-    return { calls: this.calls.length };
+  volumeStats(): NativeVolumeStats {
+    // It counts nothing.
+    return {} as NativeVolumeStats;
   }
 
   open(op: Token, _volume: number, path: string | Uint8Array, flags: number, mode: number): void {
@@ -162,7 +154,15 @@ export class FakeNative implements Native {
       if ((inode.mode & S_IFMT) === S_IFDIR && (flags & 3) !== 0) throw new FakeErrno(EISDIR);
       return [
         this.openInode(inode),
-        { ino: inode.ino, generation: 1, inodeKey: inode.ino, type: direntType(inode), size: inode.size },
+        {
+          ino: inode.ino,
+          generation: 1,
+          inodeKey: inode.ino,
+          type: direntType(inode),
+          size: inode.size,
+          maxSize: inode.maxSize,
+          bitmapFormat: inode.bitmapFormat,
+        },
       ];
     });
   }
@@ -381,28 +381,22 @@ export class FakeNative implements Native {
     const call = `directWrite ${lockMode === 0 ? 'shared' : 'exclusive'} flags=${flags} ${length}@${pos}`;
     this.#run(op, call, () => [this.#write(file, buffer, offset, length, pos)]);
   }
-  directRead(op: Token, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void {
-    this.#run(op, `directRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  directRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['directRead']>): void {
+    this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
   }
   bufferedWrite(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
+    ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
   ): void {
-    this.#run(op, `bufferedWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+    this.#run(op, `bufferedWrite${flagText(flags)} ${length}@${pos}`, () => [
+      this.#write(file, buffer, offset, length, pos),
+    ]);
   }
-  bufferedRead(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
-  ): void {
-    this.#run(op, `bufferedRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  bufferedRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedRead']>): void {
+    this.#run(op, `bufferedRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
   }
   writeAndWait(op: Token, _file: number, pos: number, len: number): void {
     this.#run(op, `writeAndWait ${len}@${pos}`, () => [0]);
@@ -486,6 +480,8 @@ export class FakeNative implements Native {
       xattrs: new Map(),
       target: '',
       nlink: 1,
+      maxSize: this.info.maxFileSize,
+      bitmapFormat: false,
       times: { atimeSec: 1, atimeNsec: 2, mtimeSec: 1_700_000_000, mtimeNsec: 123_456_789 },
     };
   }
@@ -580,14 +576,4 @@ export class FakeNative implements Native {
     buffer.set(inode.data.subarray(pos, pos + count), offset);
     return count;
   }
-}
-
-function text(path: string | Uint8Array): string {
-  return typeof path === 'string' ? path : Buffer.from(path).toString();
-}
-
-function direntType(inode: FakeInode): number {
-  const format = inode.mode & S_IFMT;
-  if (format === S_IFDIR) return 2;
-  return format === S_IFLNK ? 7 : 1;
 }

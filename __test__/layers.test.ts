@@ -8,7 +8,7 @@ import test from 'ava';
 const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
   ['engine'],
-  ['inode-lock', 'open-inode', 'kiocb', 'sizes', 'write-counts'],
+  ['inode-lock', 'open-inode', 'kiocb', 'sizes', 'write-counts', 'direct-waiter'],
   ['write-iter', 'read-iter'],
   [
     'errors',
@@ -16,7 +16,9 @@ const LAYERS: readonly (readonly string[])[] = [
     'validate',
     'stats',
     'aligned-memory',
+    'iov',
     'mount',
+    'inode-tasks',
     'default-engine',
     'volume-options',
     'transfer-arguments',

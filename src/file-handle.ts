@@ -1,25 +1,31 @@
 import { constants } from 'node:fs';
 
-import { memoryAddress } from './aligned-memory.js';
-import { begin, type Engine, type Operation, type Task, type Waiter } from './engine.js';
+import { DirectWaiter, type Settle } from './direct-waiter.js';
+import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
+import { closeInode, truncateInode } from './inode-tasks.js';
+import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
 import type { NativeFile, NativeStat, Token } from './native/boundary.js';
-import { EBADF, EINVAL, EISDIR } from './native/errno.js';
+import { EAGAIN, EBADF, EINVAL, EISDIR } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   readArguments,
+  vectorArguments,
   writeArguments,
   type ReadOptions,
   type Transfer,
+  type Vector,
+  type VectorOptions,
   type WriteOptions,
 } from './transfer-arguments.js';
 import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
-import { finishSharedOverwrite, isComplete, submitSharedOverwrite } from './write-iter/dio-write.js';
+import { finishSharedOverwrite } from './write-iter/dio-write.js';
+import { isComplete, submitSharedOverwrite } from './write-iter/shared-overwrite.js';
 import { writeIter } from './write-iter/write-iter.js';
 
 const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
@@ -34,33 +40,6 @@ export interface OpenedFile {
   readonly inode: OpenInode;
   readonly flags: number;
   readonly type: number;
-}
-
-/** Ends a direct read or overwrite: its kiocb, its result, the caller's buffer, and what settles the promise. */
-type Settle = (io: Kiocb, result: number, view: unknown, resolve: (value: unknown) => void) => void;
-
-/** The common direct read's or overwrite's waiter: no generator, no async function. */
-class DirectWaiter implements Waiter {
-  readonly #io: Kiocb;
-  readonly #token: Token;
-  readonly #settle: Settle;
-  readonly #view: unknown;
-  readonly #resolve: (value: unknown) => void;
-
-  constructor(io: Kiocb, token: Token, settle: Settle, view: unknown, resolve: (value: unknown) => void) {
-    this.#io = io;
-    this.#token = token;
-    this.#settle = settle;
-    this.#view = view;
-    this.#resolve = resolve;
-  }
-
-  resume(result: number): void {
-    const io = this.#io;
-    if (result < 0) io.failure = io.engine.failureOf(this.#token);
-    io.inode.lock.endDio();
-    this.#settle(io, result, this.#view, this.#resolve);
-  }
 }
 
 /**
@@ -154,10 +133,28 @@ export class FileHandle {
     validateBuffer(buffer);
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
-    const operation: Operation = { failure: undefined };
-    const bytesRead = this.#engine.runSync(this.#readTask(args, this.isDirect, operation), operation);
-    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
-    return bytesRead;
+    const io = this.#kiocb(args, this.isDirect);
+    return this.#runSync('read', io, this.#readTask(io, args.position));
+  }
+
+  /** Reads into several buffers, one after the other, as one request. */
+  async readv<T extends readonly NodeJS.ArrayBufferView[]>(
+    buffers: T,
+    position?: number | null | VectorOptions,
+  ): Promise<{ bytesRead: number; buffers: T }> {
+    this.#check('readv');
+    const vector = vectorArguments(buffers, position);
+    const io = this.#vectorKiocb(vector, readTarget(vector.segments));
+    const bytesRead = await this.#runOrThrow('read', io, this.#readvTask(io, vector));
+    return { bytesRead, buffers };
+  }
+
+  /** {@link readv} for a caller that cannot wait; returns the number of bytes. */
+  readvSync(buffers: readonly NodeJS.ArrayBufferView[], position?: number | null | VectorOptions): number {
+    this.#check('readv');
+    const vector = vectorArguments(buffers, position);
+    const io = this.#vectorKiocb(vector, readTarget(vector.segments));
+    return this.#runSync('read', io, this.#readvTask(io, vector));
   }
 
   /**
@@ -199,9 +196,29 @@ export class FileHandle {
     const args = writeArguments(buffer, offset, length, position);
     if (args.buffer.byteLength === 0) return 0;
     const io = this.#kiocb(args, this.isDirect);
-    const bytesWritten = this.#engine.runSync(this.#writeTask(io, args.position), io);
-    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
-    return bytesWritten;
+    return this.#runSync('write', io, this.#writeTask(io, args.position));
+  }
+
+  /** Writes several buffers, one after the other, as one request. */
+  async writev<T extends readonly NodeJS.ArrayBufferView[]>(
+    buffers: T,
+    position?: number | null | VectorOptions,
+  ): Promise<{ bytesWritten: number; buffers: T }> {
+    this.#check('writev');
+    const vector = vectorArguments(buffers, position);
+    if (vector.segments.length === 0) return { bytesWritten: 0, buffers };
+    const io = this.#vectorKiocb(vector, gather(vector.segments));
+    const bytesWritten = await this.#runOrThrow('write', io, this.#writeTask(io, vector.position));
+    return { bytesWritten, buffers };
+  }
+
+  /** {@link writev} for a caller that cannot wait; returns the number of bytes. */
+  writevSync(buffers: readonly NodeJS.ArrayBufferView[], position?: number | null | VectorOptions): number {
+    this.#check('writev');
+    const vector = vectorArguments(buffers, position);
+    if (vector.segments.length === 0) return 0;
+    const io = this.#vectorKiocb(vector, gather(vector.segments));
+    return this.#runSync('write', io, this.#writeTask(io, vector.position));
   }
 
   async stat(options?: { bigint?: false }): Promise<Stats>;
@@ -305,12 +322,8 @@ export class FileHandle {
   ): Promise<number> {
     this.#check(kind);
     const io = this.#kiocb(part, direct);
-    const operation: Operation = kind === 'read' ? { failure: undefined } : io;
-    const task =
-      kind === 'read' ? this.#readTask(part, direct, operation) : this.#writeTask(io, part.position);
-    const result = await this.#run(task, operation);
-    if (result < 0) throw errnoError(result, kind, { failure: operation.failure });
-    return result;
+    const task = kind === 'read' ? this.#readTask(io, part.position) : this.#writeTask(io, part.position);
+    return this.#runOrThrow(kind, io, task);
   }
 
   #check(syscall: string): void {
@@ -323,21 +336,29 @@ export class FileHandle {
       engine: this.#engine,
       inode: this.#inode,
       file: this.#file,
-      limits: this.#mount.limits,
+      limits: this.#inode.limits,
       counts: this.#mount.counts,
       buffer: part.buffer,
       offset: part.offset,
       countBytes: part.length,
       posBytes: part.position,
-      memoryAddress: direct ? memoryAddress(part.buffer, part.offset) : 0,
+      memoryBits: direct ? (part.memoryBits ?? memoryBitsOf(part.buffer, part.offset)) : 0,
       direct,
       append: (flags & O_APPEND) !== 0,
       // O_SYNC contains O_DSYNC's bit.
       dsync: (flags & O_DSYNC) !== 0,
       sync: (flags & O_SYNC) === O_SYNC,
-      nowait: false,
+      nowait: part.nowait === true,
+      atomic: part.atomic === true,
+      sharedBecause: undefined,
       failure: undefined,
     };
+  }
+
+  #vectorKiocb(vector: Vector, { buffer, offset, length }: Segment): Kiocb {
+    const { segments, position, nowait, atomic } = vector;
+    const part = { buffer, offset, length, position, nowait, atomic, memoryBits: memoryBits(segments) };
+    return this.#kiocb(part, this.isDirect);
   }
 
   /** The promise of a direct read or overwrite in flight. */
@@ -363,9 +384,7 @@ export class FileHandle {
     task: Task<number>,
     buffer: T,
   ): Promise<{ bytesWritten: number; buffer: T }> {
-    const bytesWritten = await this.#run(task, io);
-    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
-    return { bytesWritten, buffer };
+    return { bytesWritten: await this.#runOrThrow('write', io, task), buffer };
   }
 
   /** Straight from the device where nobody has to be waited for; else nothing has happened. */
@@ -378,9 +397,8 @@ export class FileHandle {
   }
 
   async #finishRead<T>(part: Transfer & { readonly view: T }): Promise<{ bytesRead: number; buffer: T }> {
-    const operation: Operation = { failure: undefined };
-    const bytesRead = await this.#run(this.#readTask(part, this.isDirect, operation), operation);
-    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
+    const io = this.#kiocb(part, this.isDirect);
+    const bytesRead = await this.#runOrThrow('read', io, this.#readTask(io, part.position));
     return { bytesRead, buffer: part.view };
   }
 
@@ -390,20 +408,26 @@ export class FileHandle {
     return yield* this.#positioned(io, position, writeIter(io));
   }
 
-  *#readTask(part: Transfer, direct: boolean, operation: Operation): Task<number> {
+  *#readTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_WRONLY) return -EBADF;
     if (isDirectoryType(this.#type)) return -EISDIR;
-    if (part.position < -1) return -EINVAL;
-    const io = this.#kiocb(part, direct);
-    const result = yield* this.#positioned(io, part.position, readIter(io));
-    operation.failure ??= io.failure;
+    if (position < -1) return -EINVAL;
+    return yield* this.#positioned(io, position, readIter(io));
+  }
+
+  *#readvTask(io: Kiocb, vector: Vector): Task<number> {
+    const { segments, position } = vector;
+    if (segments.length === 0) return -EINVAL;
+    const result = yield* this.#readTask(io, position);
+    if (result > 0 && !scatter(io.buffer, segments, result)) return -EINVAL;
     return result;
   }
 
   /** Without a position: holds the position's lock until the position has moved (C11: not on errors). */
   *#positioned(io: Kiocb, position: number, task: Task<number>): Task<number> {
     if (position >= 0) return yield* task;
-    yield* this.#positionLock.write();
+    if (io.nowait && !this.#positionLock.tryWrite()) return -EAGAIN;
+    if (!io.nowait) yield* this.#positionLock.write();
     try {
       io.posBytes = this.#position;
       const result = yield* task;
@@ -431,6 +455,20 @@ export class FileHandle {
     if (result < 0) throw errnoError(result, syscall, { failure: operation.failure });
   }
 
+  /** Runs a read or write to its end. */
+  async #runOrThrow(syscall: 'read' | 'write', io: Kiocb, task: Task<number>): Promise<number> {
+    const result = await this.#run(task, io);
+    if (result < 0) throw errnoError(result, syscall, { failure: io.failure });
+    return result;
+  }
+
+  /** As {@link #runOrThrow}, for a caller that cannot wait. */
+  #runSync(syscall: 'read' | 'write', io: Kiocb, task: Task<number>): number {
+    const result = this.#engine.runSync(task, io);
+    if (result < 0) throw errnoError(result, syscall, { failure: io.failure });
+    return result;
+  }
+
   async #run(task: Task<number>, operation: Operation): Promise<number> {
     this.#active += 1;
     try {
@@ -456,34 +494,4 @@ export class FileHandle {
     this.#mount.closers.delete(this.#closeSelf);
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
-}
-
-/** Changes the size under the exclusive lock, with no direct I/O in flight. */
-export function* truncateInode(
-  engine: Engine,
-  inode: OpenInode,
-  file: NativeFile,
-  size: number,
-): Task<number> {
-  yield* inode.lock.write();
-  try {
-    yield* inode.lock.drain();
-    return yield begin(engine, (native, op) => native.truncate(op, file, size));
-  } finally {
-    inode.lock.unlockWrite();
-  }
-}
-
-/** Closes a native file; the last close of an inode may evict it and so takes its lock. */
-export function* closeInode(mount: Mount, inode: OpenInode, file: NativeFile): Task<number> {
-  inode.references -= 1;
-  const last = inode.references === 0;
-  if (last) {
-    yield* inode.lock.write();
-    yield* inode.lock.drain();
-  }
-  const result = yield begin(mount.engine, (native, op) => native.closeFile(op, file));
-  if (last) inode.lock.unlockWrite();
-  mount.forget(inode);
-  return result;
 }

@@ -1,6 +1,6 @@
 /** The options of Volume.format and Volume.open, checked and put into the form the engine reads. */
 import { invalidType, invalidValue } from './errors.js';
-import type { NativeRecovery, NativeVolumeInfo } from './native/boundary.js';
+import type { NativeRecovery, NativeVolumeInfo, NativeVolumeStats } from './native/boundary.js';
 import { validateInteger } from './validate.js';
 import type { WriteCounts } from './write-counts.js';
 
@@ -39,13 +39,15 @@ export interface OpenOptions {
   direct?: boolean;
   /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
+  /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
+  maxFileSize?: number;
 }
 
 /** What `volume.info()` says. Sizes in bytes. */
 export type VolumeInfo = NativeVolumeInfo;
 
 /** What `volume.stats()` says: what became of the writes, and what the engine counts. */
-export interface VolumeStats extends Readonly<Record<string, unknown>> {
+export interface VolumeStats extends NativeVolumeStats {
   readonly writes: Readonly<WriteCounts>;
 }
 
@@ -98,6 +100,7 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
   validateString(options.engine, 'options.engine');
+  if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
   const engine = options.engine ?? 'auto';
   if (!ENGINES.includes(engine)) {
     throw invalidValue(

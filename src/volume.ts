@@ -4,7 +4,8 @@ import { defaultEngine } from './default-engine.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
 import { closedError, errnoError, invalidType } from './errors.js';
-import { FileHandle, closeInode, truncateInode } from './file-handle.js';
+import { FileHandle } from './file-handle.js';
+import { closeInode, truncateInode } from './inode-tasks.js';
 import { Mount } from './mount.js';
 import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
@@ -149,7 +150,7 @@ export class Volume {
       native.openVolume(op, container, json),
     );
     const info = engine.native.volumeInfo(result);
-    return new Volume(new Mount(engine, result, info, options.direct === true));
+    return new Volume(new Mount(engine, result, info, options));
   }
 
   /**
@@ -182,8 +183,9 @@ export class Volume {
       native.open(op, mount.handle, path, flags & ~O_TRUNC, mode),
     );
     if (file < 0) return file;
-    const { inodeKey, type, size } = value as NativeOpenFile;
-    const inode = mount.acquire(inodeKey);
+    const opened = value as NativeOpenFile;
+    const { type, size } = opened;
+    const inode = mount.acquire(opened);
     const empty = size === 0 && inode.references === 1;
     if ((flags & O_TRUNC) !== 0 && isRegularType(type) && !empty) {
       const truncated = yield* truncateInode(mount.engine, inode, file, 0);

@@ -87,7 +87,7 @@ test('handles that name nothing', async (t) => {
     t.is((await bare().call((op) => native.fstat(op, bad))).result, -EBADF);
     t.is((await bare().call((op) => native.closeFile(op, bad))).result, -EBADF);
     t.is((await bare().call((op) => native.directWrite(op, bad, 0, 0, bytes, 0, 4096, 0))).result, -EBADF);
-    t.is((await bare().call((op) => native.bufferedRead(op, bad, bytes, 0, 4096, 0))).result, -EBADF);
+    t.is((await bare().call((op) => native.bufferedRead(op, bad, 0, bytes, 0, 4096, 0))).result, -EBADF);
     t.is((await bare().call((op) => native.sync(op, bad, true))).result, -EBADF);
     t.is(native.probeWrite(bad, 0, 1), -EBADF);
     t.throws(() => native.inodeSizes(bad, new Float64Array(2)));
@@ -124,10 +124,10 @@ test('arguments of a wrong type or out of range throw, and start nothing', async
       [-1, 1],
       [0, 0.5],
     ])
-      t.throws(() => call(9, file, bytes, offset, length, 0), range, `${name} ${offset} ${length}`);
-    for (const pos of [-1, 0.5, 2 ** 53, Infinity]) t.throws(() => call(9, file, bytes, 0, 1, pos), range);
-    t.throws(() => call(9, file, new Float64Array(8), 0, 1, 0), type);
-    t.throws(() => call(9, file, 'text', 0, 1, 0), type);
+      t.throws(() => call(9, file, 0, bytes, offset, length, 0), range, `${name} ${offset} ${length}`);
+    for (const pos of [-1, 0.5, 2 ** 53, Infinity]) t.throws(() => call(9, file, 0, bytes, 0, 1, pos), range);
+    t.throws(() => call(9, file, 0, new Float64Array(8), 0, 1, 0), type);
+    t.throws(() => call(9, file, 0, 'text', 0, 1, 0), type);
   }
   t.throws(() => loose['directWrite']?.(9, file, 2, 0, bytes, 0, 1, 0), range);
   t.throws(() => native.stat(9, volume, 7 as unknown as string, true), type);
@@ -157,17 +157,17 @@ test('a buffer that is detached while it is read into', async (t) => {
   const { native } = bare();
   const { file, close } = await opened(t);
   const data = new Uint8Array(8192).fill(5);
-  t.is((await bare().call((op) => native.bufferedWrite(op, file, data, 0, 8192, 0))).result, 8192);
+  t.is((await bare().call((op) => native.bufferedWrite(op, file, 0, data, 0, 8192, 0))).result, 8192);
   for (const read of ['directRead', 'bufferedRead'] as const) {
     const buffer = new Uint8Array(8192);
     const { op, result } = await bare().call((id) => {
-      native[read](id, file, buffer, 0, 8192, 0);
+      native[read](id, file, 0, buffer, 0, 8192, 0);
       structuredClone(buffer.buffer, { transfer: [buffer.buffer] });
     });
     t.is(result, -EINVAL);
     t.regex((native.takeResult(op) as { message: string }).message, /detached/);
     const whole = new Uint8Array(8192);
-    t.is((await bare().call((id) => native[read](id, file, whole, 4096, 4096, 0))).result, 4096);
+    t.is((await bare().call((id) => native[read](id, file, 0, whole, 4096, 4096, 0))).result, 4096);
     t.true(whole.subarray(0, 4096).every((byte) => byte === 0));
     t.true(whole.subarray(4096).every((byte) => byte === 5));
   }

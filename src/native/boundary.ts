@@ -34,6 +34,7 @@ export const ProbeFlag = {
   APPEND: 64,
   /** Encrypted, verity, data-journalled or inline data (A3). */
   DIO_UNSUPPORTED: 128,
+  /** A read-only mount, or an emergency (C23). */
   READ_ONLY: 256,
 } as const;
 
@@ -41,12 +42,16 @@ export const ProbeFlag = {
 export const LockMode = { SHARED: 0, EXCLUSIVE: 1 } as const;
 export type LockMode = (typeof LockMode)[keyof typeof LockMode];
 
-/** `flags` of {@link Native.directWrite}. */
-export const DirectWriteFlag = {
-  /** Durable when it reports: FUA where B8 allows it, a data sync otherwise. */
+/** `flags` of the four transfers: {@link Native.directWrite} and its like. */
+export const TransferFlag = {
+  /** Direct writes: durable when it reports: FUA where B8 allows it, a data sync otherwise. */
   DSYNC: 1,
-  /** The write is extending: end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
+  /** Direct writes: extending, end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
   EXTENDING: 2,
+  /** Neither waits nor allocates: -EAGAIN instead (C5); a buffered write -EOPNOTSUPP (A17). */
+  NOWAIT: 4,
+  /** Direct writes: all of it or nothing after a crash (C24); never -ENOTBLK, but -EAGAIN. */
+  ATOMIC: 8,
 } as const;
 
 /** `flags` of {@link Native.setxattr}, as of setxattr(2). */
@@ -78,6 +83,33 @@ export interface NativeVolumeInfo {
   readonly dioMemoryAlign: number;
   /** Largest size of an extent-mapped file (A5). */
   readonly maxFileSize: number;
+  /** Atomic writes (C24): from so many bytes to so many; left out or 0: there are none. */
+  readonly atomicWriteUnitMin?: number;
+  readonly atomicWriteUnitMax?: number;
+  /** They go through the journal, because the device has none of its own. */
+  readonly atomicWriteJournalled?: boolean;
+}
+
+/** What the engine counted since the volume was opened. */
+export interface NativeVolumeStats {
+  readonly openFiles: number;
+  readonly operationsInFlight: number;
+  /** By this mount. */
+  readonly transactionsReplayed: number;
+  readonly directWritesMappedInPlace: number;
+  readonly directWritesMappedByJob: number;
+  readonly directWritesEndedInPlace: number;
+  readonly directWritesRefusedShared: number;
+  /** Transactions, and the metadata blocks in them. */
+  readonly commits: number;
+  readonly blocksLogged: number;
+  /** Requests to the device, metadata and journal included; FUA writes are among the writes. */
+  readonly deviceReads: number;
+  readonly deviceWrites: number;
+  readonly deviceFuaWrites: number;
+  readonly deviceFlushes: number;
+  readonly deviceBytesRead: number;
+  readonly deviceBytesWritten: number;
 }
 
 /** What a finished recoverVolume found and did; with a dry run: what it would do. */
@@ -108,6 +140,10 @@ export interface NativeOpenFile {
   /** Directory entry type: 1 regular, 2 directory, 3 character, 4 block, 5 fifo, 6 socket, 7 symlink. */
   readonly type: number;
   readonly size: number;
+  /** The largest size that the inode's map allows (A5). */
+  readonly maxSize: number;
+  /** Mapped by indirect blocks rather than an extent tree. */
+  readonly bitmapFormat: boolean;
 }
 
 /** What a finished `stat` or `fstat` says; times in seconds and nanoseconds, blocks of 512 bytes. */
@@ -161,7 +197,7 @@ export interface Native {
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
   volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
-  volumeStats(volume: VolumeHandle): Readonly<Record<string, unknown>>;
+  volumeStats(volume: VolumeHandle): NativeVolumeStats;
 
   /** `flags` are POSIX O_* without O_TRUNC. Result: the file's handle; takeResult: {@link NativeOpenFile}. */
   open(op: Token, volume: VolumeHandle, path: NativePath, flags: number, mode: number): void;
@@ -242,6 +278,7 @@ export interface Native {
   directRead(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
@@ -250,14 +287,17 @@ export interface Native {
   bufferedWrite(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
     pos: number,
   ): void;
+  /** With NOWAIT: what is in memory from `pos` on, fewer bytes than there are where that ends. */
   bufferedRead(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,

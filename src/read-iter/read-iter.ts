@@ -1,7 +1,7 @@
 /** Reads: direct or through the page cache, both under the shared inode lock (A19). */
 import { begin, type Task } from '../engine.js';
 import { NOT_SUBMITTED, type Kiocb } from '../kiocb.js';
-import { ProbeFlag, type Token } from '../native/boundary.js';
+import { ProbeFlag, TransferFlag, type Token } from '../native/boundary.js';
 import { EAGAIN } from '../native/errno.js';
 
 /**
@@ -23,7 +23,7 @@ function submitRead(io: Kiocb): Token {
   const { engine, inode } = io;
   const token = engine.token();
   try {
-    engine.native.directRead(token, io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+    engine.native.directRead(token, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes);
   } catch (error) {
     engine.release(token);
     throw error;
@@ -66,11 +66,16 @@ function* directRead(io: Kiocb): Task<number> {
 function* bufferedRead(io: Kiocb): Task<number> {
   try {
     return yield begin(io.engine, (native, op) =>
-      native.bufferedRead(op, io.file, io.buffer, io.offset, io.countBytes, io.posBytes),
+      native.bufferedRead(op, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes),
     );
   } finally {
     io.inode.lock.unlockRead();
   }
+}
+
+/** C5: with NOWAIT the engine answers EAGAIN where it would have to wait for the device, or for write-back first (B4). */
+function readFlags(io: Kiocb): number {
+  return io.nowait ? TransferFlag.NOWAIT : 0;
 }
 
 /** A3 holds for reads too: where direct I/O is unsupported they go through the page cache. */

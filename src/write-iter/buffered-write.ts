@@ -3,12 +3,15 @@ import { begin, type Task } from '../engine.js';
 import type { Kiocb } from '../kiocb.js';
 import { ProbeFlag } from '../native/boundary.js';
 import { readSizes } from '../sizes.js';
+import { countNowait } from '../write-counts.js';
 import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
 
-/** Bits that say file_modified has something to do. */
-export const MODIFIES = ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED;
+/** Whether a probe says that file_modified has something to do. */
+export function needsFileModified(flags: number): boolean {
+  return (flags & (ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED)) !== 0;
+}
 
-/** A4.9. */
+/** A4.9: drops setuid, setgid and capabilities, then sets the times. */
 export function* fileModified(io: Kiocb): Task<number> {
   return yield begin(io.engine, (native, token) => native.fileModified(token, io.file));
 }
@@ -23,7 +26,10 @@ export function* syncWritten(io: Kiocb, written: number): Task<number> {
 /** A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno. */
 export function* bufferedWriteIter(io: Kiocb): Task<number> {
   const nowait = checkBufferedNowait(io);
-  if (nowait < 0) return nowait;
+  if (nowait < 0) {
+    countNowait(io.counts, 'buffered');
+    return nowait;
+  }
   const { lock } = io.inode;
   yield* lock.write();
   let written: number;
@@ -42,20 +48,15 @@ function* copyLocked(io: Kiocb): Task<number> {
   const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
   const flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
   if (flags < 0) return flags;
-  const refused = checkWrite({
-    readOnly: (flags & ProbeFlag.READ_ONLY) !== 0,
-    immutable: (flags & ProbeFlag.IMMUTABLE) !== 0,
-    posBytes,
-    countBytes: io.countBytes,
-    maxFileBytes,
-  });
+  const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
+  const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
   if (refused < 0 || io.countBytes === 0) return refused;
-  if ((flags & MODIFIES) !== 0) {
+  if (needsFileModified(flags)) {
     const modified = yield* fileModified(io);
     if (modified < 0) return modified;
   }
   const written = yield begin(io.engine, (native, token) =>
-    native.bufferedWrite(token, io.file, io.buffer, io.offset, countBytes, posBytes),
+    native.bufferedWrite(token, io.file, 0, io.buffer, io.offset, countBytes, posBytes),
   );
   if (written >= 0) io.posBytes = posBytes + written;
   return written;

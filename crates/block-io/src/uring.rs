@@ -273,6 +273,9 @@ impl UringQueue {
 impl Queue for UringQueue {
     fn push(&mut self, request: Request) {
         let checked = self.check(&request);
+        if checked.is_ok() {
+            self.device.io_counts().add(request.operation, request.memory.len());
+        }
         let key = self.requests.insert(InFlight { request, moved: 0 });
         match checked {
             Ok(()) => self.pushed.push(key),

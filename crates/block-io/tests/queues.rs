@@ -347,3 +347,32 @@ fn draining_waits_for_requests_that_run() {
     queue.drain();
     assert_eq!(device.1.load(Ordering::SeqCst), 0, "its memory would be freed under a worker");
 }
+
+/// A request counts once, whichever face it comes through and whatever carries it out; a refused one does not.
+#[test]
+fn requests_are_counted() {
+    let file = container(1 << 20);
+    let device = open(file.path(), true);
+    let event = event();
+    let mut queues: Vec<Box<dyn Queue>> =
+        vec![Box::new(ThreadsQueue::new(device.clone(), event.clone()).unwrap())];
+    match UringQueue::new(device.clone(), event.clone()) {
+        Ok(queue) => queues.push(Box::new(queue)),
+        Err(refused) => eprintln!("skipped: {refused}"),
+    }
+    for queue in &mut queues {
+        let before = device.io_counts().totals();
+        queue.push(request(1, WRITE, 4096, &[7; 4096]));
+        queue.push(request(2, FUA, 8192, &[8; 8192]));
+        queue.push(request(3, Operation::Read, 0, &[0; 16384]));
+        queue.push(request(4, Operation::Flush, 0, &[]));
+        queue.push(request(5, WRITE, 2 << 20, &[7; 4096]));
+        queue.submit().unwrap();
+        finish(&mut **queue, &event);
+        let after = device.io_counts().totals();
+        assert_eq!((after.writes - before.writes, after.fua_writes - before.fua_writes), (2, 1));
+        assert_eq!((after.reads - before.reads, after.flushes - before.flushes), (1, 1));
+        assert_eq!(after.bytes_written - before.bytes_written, 12288);
+        assert_eq!(after.bytes_read - before.bytes_read, 16384);
+    }
+}

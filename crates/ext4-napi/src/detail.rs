@@ -43,12 +43,21 @@ pub struct OpenFile {
     generation: u32,
     mode: u16,
     size: u64,
+    max_size: u64,
+    bitmap_format: bool,
 }
 
 impl OpenFile {
     /// Of an inode.
-    pub fn of(inode: &ext4::Inode) -> Self {
-        Self { ino: inode.ino.0, generation: inode.generation, mode: inode.mode(), size: inode.size() }
+    pub fn of(fs: &Fs, inode: &ext4::Inode) -> Self {
+        Self {
+            ino: inode.ino.0,
+            generation: inode.generation,
+            mode: inode.mode(),
+            size: inode.size(),
+            max_size: fs.max_bytes(inode),
+            bitmap_format: inode.is_bitmap_format(),
+        }
     }
 }
 
@@ -144,8 +153,10 @@ fn open_file(js: Js, file: &OpenFile) -> JsResult<Value> {
             (c"inodeKey", key as f64),
             (c"type", f64::from(kind)),
             (c"size", file.size as f64),
+            (c"maxSize", file.max_size as f64),
         ],
     )?;
+    js.set(object, c"bitmapFormat", js.boolean(file.bitmap_format)?)?;
     Ok(object)
 }
 

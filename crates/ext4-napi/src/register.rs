@@ -136,9 +136,9 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"truncateToSize" => files::truncate_to_size [2],
         c"sync" => files::sync [3],
         c"directWrite" => transfer::direct_write [8],
-        c"directRead" => transfer::direct_read [6],
-        c"bufferedWrite" => transfer::buffered_write [6],
-        c"bufferedRead" => transfer::buffered_read [6],
+        c"directRead" => transfer::direct_read [7],
+        c"bufferedWrite" => transfer::buffered_write [7],
+        c"bufferedRead" => transfer::buffered_read [7],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));

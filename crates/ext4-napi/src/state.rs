@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use block_io::{BackendInfo, EventFd, Memory};
+use block_io::{BackendInfo, EventFd, IoCounts, Memory};
 use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value};
 use ext4::{Error, Fs, Inode, Result, errno};
 
@@ -23,6 +23,8 @@ pub struct Volume {
     pub engine: Engine,
     /// What carries its direct I/O, and why.
     pub backend: BackendInfo,
+    /// What its device was asked for.
+    pub io_counts: Arc<IoCounts>,
     /// Mounted for reading only.
     pub read_only: bool,
     /// Transactions that the mount replayed.
@@ -340,8 +342,17 @@ impl State {
         let info = VolumeInfo::of(&fs, read_only, &backend);
         let event = self.event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
-        let volume =
-            Volume { engine, backend, read_only, transactions_replayed, ops: 0, files: 0, failed: false };
+        let io_counts = device.io_counts().clone();
+        let volume = Volume {
+            engine,
+            backend,
+            io_counts,
+            read_only,
+            transactions_replayed,
+            ops: 0,
+            files: 0,
+            failed: false,
+        };
         match self.volumes.insert(volume) {
             Ok(handle) => Ok((handle, info)),
             Err(_) => Err(Error::refused(libc::ENFILE, "too many volumes")),
@@ -373,10 +384,10 @@ impl State {
     }
 
     fn opened(&mut self, volume: u64, inode: Arc<Inode>) -> (Result<u64>, Option<Detail>) {
-        let detail = Detail::Open(OpenFile::of(&inode));
-        let adopted = inode.clone();
-        let id = match self.with_engine(volume, |engine| engine.adopt(adopted)) {
-            Ok(id) => id,
+        let opened = inode.clone();
+        let adopt = |engine: &mut Engine| (OpenFile::of(engine.fs(), &opened), engine.adopt(opened));
+        let (detail, id) = match self.with_engine(volume, adopt) {
+            Ok((file, id)) => (Detail::Open(file), id),
             Err(error) => return (Err(error), None),
         };
         match self.files.insert(File { volume, id, inode }) {
@@ -417,7 +428,12 @@ fn copy_back(
     if copy.copy(js, &bytes[..count]) {
         return result;
     }
-    result.and(Err(Error::refused(errno::EINVAL, "the buffer was detached while it was read into")))
+    result.and(Err(detached()))
+}
+
+/// The buffer of a read is gone when its bytes have come.
+pub fn detached() -> Error {
+    Error::refused(errno::EINVAL, "the buffer was detached while it was read into")
 }
 
 fn detail_of(value: Value) -> Option<Detail> {

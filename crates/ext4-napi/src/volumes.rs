@@ -150,6 +150,8 @@ pub fn volume_stats(call: &Call<'_, 1>) -> JsResult<Value> {
     let volume = state.volume(handle).map_err(|error| unusable(&error))?;
     let counters = volume.engine.counters();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let journal = volume.engine.fs().journal_stats();
+    let device = volume.io_counts.totals();
     let object = call.js.object()?;
     set_numbers(
         call.js,
@@ -162,6 +164,14 @@ pub fn volume_stats(call: &Call<'_, 1>) -> JsResult<Value> {
             (c"directWritesMappedByJob", count(&counters.mapped_by_job)),
             (c"directWritesEndedInPlace", count(&counters.ended_in_place)),
             (c"directWritesRefusedShared", count(&counters.refused_shared)),
+            (c"commits", journal.commits as f64),
+            (c"blocksLogged", journal.blocks_logged as f64),
+            (c"deviceReads", device.reads as f64),
+            (c"deviceWrites", device.writes as f64),
+            (c"deviceFuaWrites", device.fua_writes as f64),
+            (c"deviceFlushes", device.flushes as f64),
+            (c"deviceBytesRead", device.bytes_read as f64),
+            (c"deviceBytesWritten", device.bytes_written as f64),
         ],
     )?;
     Ok(object)

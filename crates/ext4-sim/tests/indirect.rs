@@ -131,11 +131,14 @@ fn what_the_kernel_wrote() {
             write_by_kernel(mount.path(), &files);
             fs::create_dir(mount.path().join("dir")).unwrap();
             for index in 0..200 {
-                fs::write(mount.path().join(format!("dir/a file of a rather long name {index}")), "x").unwrap();
+                fs::write(mount.path().join(format!("dir/a file of a rather long name {index}")), "x")
+                    .unwrap();
             }
             std::os::unix::fs::symlink("./".repeat(100) + "dense", mount.path().join("long")).unwrap();
             // Delayed allocation: i_blocks does not count tables before.
-            assert!(std::process::Command::new("sync").arg("-f").arg(mount.path()).status().unwrap().success());
+            assert!(
+                std::process::Command::new("sync").arg("-f").arg(mount.path()).status().unwrap().success()
+            );
             mount.path().read_dir().unwrap().for_each(|entry| {
                 let entry = entry.unwrap();
                 let name = entry.file_name().into_string().unwrap();
@@ -173,7 +176,9 @@ fn what_the_kernel_wrote() {
         }
         volume.fs().unlink(b"/long").unwrap();
         volume.mkdir("/ours").unwrap();
-        (0..200).for_each(|index| volume.touch(&format!("/ours/a file with a rather long name {index}")).unwrap());
+        (0..200).for_each(|index| {
+            volume.touch(&format!("/ours/a file with a rather long name {index}")).unwrap()
+        });
         let new = ext4::NewInode { mode: 0, uid: 0, gid: 0 };
         volume.fs().symlink("./".repeat(120).as_bytes(), b"/ourlink", new).unwrap();
         check_by_us(&volume, &files);
@@ -309,7 +314,10 @@ fn e48_truncation_resumes() {
     if !available(Need::E2fsprogs, test) {
         return;
     }
-    for options in [&["-t", "ext3", "-J", "size=1"][..], &["-t", "ext4", "-O", "^extent,^64bit,orphan_file", "-J", "size=1"]] {
+    for options in [
+        &["-t", "ext3", "-J", "size=1"][..],
+        &["-t", "ext4", "-O", "^extent,^64bit,orphan_file", "-J", "size=1"],
+    ] {
         let (_dir, image) = image_of(96 * MIB, 1024, options);
         let mut volume = Runner::mount(&image, Backend::Threads);
         let free = volume.fs().superblock().free_blocks_count();
@@ -511,7 +519,10 @@ fn damaged_pointers() {
             let mut volume = Runner::mount(&image, Backend::Threads);
             volume.write_file("/file", &pattern::bytes(1, 400 * 1024)).unwrap();
             volume.unmount().unwrap();
-            tool_ok("debugfs", &["-w", "-R", &format!("sif /file {field} {pointer}"), image.to_str().unwrap()]);
+            tool_ok(
+                "debugfs",
+                &["-w", "-R", &format!("sif /file {field} {pointer}"), image.to_str().unwrap()],
+            );
             let volume = Runner::mount(&image, Backend::Threads);
             let inode = volume.fs().lookup(b"/file", true).unwrap();
             let at = match field {

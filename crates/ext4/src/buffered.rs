@@ -115,6 +115,39 @@ impl Fs {
         Ok(available)
     }
 
+    /// [`Fs::buffered_read`] of what needs no waiting: cached pages, and blocks that are known to read as zeros. Fewer bytes than
+    /// there are where that stops.
+    ///
+    /// # Errors
+    /// EAGAIN where the first byte would have to be waited for.
+    pub fn buffered_read_nowait(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<usize> {
+        self.check_alive()?;
+        inode.check_data_supported()?;
+        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        let (pages, block) = (self.pages(inode), self.block_size() as u64);
+        let mut done = 0;
+        while done < available {
+            let at = pos + done as u64;
+            let mut copied = pages.read_cached(at, &mut out[done..available]);
+            if copied == 0 {
+                let lblk = block_range(self.block_size(), at, 1)?.start;
+                let run = self.try_map_cached(inode, ext4_format::Lblk(lblk as u32), 1);
+                if run.is_none_or(|run| run.state == MapState::Written) || !pages.is_clear(at, 1) {
+                    break;
+                }
+                copied = ((block - at % block) as usize).min(available - done);
+                out[done..done + copied].fill(0);
+            }
+            done += copied;
+        }
+        if done == 0 && available > 0 { Err(Error::errno_only(errno::EAGAIN)) } else { Ok(done) }
+    }
+
     /// Writes into the page cache and raises i_size. The caller holds the inode lock exclusive and has done the checks of
     /// A4. Returns the bytes taken: fewer than given if space ran out on the way.
     pub fn buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
@@ -168,9 +201,14 @@ impl Fs {
         self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
     }
 
-    /// Whether the page cache may hold something of the file: a direct write then prepares first (B4).
-    pub fn has_pages(&self, inode: &Inode) -> bool {
-        inode.pages.get().is_some_and(|pages| !pages.is_empty())
+    /// Whether the page cache may hold something of a range: a direct write then prepares first (B4). Does not wait.
+    pub(crate) fn has_pages(&self, inode: &Inode, pos: u64, len: u64) -> bool {
+        inode.pages.get().is_some_and(|pages| !pages.is_clear(pos, len))
+    }
+
+    /// Whether a direct read of a range may have to wait for write-back first (B4). Does not wait itself.
+    pub(crate) fn has_dirty_pages(&self, inode: &Inode, pos: u64, len: u64) -> bool {
+        inode.pages.get().is_some_and(|pages| !pages.is_written_back(pos, len))
     }
 
     /// Lets other files give pages back while the volume's budget is exceeded.

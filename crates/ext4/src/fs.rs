@@ -67,6 +67,11 @@ impl Fs {
         &self.device
     }
 
+    /// What the journal did since the mount.
+    pub fn journal_stats(&self) -> jbd2::Stats {
+        self.journal.stats()
+    }
+
     /// A copy of the superblock, free counts included.
     pub fn superblock(&self) -> Superblock {
         let mut superblock = self.superblock.lock().clone();

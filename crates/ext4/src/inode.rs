@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use block_io::sync::{Mutex, RwLock};
 use ext4_format::checksum::inode_seed;
-use ext4_format::inode::flags;
 use ext4_format::extent::ROOT_SIZE;
+use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 

@@ -233,9 +233,7 @@ impl Handle<'_> {
         let run = self.allocate_data(&request)?;
         let zeroed = match how {
             Allocate::Written => Ok(()),
-            Allocate::Unwritten => {
-                zero_blocks(fs.device.as_ref(), fs.block_size(), run.start, run.len)
-            }
+            Allocate::Unwritten => zero_blocks(fs.device.as_ref(), fs.block_size(), run.start, run.len),
         };
         let mut map = BlockMap::new(self, &mut root, owner);
         let inserted = zeroed.and_then(|()| map.insert(lblk, run.len, run.start));

@@ -8,7 +8,7 @@ use block_io::{AlignedBuf, Device};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
-use ext4_format::{Access, block_map, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
+use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, block_map, hash, mount_policy, orphan};
 use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;

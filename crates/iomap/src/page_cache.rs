@@ -59,6 +59,36 @@ impl<M: FileMapping> PageCache<M> {
         self.pages.try_lock().is_some_and(|pages| pages.map.is_empty())
     }
 
+    /// Whether no page of a byte range is cached, and nobody is about to add one. Does not wait.
+    pub fn is_clear(&self, pos: u64, len_bytes: u64) -> bool {
+        self.pages
+            .try_lock()
+            .is_some_and(|pages| pages.map.range(self.blocks(pos, len_bytes)).next().is_none())
+    }
+
+    /// Whether no page of a byte range is dirty, and nobody is at work on the file. Does not wait.
+    pub fn is_written_back(&self, pos: u64, len_bytes: u64) -> bool {
+        self.pages.try_lock().is_some_and(|pages| pages.next_dirty_run(self.blocks(pos, len_bytes)).is_none())
+    }
+
+    /// Copies what is cached from `pos` on, up to the first missing page, into `out`; returns how many bytes. Does not wait:
+    /// 0 also where somebody is at work on the file.
+    pub fn read_cached(&self, pos: u64, out: &mut [u8]) -> usize {
+        let Some(mut pages) = self.pages.try_lock() else { return 0 };
+        self.drop_doomed(&mut pages);
+        let mut done = 0;
+        while done < out.len() {
+            let at = pos + done as u64;
+            let Some(page) = pages.map.get_mut(&(at / self.block)) else { break };
+            page.recent = true;
+            let inside = (at % self.block) as usize;
+            let part = (page.data.len() - inside).min(out.len() - done);
+            out[done..done + part].copy_from_slice(&page.data[inside..inside + part]);
+            done += part;
+        }
+        done
+    }
+
     /// Bytes of dirty pages.
     pub fn dirty_bytes(&self) -> u64 {
         self.lock().map.values().filter(|page| page.dirty).count() as u64 * self.block

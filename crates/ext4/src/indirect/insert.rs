@@ -22,7 +22,10 @@ impl BlockMap<'_> {
         let first = u32::try_from(start.0).ok().filter(|&first| first > 0);
         let fits = u64::from(len) <= room && start.0 + u64::from(len) <= self.owner.blocks.min(1 << 32);
         let Some(first) = first.filter(|_| len > 0 && fits) else {
-            return Err(Error::refused(errno::EINVAL, format!("{len} blocks from {start} on in a block map")));
+            return Err(Error::refused(
+                errno::EINVAL,
+                format!("{len} blocks from {start} on in a block map"),
+            ));
         };
         let Some(path) = Path::find(self.meta, self.root, self.owner, at)? else {
             return Err(Error::errno_only(errno::EFBIG));

@@ -305,6 +305,25 @@ fn an_invalidation_during_a_read_leaves_nothing_stale() {
     assert_eq!(rig.whole(), [2; BLOCK as usize]);
 }
 
+/// C5, B4: what NOWAIT asks, and takes.
+#[test]
+fn what_is_cached_is_told_and_read_without_waiting() {
+    let rig = Rig::new(100, 100);
+    let data = pattern(1, 3 * BLOCK as usize);
+    rig.write(0, &data);
+    assert!(!rig.cache.is_clear(2 * BLOCK, 1) && rig.cache.is_clear(3 * BLOCK, BLOCK));
+    assert!(!rig.cache.is_written_back(0, BLOCK) && rig.cache.is_written_back(3 * BLOCK, BLOCK));
+    rig.cache.sync().unwrap();
+    assert!(rig.cache.is_written_back(0, 3 * BLOCK) && !rig.cache.is_clear(0, 3 * BLOCK));
+    rig.cache.invalidate(2 * BLOCK, BLOCK).unwrap();
+    let mut out = vec![GARBAGE; 3 * BLOCK as usize];
+    let cached = 2 * BLOCK as usize - 100;
+    assert_eq!(rig.cache.read_cached(100, &mut out), cached);
+    assert_eq!(out[..cached], data[100..100 + cached]);
+    assert_eq!(out[cached..], vec![GARBAGE; out.len() - cached]);
+    assert_eq!(rig.cache.read_cached(2 * BLOCK, &mut out), 0);
+}
+
 #[test]
 fn invalidation_spares_dirty_pages() {
     let rig = Rig::new(100, 100);
