@@ -49,6 +49,9 @@ export declare function writeAndWait(op: number, file: number, pos: number, len:
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;
 export declare function truncateToSize(op: number, file: number): void;
+export declare function fallocate(op: number, file: number, mode: number, pos: number, len: number): void;
+export declare function seek(op: number, file: number, pos: number, whence: number): void;
+export declare function extents(op: number, file: number, pos: number, len: number): void;
 export declare function sync(op: number, file: number, datasync: boolean): void;
 
 /** The detail of a failed operation. */

@@ -5,6 +5,7 @@ export const S_IFREG = 0o100000;
 export const S_IFLNK = 0o120000;
 export const EPERM = 1;
 export const ENOENT = 2;
+export const ENXIO = 6;
 export const EEXIST = 17;
 export const ENOTDIR = 20;
 export const EISDIR = 21;

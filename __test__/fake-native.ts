@@ -33,6 +33,7 @@ import {
   text,
   direntType,
 } from './fake-inode.js';
+import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
 export type { FakeInode } from './fake-inode.js';
 
@@ -416,6 +417,18 @@ export class FakeNative implements Native {
   truncateToSize(op: Token): void {
     this.#run(op, 'truncateToSize', () => [0]);
   }
+  fallocate(op: Token, file: number, mode: number, pos: number, len: number): void {
+    this.#run(op, `fallocate ${mode} ${len}@${pos}`, () => {
+      fakeFallocate(this.#file(file), mode, pos, len);
+      return [0];
+    });
+  }
+  seek(op: Token, file: number, pos: number, whence: number): void {
+    this.#run(op, `seek ${whence} @${pos}`, () => [fakeSeek(this.#file(file), pos, whence)]);
+  }
+  extents(op: Token, file: number, pos: number, len: number): void {
+    this.#run(op, `extents ${len}@${pos}`, () => fakeExtents(this.#file(file), pos));
+  }
   sync(op: Token, _file: number, datasync: boolean): void {
     this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
   }
@@ -427,6 +440,11 @@ export class FakeNative implements Native {
     inode.size = data.length;
     inode.diskSize = data.length;
     return inode;
+  }
+
+  /** Ends an operation that a test answers itself. */
+  answer(op: Token, result: number, detail?: unknown): void {
+    this.#run(op, 'answer', () => [result, detail]);
   }
 
   #run(op: Token, call: string, work: () => [number, unknown?]): void {

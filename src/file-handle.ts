@@ -4,13 +4,23 @@ import { DirectWaiter, type Settle } from './direct-waiter.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
-import { closeInode, truncateInode } from './inode-tasks.js';
+import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
-import type { NativeFile, NativeStat, Token } from './native/boundary.js';
-import { EAGAIN, EBADF, EINVAL, EISDIR } from './native/errno.js';
+import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
+import { EAGAIN, EBADF, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
+import { fallocateBits, rangeOf, type FallocateOptions, type RangeOptions } from './range-arguments.js';
+import {
+  checkFallocate,
+  extentsOfInode,
+  fallocateInode,
+  seekInode,
+  truncateInode,
+  type FileExtent,
+  type RangeTarget,
+} from './range-ops.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
@@ -253,6 +263,39 @@ export class FileHandle {
     await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
   }
 
+  /**
+   * Allocates, frees, zeroes or moves `length` bytes from `position` on, as fallocate(2) does. What ran out of space keeps
+   * what it got.
+   *
+   * @throws EINVAL (an empty range; a collapse or insert that is no multiple of blocks, or reaches the end), EBADF (not open
+   * for writing), EPERM, EFBIG, ENOSPC, EOPNOTSUPP (not with these options, or not on this file), ESPIPE, ENODEV
+   */
+  async fallocate(position: number, length: number, options: FallocateOptions = {}): Promise<void> {
+    this.#check('fallocate');
+    validateInteger(position, 'position');
+    validateInteger(length, 'length');
+    const bits = fallocateBits(options);
+    await this.#simple('fallocate', 'fallocate', this.#fallocateTask(bits, position, length));
+  }
+
+  /** The position of the next data at `position` or behind it. ENXIO: there is none. */
+  async seekData(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.DATA);
+  }
+
+  /** The position of the next hole at `position` or behind it; the end of the file is one. ENXIO: behind that. */
+  async seekHole(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.HOLE);
+  }
+
+  /** What the file lies on, in order: whatever of the range is more than a hole, as FIEMAP tells it. */
+  async extents(options: RangeOptions = {}): Promise<FileExtent[]> {
+    this.#check('extents');
+    const found: FileExtent[] = [];
+    await this.#simple('extents', 'extents', extentsOfInode(this.#target, rangeOf(options), found));
+    return found;
+  }
+
   /** Changes the permission bits. */
   async chmod(mode: number | string): Promise<void> {
     const bits = parseMode(mode, 'mode');
@@ -440,7 +483,26 @@ export class FileHandle {
 
   *#truncateTask(size: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
-    return yield* truncateInode(this.#engine, this.#inode, this.#file, size);
+    return yield* truncateInode(this.#target, size);
+  }
+
+  *#fallocateTask(bits: number, posBytes: number, lenBytes: number): Task<number> {
+    const writable = (this.#flags & O_ACCMODE) !== O_RDONLY;
+    const refused = checkFallocate({ bits, posBytes, lenBytes, writable });
+    if (refused < 0) return refused;
+    const sync = (this.#flags & O_SYNC) !== 0;
+    return yield* fallocateInode(this.#target, { bits, posBytes, lenBytes, sync });
+  }
+
+  async #seek(position: number, whence: number): Promise<number> {
+    validateInteger(position, 'position');
+    // lseek(2): a negative position is none of the file's.
+    if (position < 0) throw errnoError(-ENXIO, 'lseek');
+    return this.#simple('lseek', 'lseek', seekInode(this.#target, position, whence));
+  }
+
+  get #target(): RangeTarget {
+    return { engine: this.#engine, inode: this.#inode, file: this.#file };
   }
 
   *#call(start: Parameters<typeof begin>[1]): Task<number> {
@@ -448,11 +510,12 @@ export class FileHandle {
   }
 
   /** `name` is the method that finds the file closed, `syscall` what its other errors name, as in node:fs. */
-  async #simple(name: string, syscall: string, task: Task<number>): Promise<void> {
+  async #simple(name: string, syscall: string, task: Task<number>): Promise<number> {
     this.#check(name);
     const operation: Operation = { failure: undefined };
     const result = await this.#run(task, operation);
     if (result < 0) throw errnoError(result, syscall, { failure: operation.failure });
+    return result;
   }
 
   /** Runs a read or write to its end. */

@@ -5,9 +5,10 @@ import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
 import { closedError, errnoError, invalidType } from './errors.js';
 import { FileHandle } from './file-handle.js';
-import { closeInode, truncateInode } from './inode-tasks.js';
+import { closeInode } from './inode-tasks.js';
 import { Mount } from './mount.js';
 import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
+import { truncateInode } from './range-ops.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
 import {
   bytesOf,
@@ -188,7 +189,7 @@ export class Volume {
     const inode = mount.acquire(opened);
     const empty = size === 0 && inode.references === 1;
     if ((flags & O_TRUNC) !== 0 && isRegularType(type) && !empty) {
-      const truncated = yield* truncateInode(mount.engine, inode, file, 0);
+      const truncated = yield* truncateInode({ engine: mount.engine, inode, file }, 0);
       if (truncated < 0) {
         yield* closeInode(mount, inode, file);
         return truncated;

@@ -54,6 +54,21 @@ export const TransferFlag = {
   ATOMIC: 8,
 } as const;
 
+/** Bits of `mode` of {@link Native.fallocate}: Linux's FALLOC_FL_. */
+export const FallocateFlag = {
+  KEEP_SIZE: 1,
+  PUNCH_HOLE: 2,
+  COLLAPSE_RANGE: 8,
+  ZERO_RANGE: 16,
+  INSERT_RANGE: 32,
+} as const;
+
+/** `whence` of {@link Native.seek}: Linux's SEEK_. */
+export const SeekWhence = { DATA: 3, HOLE: 4 } as const;
+
+/** The fourth number of each extent of {@link Native.extents}. */
+export const ExtentFlag = { UNWRITTEN: 1, DELALLOC: 2, LAST: 4, INLINE: 8 } as const;
+
 /** `flags` of {@link Native.setxattr}, as of setxattr(2). */
 export const XattrFlag = { CREATE: 1, REPLACE: 2 } as const;
 
@@ -309,5 +324,14 @@ export interface Native {
   truncate(op: Token, file: NativeFile, size: number): void;
   /** C25.9: frees what lies beyond i_size, then drops the orphan entry. */
   truncateToSize(op: Token, file: NativeFile): void;
+  /** `mode`: bits of {@link FallocateFlag}. The caller holds the inode lock exclusive and has drained direct I/O. */
+  fallocate(op: Token, file: NativeFile, mode: number, pos: number, len: number): void;
+  /** Result: the next data or hole ({@link SeekWhence}) at `pos` or behind it. The caller holds the inode lock. */
+  seek(op: Token, file: NativeFile, pos: number, whence: number): void;
+  /**
+   * What the range's blocks lie on. Result: how many extents, not all of them where they are many; takeResult: four numbers
+   * each: position, byte on the device, length, {@link ExtentFlag} bits. The caller holds the inode lock.
+   */
+  extents(op: Token, file: NativeFile, pos: number, len: number): void;
   sync(op: Token, file: NativeFile, datasync: boolean): void;
 }

@@ -1,6 +1,7 @@
 /** The error numbers that the policy decides with (Linux). */
 export const EPERM = 1;
 export const EIO = 5;
+export const ENXIO = 6;
 export const EBADF = 9;
 export const EAGAIN = 11;
 export const ENOTBLK = 15;

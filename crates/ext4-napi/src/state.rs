@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use block_io::{BackendInfo, EventFd, IoCounts, Memory};
-use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value};
+use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value, Waited};
 use ext4::{Error, Fs, Inode, Result, errno};
 
 use crate::arrivals::{Arrival, Arrivals, Mounted};
@@ -271,14 +271,15 @@ impl State {
         }
     }
 
-    /// As [`State::submit`]; waits, without the eventfd, where nobody but one device can end what is under way. `false`: it
-    /// did not wait.
-    pub fn submit_and_wait(&mut self) -> bool {
+    /// As [`State::submit`]; waits, without the eventfd, where nobody but one device can end what is under way, and does the
+    /// job that the only operation waits for.
+    pub fn submit_and_wait(&mut self) -> Waited {
         let operations = self.in_flight;
-        let mut waited = false;
+        let mut waited = Waited::No;
         for handle in self.volumes.handles() {
             match self.with_engine(handle, |engine| engine.submit_and_wait(operations)) {
-                Ok(Ok(did)) => waited |= did,
+                Ok(Ok(Waited::No)) => {}
+                Ok(Ok(did)) => waited = did,
                 Ok(Err(error)) => self.give_up(handle, &error),
                 Err(_) => {}
             }
@@ -441,6 +442,7 @@ fn detail_of(value: Value) -> Option<Detail> {
         Value::Stat(stat) => Some(Detail::Stat(Box::new(stat))),
         Value::Entries(entries) => Some(Detail::Directory(entries)),
         Value::Text(text) => Some(Detail::Text(text)),
+        Value::Extents(extents) => Some(Detail::Extents(extents)),
         _ => None,
     }
 }

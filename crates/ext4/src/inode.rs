@@ -173,6 +173,14 @@ impl MapRoot {
             Self::Indirect(root) => indirect::lookup(meta, root, owner, lblk),
         }
     }
+
+    /// The first run that ends after `lblk`, from `lblk` on; the caller holds the extent lock.
+    pub fn next_allocated(&self, meta: &dyn Meta, owner: TreeOwner, lblk: Lblk) -> Result<Option<Mapping>> {
+        match self {
+            Self::Extents(root) => extents::next_allocated(meta, root, owner, lblk),
+            Self::Indirect(root) => indirect::next_allocated(meta, root, owner, lblk),
+        }
+    }
 }
 
 /// What a change of an inode means to fsync (T24).

@@ -249,7 +249,7 @@ impl Handle<'_> {
         Ok(mapping)
     }
 
-    fn store_root(&mut self, inode: &Inode, root: [u8; 60], blocks_delta: i64) -> Result<()> {
+    pub(crate) fn store_root(&mut self, inode: &Inode, root: [u8; 60], blocks_delta: i64) -> Result<()> {
         let sectors_per_block = (self.fs().block_size() / 512) as i64;
         self.change_inode(inode, Change::Data, |state| {
             state.disk.i_block = root;

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 
 use ext4_format::Lblk;
 use ext4_format::features::ro_compat;
+use ext4_format::inode::flags;
 
 use jbd2::mutant;
 
-use crate::extents::{MapState, Progress};
+use crate::extents::Progress;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{MAP_CREDITS, read_data_block};
+use crate::map_blocks::MAP_CREDITS;
 use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno};
 
@@ -21,38 +22,45 @@ const REVOKES_PER_HANDLE: u32 = 1024;
 
 impl Fs {
     /// ftruncate. The caller holds the inode lock exclusive and has drained direct I/O.
+    ///
+    /// # Errors
+    /// EPERM: immutable or append-only; EFBIG.
     pub fn truncate(&self, inode: &Arc<Inode>, new_size: u64) -> Result<()> {
         self.check_writable()?;
+        if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
+            return Err(Error::errno_only(errno::EPERM));
+        }
         inode.check_data_supported()?;
         if new_size > self.max_bytes(inode) {
             return Err(Error::errno_only(errno::EFBIG));
         }
+        self.file_modified(inode)?;
         let old_size = inode.size();
-        if new_size >= old_size {
+        if new_size > old_size {
             return self.grow(inode, old_size, new_size);
         }
+        // First what may fail, while nothing has changed.
+        self.zero_eof_block(inode, new_size)?;
         if let Some(pages) = inode.pages.get() {
             pages.truncate(new_size);
         }
         inode.state.lock().size = new_size;
-        self.zero_eof_block(inode, new_size)?;
         if mutant(30) {
             let first = Lblk(new_size.div_ceil(self.block_size() as u64) as u32);
-            self.remove_from(inode, first)?;
+            self.remove_range(inode, first, Lblk(u32::MAX))?;
             self.journal.commit_running()?;
         }
         self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             handle.add_orphan(inode)?;
             self.touch_for_truncate(handle, inode, new_size)
         })?;
+        // Also where the size stays: blocks that were preallocated beyond it go (D30).
         self.remove_beyond_size(inode)
     }
 
     /// The size goes up: what lies between the sizes reads as zeros (E27), KEEP_SIZE blocks stay.
     fn grow(&self, inode: &Arc<Inode>, old_size: u64, new_size: u64) -> Result<()> {
-        if new_size > old_size {
-            self.zero_eof_block(inode, old_size)?;
-        }
+        self.zero_eof_block(inode, old_size)?;
         // Buffered data may still raise i_disksize to a size below this one: never the reverse (A15).
         inode.state.lock().size = new_size;
         self.with_handle(MAP_CREDITS, |handle| self.touch_for_truncate(handle, inode, new_size))
@@ -76,49 +84,43 @@ impl Fs {
         self.change_superblock(handle, |superblock| superblock.feature_ro_compat |= ro_compat::LARGE_FILE)
     }
 
-    /// Zeroes what lies behind `size` in its block, on the device and in the page cache, if it is written.
+    /// Zeroes what lies behind `size` in its block, on the device, if it is written. A cached page has zeros there.
     pub(crate) fn zero_eof_block(&self, inode: &Inode, size: u64) -> Result<()> {
-        let block_size = self.block_size() as u64;
-        let inside = (size % block_size) as usize;
-        if inside == 0 {
-            return Ok(());
+        match size.next_multiple_of(self.block_size() as u64) {
+            end if end == size => Ok(()),
+            end => self.zero_in_block(inode, size, end),
         }
-        if let Some(pages) = inode.pages.get() {
-            pages.write_back(size - inside as u64, block_size)?;
-        }
-        let lblk = Lblk((size / block_size) as u32);
-        let mapping = self.map_lookup(inode, lblk, 1)?;
-        if mapping.state != MapState::Written {
-            return Ok(());
-        }
-        let mut data = read_data_block(self, mapping.start)?;
-        if data[inside..].iter().all(|&byte| byte == 0) {
-            return Ok(());
-        }
-        data[inside..].fill(0);
-        Ok(self.device.write(mapping.start.0 * block_size, &data, false)?)
     }
 
     /// Frees every block beyond i_size, then the inode is no orphan any more. The caller holds the inode lock
     /// exclusive.
     pub(crate) fn remove_beyond_size(&self, inode: &Arc<Inode>) -> Result<()> {
         let first = Lblk(inode.size().div_ceil(self.block_size() as u64).min(u64::from(u32::MAX)) as u32);
-        self.remove_from(inode, first)?;
+        self.remove_range(inode, first, Lblk(u32::MAX))?;
         self.with_handle(ORPHAN_CREDITS, |handle| handle.delete_orphan(inode, 0))
     }
 
-    fn remove_from(&self, inode: &Inode, first: Lblk) -> Result<()> {
+    /// Frees the blocks `first` to `last`, both included, from right to left, in transaction-sized steps.
+    pub(crate) fn remove_range(&self, inode: &Inode, first: Lblk, last: Lblk) -> Result<()> {
         let metadata = !inode.is_regular();
         self.with_handle(MAP_CREDITS, |handle| {
             handle.set_data_is_metadata(metadata);
+            let mut last = last;
             loop {
                 // Each block of a directory is revoked (T9), and credits do not count that: a few at a time.
-                let from =
-                    if metadata { handle.last_blocks(inode, REVOKES_PER_HANDLE)?.max(first) } else { first };
-                match handle.remove_blocks(inode, from, Lblk(u32::MAX))? {
+                let from = match metadata {
+                    true => {
+                        let few = Lblk(last.0.saturating_sub(REVOKES_PER_HANDLE - 1));
+                        handle.last_blocks(inode, REVOKES_PER_HANDLE)?.min(few).max(first)
+                    }
+                    false => first,
+                };
+                match handle.remove_blocks(inode, from, last)? {
                     Progress::Done if from == first => return Ok(()),
-                    Progress::Done | Progress::More { .. } => handle.restart(MAP_CREDITS)?,
+                    Progress::Done => last = Lblk(from.0 - 1),
+                    Progress::More { to, .. } => last = to,
                 }
+                handle.restart(MAP_CREDITS)?;
             }
         })
     }
@@ -151,7 +153,7 @@ impl Fs {
                     })
                 })?;
             }
-            self.remove_from(inode, Lblk(0))?;
+            self.remove_range(inode, Lblk(0), Lblk(u32::MAX))?;
         }
         self.with_handle(MAP_CREDITS, |handle| {
             self.release_xattr_block(handle, inode)?;

@@ -340,6 +340,31 @@ impl<M: FileMapping> PageCache<M> {
         }
     }
 
+    /// A byte range reads as zeros from now on, which the caller sees to on the device: pages wholly inside go, dirty or
+    /// not, and of the others the part inside is zero.
+    pub fn zero(&self, pos: u64, len_bytes: u64) {
+        let mut pages = self.lock();
+        let end = pos.saturating_add(len_bytes);
+        let inside = pos.div_ceil(self.block)..end / self.block;
+        if inside.start < inside.end {
+            let gone: Vec<u64> = pages.map.range(inside).map(|(&index, _)| index).collect();
+            self.remove(&mut pages, &gone);
+        }
+        for index in [pos / self.block, end / self.block] {
+            let start = index * self.block;
+            let (from, to) = (pos.clamp(start, start + self.block), end.clamp(start, start + self.block));
+            if let Some(page) = pages.map.get_mut(&index) {
+                page.data[(from - start) as usize..(to - start) as usize].fill(0);
+            }
+        }
+    }
+
+    /// The first run of dirty pages in a byte range, rounded to blocks, in bytes.
+    pub fn next_dirty(&self, pos: u64, len_bytes: u64) -> Option<Range<u64>> {
+        let run = self.lock().next_dirty_run(self.blocks(pos, len_bytes))?;
+        Some(run.start * self.block..run.end * self.block)
+    }
+
     /// Gives pages back if the budget is exceeded: clean ones, and if that is not enough, dirty ones after write-back.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod lookup;
 mod path;
 mod remove;
 mod rewrite;
+mod shift;
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,26 @@ pub fn lookup(meta: &dyn Meta, root: &[u8; ROOT_SIZE], owner: TreeOwner, lblk: L
     Ok(Mapping { lblk, len, start, state: MapState::Written })
 }
 
+/// The first run that ends after `lblk`, from `lblk` on; `None` when there is none. Each round passes a whole hole of a table.
+pub fn next_allocated(
+    meta: &dyn Meta,
+    root: &[u8; ROOT_SIZE],
+    owner: TreeOwner,
+    lblk: Lblk,
+) -> Result<Option<Mapping>> {
+    let mut at = lblk;
+    loop {
+        let found = lookup(meta, root, owner, at)?;
+        if found.state != MapState::Hole {
+            return Ok(Some(found));
+        }
+        match u32::try_from(found.end()) {
+            Ok(end) => at = Lblk(end),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 /// Where the zero entries from this one on end; behind the whole map there is nothing any more.
 fn end_of_hole(step: &Step) -> u64 {
     match (step.slot + 1..step.table.len()).find(|&slot| step.table.entry(slot) != 0) {

@@ -20,7 +20,7 @@ use crate::Result;
 use crate::extents::{Mapping, TreeOwner};
 use crate::meta::Meta;
 
-pub use lookup::{goal, last_block, lookup};
+pub use lookup::{goal, last_block, lookup, next_allocated};
 
 /// A map open for change within one handle. The caller stores `root` back into the inode, whatever the result, and adds
 /// `meta_blocks_delta` and the data blocks to i_blocks (F50).

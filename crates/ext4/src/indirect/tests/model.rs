@@ -89,6 +89,8 @@ impl World {
                 }
             }
         }
+        let next = indirect::next_allocated(&self.store, &self.root, OWNER, Lblk(lblk)).unwrap();
+        assert_eq!(next.map(|next| next.lblk.0), self.model.range(lblk..).next().map(|(next, _)| *next));
         let goal = indirect::goal(&self.store, &self.root, OWNER, Lblk(lblk)).unwrap();
         assert!(goal.0 > 0 && goal.0 < OWNER.blocks);
     }
