@@ -317,6 +317,19 @@ test('A17: buffered write: exclusive, file_modified, copy, then O_DSYNC or O_SYN
   t.is(await write({ direct: false, dsync: true }), -5);
 });
 
+test('E8: a buffered write waits for the direct I/O in flight, whose block it may be about to read', async (t) => {
+  const { native, write } = setup();
+  native.hold = true;
+  const direct = write({ countBytes: 512 });
+  const buffered = write({ direct: false, posBytes: 512, countBytes: 100 });
+  t.deepEqual(native.calls, ['directWrite shared flags=0 512@0']);
+  native.release();
+  t.is(await direct, 512);
+  native.release();
+  t.is(await buffered, 100);
+  t.deepEqual(native.calls.slice(1), ['bufferedWrite 100@512']);
+});
+
 test("B8, B11: O_DSYNC is the submission's business, O_SYNC syncs afterwards", async (t) => {
   const { native, write } = setup();
   await write({ dsync: true });

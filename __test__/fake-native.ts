@@ -128,12 +128,12 @@ export class FakeNative implements Native {
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
-  closeVolume(op: Token): void {
-    this.#run(op, 'closeVolume', () => [0]);
-  }
-  syncVolume(op: Token): void {
-    this.#run(op, 'syncVolume', () => [0]);
-  }
+  readonly closeVolume = (op: Token): void => this.#run(op, 'closeVolume', () => [0]);
+  readonly syncVolume = (op: Token): void => this.#run(op, 'syncVolume', () => [0]);
+  readonly freezeVolume = (op: Token): void => this.#run(op, 'freezeVolume', () => [0]);
+  readonly thawVolume = (op: Token): void => this.#run(op, 'thawVolume', () => [0]);
+  readonly remountVolume = (op: Token): void => this.#run(op, 'remountVolume', () => [0]);
+  readonly shutdownVolume = (op: Token): void => this.#run(op, 'shutdownVolume', () => [0]);
   volumeInfo(): NativeVolumeInfo {
     return this.info;
   }

@@ -23,7 +23,12 @@ export function* syncWritten(io: Kiocb, written: number): Task<number> {
   return result < 0 ? result : written;
 }
 
-/** A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno. */
+/**
+ * A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno.
+ *
+ * Direct I/O in flight is drained first, which Linux does not do: a page filled while a direct write to another part of
+ * it is under way would later be written back over what that wrote.
+ */
 export function* bufferedWriteIter(io: Kiocb): Task<number> {
   const nowait = checkBufferedNowait(io);
   if (nowait < 0) {
@@ -34,6 +39,7 @@ export function* bufferedWriteIter(io: Kiocb): Task<number> {
   yield* lock.write();
   let written: number;
   try {
+    yield* lock.drain();
     written = yield* copyLocked(io);
   } finally {
     lock.unlockWrite();

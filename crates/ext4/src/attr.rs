@@ -191,7 +191,7 @@ impl Fs {
     }
 
     fn make_durable(&self, tid: Tid) -> Result<()> {
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
@@ -217,7 +217,7 @@ impl Fs {
             }
         }
         first_error?;
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         self.journal.commit_running()?;

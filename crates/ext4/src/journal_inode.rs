@@ -225,12 +225,11 @@ pub(crate) fn recover(
     let block_size = superblock.block_size() as usize;
     let options = RecoverOptions {
         volume_blocks: superblock.blocks_count(),
-        barrier: true,
         write_bytes: jbd2::Config::default().write_bytes,
     };
     let is_dirty = needs_recovery(superblock);
     if !is_dirty {
-        recovery::discard(device.as_ref(), block_size, &map, options)?;
+        recovery::discard(device.as_ref(), block_size, &map)?;
     }
     let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
     let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
@@ -238,7 +237,7 @@ pub(crate) fn recover(
     if recovered.s_errno != 0 {
         // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
-        recovery::clear_errno(device.as_ref(), block_size, &map, options.barrier)?;
+        recovery::clear_errno(device.as_ref(), block_size, &map)?;
     }
     Ok(match is_dirty {
         true => Replayed {

@@ -1,10 +1,10 @@
 //! Mount and unmount: from a device to a running file system, and back to a clean volume.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, OnceLock};
 
 use block_io::sync::{Mutex, RwLock};
-use block_io::{AlignedBuf, Device};
+use block_io::{AlignedBuf, Device, NoBarrierDevice};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
@@ -23,6 +23,7 @@ use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
+use crate::quiesce::mark_mounted;
 use crate::seal::Sealer;
 use crate::{Error, Result, errno, torn_superblock};
 
@@ -43,6 +44,10 @@ pub struct MountOptions {
     pub clock: Arc<dyn Clock>,
     /// The device of an external journal (J28), for a volume that has one.
     pub journal_device: Option<Arc<dyn Device>>,
+    /// `false`: no flush and no FUA, for devices without a volatile cache (T17).
+    pub barrier: bool,
+    /// The journal is neither replayed nor used: the volume as the last checkpoint left it. With `read_only` alone.
+    pub noload: bool,
 }
 
 impl Default for MountOptions {
@@ -55,6 +60,8 @@ impl Default for MountOptions {
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
+            barrier: true,
+            noload: false,
         }
     }
 }
@@ -146,8 +153,18 @@ impl Fs {
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
-    /// device is missing or wrong.
+    /// device is missing or wrong, and for `noload` without `read_only`.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
+        if options.noload && !options.read_only {
+            return Err(Error::refused(errno::EINVAL, "noload needs a read-only mount"));
+        }
+        let with_barrier = |device: Arc<dyn Device>| match options.barrier {
+            true => device,
+            false => Arc::new(NoBarrierDevice::new(device)) as Arc<dyn Device>,
+        };
+        let device = with_barrier(device);
+        let journal_device = options.journal_device.clone().map(with_barrier);
+        let options = &MountOptions { journal_device, ..options.clone() };
         let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
@@ -155,7 +172,7 @@ impl Fs {
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
         match mounted {
             Ok((mut fs, report)) => {
-                fs.mmp = mmp;
+                *fs.mmp.get_mut() = mmp;
                 Ok((Arc::new(fs), report))
             }
             Err(error) => {
@@ -183,6 +200,7 @@ impl Fs {
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
+            true if options.noload => superblock,
             true => {
                 let recovered =
                     journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
@@ -240,7 +258,7 @@ impl Fs {
             last_commit_seconds,
             ..jbd2::Config::default()
         };
-        let journal = match has_journal(&superblock) {
+        let journal = match has_journal(&superblock) && !options.noload {
             true => {
                 let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
@@ -279,8 +297,9 @@ impl Fs {
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
-            read_only,
-            mmp: None,
+            read_only: AtomicBool::new(read_only),
+            released_frozen: Mutex::default(),
+            mmp: Mutex::new(None),
             was_clean,
             shut_down: AtomicBool::new(false),
             device,
@@ -321,7 +340,7 @@ impl Fs {
     }
 
     /// EP5, through the journal.
-    fn record_mount(&self) -> Result<()> {
+    pub(crate) fn record_mount(&self) -> Result<()> {
         let now = self.clock.now().sec;
         self.with_handle(4, |handle| {
             self.change_superblock(handle, |superblock| {
@@ -330,42 +349,6 @@ impl Fs {
                 settle_hash_flags(superblock);
             })
         })
-    }
-
-    /// Unmounts: everything is written, the journal is empty, and the volume says that it is clean (T25). Files that
-    /// are still open lose their unlinked inodes at the next mount (they stay orphans).
-    ///
-    /// # Errors
-    /// The first error of write-back or of the journal; the volume then stays marked for recovery.
-    pub fn unmount(&self) -> Result<()> {
-        if self.read_only {
-            return Ok(());
-        }
-        self.sync()?;
-        self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))?;
-        if !mutant(20) {
-            self.journal.close()?;
-        }
-        let no_orphans = {
-            let orphans = self.orphans.lock();
-            let slots = orphan::slots(self.block_size);
-            orphans.list.is_empty()
-                && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
-        };
-        write_superblock_directly(self.device.as_ref(), |superblock| {
-            mark_unmounted(superblock, self.was_clean, no_orphans);
-        })?;
-        if mutant(20) {
-            self.journal.close()?;
-        }
-        self.shut_down.store(true, Ordering::Release);
-        self.device.flush()?;
-        self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)
-    }
-
-    /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).
-    pub fn shut_down(&self) {
-        self.shut_down.store(true, Ordering::Release);
     }
 
     /// The longest file that an extent tree and i_blocks allow (A5), in bytes.
@@ -403,30 +386,6 @@ pub(crate) fn has_metadata_csum(superblock: &Superblock) -> bool {
     superblock.features().has_ro_compat(ro_compat::METADATA_CSUM)
 }
 
-/// T27, EP4: what says that the volume is in use.
-fn mark_mounted(superblock: &mut Superblock) {
-    if has_journal(superblock) {
-        superblock.feature_incompat |= incompat::RECOVER;
-    } else {
-        superblock.state &= !state::VALID;
-    }
-    if superblock.features().has_compat(compat::ORPHAN_FILE) {
-        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
-    }
-}
-
-/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4). A volume that was suspect before stays so until
-/// e2fsck has seen it.
-fn mark_unmounted(superblock: &mut Superblock, was_clean: bool, no_orphans: bool) {
-    superblock.feature_incompat &= !incompat::RECOVER;
-    if was_clean {
-        superblock.state |= state::VALID;
-    }
-    if no_orphans {
-        superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
-    }
-}
-
 /// F74: a volume that does not say how its names were hashed gets the sign of this host's char, as the kernel does.
 fn settle_hash_flags(superblock: &mut Superblock) {
     const EITHER: u32 = hash::FLAGS_SIGNED_HASH | hash::FLAGS_UNSIGNED_HASH;
@@ -436,7 +395,7 @@ fn settle_hash_flags(superblock: &mut Superblock) {
     }
 }
 
-fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
+pub(crate) fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
     let access = mount_policy(&superblock.features())
         .map_err(|refusal| Error::refused(errno::EOPNOTSUPP, refusal.to_string()))?;
     let lbs = device.limits().logical_block_bytes as usize;

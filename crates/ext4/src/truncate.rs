@@ -172,14 +172,28 @@ impl Fs {
         })
     }
 
+    fn evict_unless_frozen(&self, inode: &Arc<Inode>) -> Result<()> {
+        if self.journal.is_frozen() {
+            self.released_frozen.lock().push(inode.clone());
+            return Ok(());
+        }
+        self.evict(inode)
+    }
+
     /// The last file on an inode was closed: an unlinked one goes away (O5).
     pub fn release(&self, inode: &Arc<Inode>) -> Result<()> {
         if inode.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
+        if self.journal.is_shut_down() {
+            return Ok(());
+        }
         let unlinked = inode.state.lock().disk.links_count == 0;
         if unlinked {
-            return if self.check_writable().is_ok() { self.evict(inode) } else { Ok(()) };
+            return match self.check_writable() {
+                Ok(()) => self.evict_unless_frozen(inode),
+                Err(_) => Ok(()),
+            };
         }
         let written = inode.pages.get().map_or(Ok(()), |pages| pages.write_back(0, u64::MAX));
         // Unless somebody opened it again meanwhile.

@@ -116,7 +116,7 @@ impl Engine {
             Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no worker thread")
         };
         let completions = Arc::new(Completions::new(wake));
-        let ticker = match fs.read_only {
+        let ticker = match fs.is_read_only() {
             true => None,
             false => Some(Ticker::start(fs.clone()).map_err(no_thread)?),
         };
