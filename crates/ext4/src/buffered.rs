@@ -9,12 +9,19 @@ use iomap::{FileMapping, Mapping as IoMapping};
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
+use crate::indirect;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
 
 /// The page cache of an inode.
 pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
+
+/// Space to set aside for a block of data: in a block map, where none is kept for metadata (D14), its tables too.
+fn reserved_per_block(inode: &Inode) -> u64 {
+    if inode.is_bitmap_format() { 1 + indirect::MAX_TABLES } else { 1 }
+}
 
 /// What the page cache knows of its file. Weak on both sides: they own the cache.
 pub(crate) struct InodeMapping {
@@ -47,13 +54,14 @@ impl FileMapping for InodeMapping {
     }
 
     fn reserve(&self, blocks: u64) -> Result<()> {
-        self.both()?.0.allocator.reserve_delayed(blocks)
+        let (fs, inode) = self.both()?;
+        fs.allocator.reserve_delayed(blocks * reserved_per_block(&inode))
     }
 
     fn release(&self, blocks: u64) {
         // Without its volume nobody counts.
-        if let Some(fs) = self.fs.upgrade() {
-            fs.allocator.release_delayed(blocks);
+        if let Ok((fs, inode)) = self.both() {
+            fs.allocator.release_delayed(blocks * reserved_per_block(&inode));
         }
     }
 
@@ -65,13 +73,20 @@ impl FileMapping for InodeMapping {
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
         }
+        let bitmap_format = inode.is_bitmap_format();
         let delayed = (delayed_bytes / fs.block_size() as u64) as u32;
         let (len, kind) = match delayed {
             0 => (found.len, mballoc::RequestKind::Data),
             delayed => (found.len.min(delayed), mballoc::RequestKind::Delayed),
         };
-        let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
-            handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)
+        let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            let created = handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)?;
+            // Written zeros beyond i_disksize: a crash must free them (D9), until write-back raises it.
+            let disk_blocks = fs.sizes(&inode).1.div_ceil(fs.block_size() as u64);
+            if bitmap_format && created.0.end() > disk_blocks {
+                handle.add_orphan(&inode)?;
+            }
+            Ok(created)
         })?;
         if jbd2::mutant(13) {
             self.end_write(pos, pos + u64::from(mapping.len) * fs.block_size() as u64)?;
@@ -88,15 +103,19 @@ impl FileMapping for InodeMapping {
             fs.map_range(&inode, pos, end - pos, crate::file::Look::Disk)?.is_some_and(|mappings| {
                 mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. }))
             });
-        if !unwritten && end_of_data <= disk_size {
+        let is_orphan = inode.is_bitmap_format() && inode.state.lock().orphan.is_some();
+        if !unwritten && !is_orphan && end_of_data <= disk_size {
             return Ok(());
         }
-        fs.with_handle(MAP_CREDITS, |handle| {
+        fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
             fs.require_large_file(handle, end_of_data)?;
             handle.change_inode(&inode, Change::Data, |state| {
                 state.disk.size = state.disk.size.max(end_of_data);
             })?;
+            if is_orphan {
+                handle.delete_orphan(&inode, 0)?;
+            }
             if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
         })
     }
@@ -220,7 +239,7 @@ impl Fs {
         self.check_writable()?;
         inode.check_data_supported()?;
         match pos.checked_add(len as u64) {
-            Some(end) if end <= self.max_file_bytes() => Ok(()),
+            Some(end) if end <= self.max_bytes(inode) => Ok(()),
             _ => Err(Error::errno_only(errno::EFBIG)),
         }
     }

@@ -42,7 +42,7 @@ impl Fs {
     pub fn write_back_step(&self) -> u64 {
         const IDLE_MS: u64 = 5000;
         self.flusher.woken.store(false, Ordering::Release);
-        if self.page_budget.dirty_bytes() == 0 || self.check_writable().is_err() {
+        if self.page_budget.dirty_bytes() == 0 || self.check_writable().is_err() || self.journal.is_frozen() {
             return IDLE_MS;
         }
         let mut next_ms = IDLE_MS;

@@ -18,6 +18,7 @@ mod fs;
 mod handle;
 pub mod htree;
 pub mod ialloc;
+pub mod indirect;
 mod inode;
 mod journal_host;
 mod journal_inode;

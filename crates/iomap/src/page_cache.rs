@@ -237,7 +237,7 @@ impl<M: FileMapping> PageCache<M> {
         // ENOSPC belongs to the write, not to a later write-back.
         let reserved = !has_space && !self.is_allocated(start)?;
         if reserved {
-            self.mapping.reserve(1)?;
+            self.reserve_one()?;
         }
         let mut pages = self.pages.lock();
         if let Some(data) = filled {
@@ -245,6 +245,17 @@ impl<M: FileMapping> PageCache<M> {
         }
         self.put(&mut pages, part, reserved);
         Ok(())
+    }
+
+    /// Space for one block. What is delayed may hold more than it will turn out to need: write-back settles that.
+    fn reserve_one(&self) -> Result<(), M::Error> {
+        let reserved = self.mapping.reserve(1);
+        if reserved.is_ok() || self.delayed_bytes() == 0 {
+            return reserved;
+        }
+        // An error is kept for the next fsync.
+        let _kept = self.write_back(0, u64::MAX);
+        self.mapping.reserve(1)
     }
 
     /// Whether a page that is not cached must be read before a part is written into it.
