@@ -25,6 +25,7 @@ import {
   ELOOP,
   ENOTEMPTY,
   ENODATA,
+  NO_RECOVERY,
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
@@ -67,17 +68,7 @@ export class FakeNative implements Native {
     dioMemoryAlign: 4,
     maxFileSize: 2 ** 44 - 4096,
   };
-  recovery: NativeRecovery = {
-    needed: false,
-    hasErrors: false,
-    transactions: 0,
-    blocks: 0,
-    revoked: 0,
-    orphansDeleted: 0,
-    orphansTruncated: 0,
-    orphansBad: 0,
-    orphansUnsupported: 0,
-  };
+  recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
   submits = 0;
