@@ -43,7 +43,7 @@ export class FakeNative implements Native {
   readonly calls: string[] = [];
   /** Scripted results, first in first out, by the name of the call. */
   readonly script = new Map<string, number[]>();
-  /** Completions stay queued until `release` while this is set. */
+  /** Completions wait for `release` while this is set. */
   hold = false;
   /** What tryFileModified answers: that it would have to wait. */
   tryModified = -EAGAIN;
@@ -381,15 +381,14 @@ export class FakeNative implements Native {
       this.#read(file, buffer, offset, length, pos),
     ]);
   }
-  tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
-    if (!this.cached) return -EAGAIN;
-    this.calls.push(`tryBufferedRead ${length}@${pos}`);
-    return this.#read(file, buffer, offset, length, pos);
+  tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
+    return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
   }
-  tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {
-    if (!this.cached) return -EAGAIN;
-    this.calls.push(`tryBufferedWrite ${length}@${pos}`);
-    return this.#write(file, buffer, offset, length, pos);
+  tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
+    return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  #hit(call: string): boolean {
+    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
   }
   bufferedWrite(
     ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>

@@ -383,6 +383,7 @@ fn a_crash_before_the_size_moves() {
         let on = FaultOn::Write;
         faults.inject(Fault { on, nth, from_then_on: false, errno: 5, half_written: false });
         volume.fs().write_and_wait(&inode, 0, u64::MAX).unwrap_err();
+        drop(faults);
         let direct = volume.create("/direct").unwrap();
         volume.fs().add_orphan(&volume.inode(direct)).unwrap();
         // Commits what was allocated, and nothing of the data.
