@@ -17,6 +17,7 @@ import {
   S_IFLNK,
   EPERM,
   ENOENT,
+  EAGAIN,
   EEXIST,
   ENOTDIR,
   EISDIR,
@@ -24,6 +25,7 @@ import {
   ELOOP,
   ENOTEMPTY,
   ENODATA,
+  NO_RECOVERY,
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
@@ -33,6 +35,7 @@ import {
   text,
   direntType,
 } from './fake-inode.js';
+import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
 export type { FakeInode } from './fake-inode.js';
 
@@ -40,10 +43,12 @@ export class FakeNative implements Native {
   readonly calls: string[] = [];
   /** Scripted results, first in first out, by the name of the call. */
   readonly script = new Map<string, number[]>();
-  /** Completions stay queued until `release` while this is set. */
+  /** Completions wait for `release` while this is set. */
   hold = false;
   /** What tryFileModified answers: that it would have to wait. */
-  tryModified = -11;
+  tryModified = -EAGAIN;
+  /** Whether tryBufferedRead and tryBufferedWrite are hits. */
+  cached = false;
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
@@ -63,17 +68,7 @@ export class FakeNative implements Native {
     dioMemoryAlign: 4,
     maxFileSize: 2 ** 44 - 4096,
   };
-  recovery: NativeRecovery = {
-    needed: false,
-    hasErrors: false,
-    transactions: 0,
-    blocks: 0,
-    revoked: 0,
-    orphansDeleted: 0,
-    orphansTruncated: 0,
-    orphansBad: 0,
-    orphansUnsupported: 0,
-  };
+  recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
   submits = 0;
@@ -127,12 +122,12 @@ export class FakeNative implements Native {
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
-  closeVolume(op: Token): void {
-    this.#run(op, 'closeVolume', () => [0]);
-  }
-  syncVolume(op: Token): void {
-    this.#run(op, 'syncVolume', () => [0]);
-  }
+  readonly closeVolume = (op: Token): void => this.#run(op, 'closeVolume', () => [0]);
+  readonly syncVolume = (op: Token): void => this.#run(op, 'syncVolume', () => [0]);
+  readonly freezeVolume = (op: Token): void => this.#run(op, 'freezeVolume', () => [0]);
+  readonly thawVolume = (op: Token): void => this.#run(op, 'thawVolume', () => [0]);
+  readonly remountVolume = (op: Token): void => this.#run(op, 'remountVolume', () => [0]);
+  readonly shutdownVolume = (op: Token): void => this.#run(op, 'shutdownVolume', () => [0]);
   volumeInfo(): NativeVolumeInfo {
     return this.info;
   }
@@ -386,6 +381,15 @@ export class FakeNative implements Native {
       this.#read(file, buffer, offset, length, pos),
     ]);
   }
+  tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
+    return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
+    return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  #hit(call: string): boolean {
+    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
+  }
   bufferedWrite(
     ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
   ): void {
@@ -416,6 +420,18 @@ export class FakeNative implements Native {
   truncateToSize(op: Token): void {
     this.#run(op, 'truncateToSize', () => [0]);
   }
+  fallocate(op: Token, file: number, mode: number, pos: number, len: number): void {
+    this.#run(op, `fallocate ${mode} ${len}@${pos}`, () => {
+      fakeFallocate(this.#file(file), mode, pos, len);
+      return [0];
+    });
+  }
+  seek(op: Token, file: number, pos: number, whence: number): void {
+    this.#run(op, `seek ${whence} @${pos}`, () => [fakeSeek(this.#file(file), pos, whence)]);
+  }
+  extents(op: Token, file: number, pos: number, len: number): void {
+    this.#run(op, `extents ${len}@${pos}`, () => fakeExtents(this.#file(file), pos));
+  }
   sync(op: Token, _file: number, datasync: boolean): void {
     this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
   }
@@ -427,6 +443,11 @@ export class FakeNative implements Native {
     inode.size = data.length;
     inode.diskSize = data.length;
     return inode;
+  }
+
+  /** Ends an operation that a test answers itself. */
+  answer(op: Token, result: number, detail?: unknown): void {
+    this.#run(op, 'answer', () => [result, detail]);
   }
 
   #run(op: Token, call: string, work: () => [number, unknown?]): void {

@@ -8,6 +8,8 @@ import type { Undo } from './undo.js';
 
 const { O_CREAT, O_DIRECT, O_RDWR, O_TRUNC } = constants;
 const FILL_BYTES = 1 << 20;
+/** Space for what a run allocates. */
+const OTHER_BYTES = 768 << 20;
 
 /** Size of the file whose pages are all in the page cache. */
 export const CACHED_BYTES = 32 << 20;
@@ -71,9 +73,18 @@ async function fill(file: BenchFile, fileBytes: number): Promise<void> {
   await file.sync();
 }
 
-async function fillBoth(file: BenchFile, cached: BenchFile, fileBytes: number): Promise<void> {
-  await fill(file, fileBytes);
+/** Fills the two files, and writes what the others will use: allocating is to be measured here, not in the container. */
+async function prepare(
+  target: Pick<Target, 'file' | 'cached' | 'create' | 'remove'>,
+  fileBytes: number,
+): Promise<void> {
+  const { cached } = target;
+  const other = await target.create('other.dat', true);
+  await fill(other, OTHER_BYTES);
+  await fill(target.file, fileBytes);
   await fill(cached, CACHED_BYTES);
+  await other.close();
+  await target.remove('other.dat');
   const buffer = allocAligned(FILL_BYTES);
   for (let position = 0; position < CACHED_BYTES; position += FILL_BYTES)
     await cached.read(buffer, 0, FILL_BYTES, position);
@@ -90,13 +101,14 @@ export async function uext4Target(
     volume.open(`/${name}`, flagsOf(direct), 0o600);
   const file = await create('bench.dat', true);
   const cached = await create('cached.dat', false);
-  await fillBoth(file, cached, options.fileBytes);
+  const remove = (name: string): Promise<void> => volume.unlink(`/${name}`);
+  await prepare({ file, cached, create, remove }, options.fileBytes);
   const target: Target = {
     name: 'uext4',
     file,
     cached,
     create,
-    remove: (name) => volume.unlink(`/${name}`),
+    remove,
     deviceCounts: () => {
       const { deviceWrites, deviceFlushes, deviceFuaWrites } = volume.stats();
       // A FUA write makes itself durable: a host that has no FUA flushes for it, and a loop device counts that.
@@ -144,8 +156,8 @@ export async function nodeTarget(
   };
   const file = await create('bench.dat', true);
   const cached = await create('cached.dat', false);
-  await fillBoth(file, cached, options.fileBytes);
   const remove = (name: string): Promise<void> => unlink(join(folder, name));
+  await prepare({ file, cached, create, remove }, options.fileBytes);
   return {
     name: options.name,
     file,

@@ -4,13 +4,23 @@ import { DirectWaiter, type Settle } from './direct-waiter.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
-import { closeInode, truncateInode } from './inode-tasks.js';
+import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
-import type { NativeFile, NativeStat, Token } from './native/boundary.js';
-import { EAGAIN, EBADF, EINVAL, EISDIR } from './native/errno.js';
+import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
+import { EAGAIN, EBADF, EBUSY, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
+import { fallocateBits, rangeOf, type FallocateOptions, type RangeOptions } from './range-arguments.js';
+import {
+  checkFallocate,
+  extentsOfInode,
+  fallocateInode,
+  seekInode,
+  truncateInode,
+  type FileExtent,
+  type RangeTarget,
+} from './range-ops.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
@@ -60,8 +70,9 @@ export class FileHandle {
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
   readonly #settleWrite: Settle = (io, result, buffer, resolve) => {
+    this.#mount.gate.leave();
     if (isComplete(io, result)) resolve({ bytesWritten: result, buffer });
-    else resolve(this.#finishWrite(io, finishSharedOverwrite(io, result), buffer));
+    else resolve(this.#finishWrite(io, this.#change(finishSharedOverwrite(io, result)), buffer));
     this.#release();
   };
   readonly #settleRead: Settle = (io, bytesRead, buffer, resolve) => {
@@ -85,6 +96,7 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
+    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -195,6 +207,8 @@ export class FileHandle {
     this.#check('write');
     const args = writeArguments(buffer, offset, length, position);
     if (args.buffer.byteLength === 0) return 0;
+    // It would wait for a thaw that nobody could ask for.
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
     return this.#runSync('write', io, this.#writeTask(io, args.position));
   }
@@ -217,6 +231,7 @@ export class FileHandle {
     this.#check('writev');
     const vector = vectorArguments(buffers, position);
     if (vector.segments.length === 0) return 0;
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#vectorKiocb(vector, gather(vector.segments));
     return this.#runSync('write', io, this.#writeTask(io, vector.position));
   }
@@ -250,7 +265,40 @@ export class FileHandle {
     this.#check('ftruncate');
     const size = length ?? 0;
     validateInteger(size, 'len');
-    await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
+    await this.#simple('ftruncate', 'ftruncate', this.#change(this.#truncateTask(Math.max(0, size))));
+  }
+
+  /**
+   * Allocates, frees, zeroes or moves `length` bytes from `position` on, as fallocate(2) does. What ran out of space keeps
+   * what it got.
+   *
+   * @throws EINVAL (an empty range; a collapse or insert that is no multiple of blocks, or reaches the end), EBADF (not open
+   * for writing), EPERM, EFBIG, ENOSPC, EOPNOTSUPP (not with these options, or not on this file), ESPIPE, ENODEV
+   */
+  async fallocate(position: number, length: number, options: FallocateOptions = {}): Promise<void> {
+    this.#check('fallocate');
+    validateInteger(position, 'position');
+    validateInteger(length, 'length');
+    const bits = fallocateBits(options);
+    await this.#simple('fallocate', 'fallocate', this.#change(this.#fallocateTask(bits, position, length)));
+  }
+
+  /** The position of the next data at `position` or behind it. ENXIO: there is none. */
+  async seekData(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.DATA);
+  }
+
+  /** The position of the next hole at `position` or behind it; the end of the file is one. ENXIO: behind that. */
+  async seekHole(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.HOLE);
+  }
+
+  /** What the file lies on, in order: whatever of the range is more than a hole, as FIEMAP tells it. */
+  async extents(options: RangeOptions = {}): Promise<FileExtent[]> {
+    this.#check('extents');
+    const found: FileExtent[] = [];
+    await this.#simple('extents', 'extents', extentsOfInode(this.#target, rangeOf(options), found));
+    return found;
   }
 
   /** Changes the permission bits. */
@@ -259,7 +307,7 @@ export class FileHandle {
     await this.#simple(
       'fchmod',
       'fchmod',
-      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+      this.#change(this.#call((native, op) => native.fchmod(op, this.#file, bits))),
     );
   }
 
@@ -270,8 +318,10 @@ export class FileHandle {
     await this.#simple(
       'futimes',
       'futime',
-      this.#call((native, op) =>
-        native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+      this.#change(
+        this.#call((native, op) =>
+          native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+        ),
       ),
     );
   }
@@ -375,7 +425,14 @@ export class FileHandle {
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
     if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
-    const token = submitSharedOverwrite(io);
+    const { gate } = this.#mount;
+    if (!gate.tryEnter()) return undefined;
+    let token = NOT_SUBMITTED;
+    try {
+      token = submitSharedOverwrite(io);
+    } finally {
+      if (token === NOT_SUBMITTED) gate.leave();
+    }
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleWrite, view);
   }
 
@@ -405,7 +462,8 @@ export class FileHandle {
   *#writeTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
     if (position < -1) return -EINVAL;
-    return yield* this.#positioned(io, position, writeIter(io));
+    if (io.nowait && this.#mount.gate.closed) return -EAGAIN;
+    return yield* this.#change(this.#positioned(io, position, writeIter(io)));
   }
 
   *#readTask(io: Kiocb, position: number): Task<number> {
@@ -440,7 +498,31 @@ export class FileHandle {
 
   *#truncateTask(size: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
-    return yield* truncateInode(this.#engine, this.#inode, this.#file, size);
+    return yield* truncateInode(this.#target, size);
+  }
+
+  *#fallocateTask(bits: number, posBytes: number, lenBytes: number): Task<number> {
+    const writable = (this.#flags & O_ACCMODE) !== O_RDONLY;
+    const refused = checkFallocate({ bits, posBytes, lenBytes, writable });
+    if (refused < 0) return refused;
+    const sync = (this.#flags & O_SYNC) !== 0;
+    return yield* fallocateInode(this.#target, { bits, posBytes, lenBytes, sync });
+  }
+
+  async #seek(position: number, whence: number): Promise<number> {
+    validateInteger(position, 'position');
+    // lseek(2): a negative position is none of the file's.
+    if (position < 0) throw errnoError(-ENXIO, 'lseek');
+    return this.#simple('lseek', 'lseek', seekInode(this.#target, position, whence));
+  }
+
+  get #target(): RangeTarget {
+    return { engine: this.#engine, inode: this.#inode, file: this.#file };
+  }
+
+  /** A change of the volume: waits while it is frozen. */
+  #change(task: Task<number>): Task<number> {
+    return this.#mount.gate.within(task);
   }
 
   *#call(start: Parameters<typeof begin>[1]): Task<number> {
@@ -448,11 +530,12 @@ export class FileHandle {
   }
 
   /** `name` is the method that finds the file closed, `syscall` what its other errors name, as in node:fs. */
-  async #simple(name: string, syscall: string, task: Task<number>): Promise<void> {
+  async #simple(name: string, syscall: string, task: Task<number>): Promise<number> {
     this.#check(name);
     const operation: Operation = { failure: undefined };
     const result = await this.#run(task, operation);
     if (result < 0) throw errnoError(result, syscall, { failure: operation.failure });
+    return result;
   }
 
   /** Runs a read or write to its end. */
@@ -492,6 +575,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
+    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
 }

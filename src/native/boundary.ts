@@ -54,6 +54,21 @@ export const TransferFlag = {
   ATOMIC: 8,
 } as const;
 
+/** Bits of `mode` of {@link Native.fallocate}: Linux's FALLOC_FL_. */
+export const FallocateFlag = {
+  KEEP_SIZE: 1,
+  PUNCH_HOLE: 2,
+  COLLAPSE_RANGE: 8,
+  ZERO_RANGE: 16,
+  INSERT_RANGE: 32,
+} as const;
+
+/** `whence` of {@link Native.seek}: Linux's SEEK_. */
+export const SeekWhence = { DATA: 3, HOLE: 4 } as const;
+
+/** The fourth number of each extent of {@link Native.extents}. */
+export const ExtentFlag = { UNWRITTEN: 1, DELALLOC: 2, LAST: 4, INLINE: 8 } as const;
+
 /** `flags` of {@link Native.setxattr}, as of setxattr(2). */
 export const XattrFlag = { CREATE: 1, REPLACE: 2 } as const;
 
@@ -173,6 +188,9 @@ export interface NativeDirectory {
   readonly inos: readonly number[];
 }
 
+/** What shutdownVolume does first. */
+export const ShutdownMode = { DEFAULT: 0, LOG_FLUSH: 1, NO_LOG_FLUSH: 2 } as const;
+
 /** The native module. */
 export interface Native {
   /** Once per environment. `slots` receives [token0, result0, …]; `onBatch` gets the number of pairs. */
@@ -196,6 +214,12 @@ export interface Native {
   openVolume(op: Token, path: string, optionsJson: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
+  /** The volume is clean and takes no change until it is thawed. */
+  freezeVolume(op: Token, volume: VolumeHandle): void;
+  thawVolume(op: Token, volume: VolumeHandle): void;
+  remountVolume(op: Token, volume: VolumeHandle, readOnly: boolean): void;
+  /** `mode` as in Linux's EXT4_IOC_SHUTDOWN: {@link ShutdownMode}. */
+  shutdownVolume(op: Token, volume: VolumeHandle, mode: number): void;
   volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
   volumeStats(volume: VolumeHandle): NativeVolumeStats;
 
@@ -303,11 +327,42 @@ export interface Native {
     length: number,
     pos: number,
   ): void;
+  /**
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
+   * somebody would have to be waited for.
+   */
+  tryBufferedRead(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
+  /**
+   * {@link Native.bufferedWrite} at once and of all the bytes: their number, or a negative errno, with nothing written.
+   * -EAGAIN: the disk, space or memory would have to be waited for.
+   */
+  tryBufferedWrite(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
   writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
   invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
   /** The caller holds the inode lock exclusive and has drained direct I/O. */
   truncate(op: Token, file: NativeFile, size: number): void;
   /** C25.9: frees what lies beyond i_size, then drops the orphan entry. */
   truncateToSize(op: Token, file: NativeFile): void;
+  /** `mode`: bits of {@link FallocateFlag}. The caller holds the inode lock exclusive and has drained direct I/O. */
+  fallocate(op: Token, file: NativeFile, mode: number, pos: number, len: number): void;
+  /** Result: the next data or hole ({@link SeekWhence}) at `pos` or behind it. The caller holds the inode lock. */
+  seek(op: Token, file: NativeFile, pos: number, whence: number): void;
+  /**
+   * What the range's blocks lie on. Result: how many extents, not all of them where they are many; takeResult: four numbers
+   * each: position, byte on the device, length, {@link ExtentFlag} bits. The caller holds the inode lock.
+   */
+  extents(op: Token, file: NativeFile, pos: number, len: number): void;
   sync(op: Token, file: NativeFile, datasync: boolean): void;
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::dio_limits::dio_limits;
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
-use crate::{AlignedBuf, Device, Error, IoCounts, Limits, Operation, Result};
+use crate::{AlignedBuf, Device, Error, IoCounts, Limits, Operation, Request, Result};
 
 /// How a container is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,24 @@ impl FileDevice {
     /// The flush or FUA write that failed, after which none is tried again.
     pub(crate) fn failed_flush(&self) -> Option<&Error> {
         self.failed_flush.get()
+    }
+
+    /// Carries out what is left of a queue's request, which the queue has checked and counted, in the caller's thread.
+    pub(crate) fn carry_out(&self, request: &mut Request, moved: usize) -> Result<()> {
+        let offset_bytes = request.offset_bytes + moved as u64;
+        match request.operation {
+            Operation::Read => self.read_all(offset_bytes, &mut request.memory.bytes_mut()[moved..]),
+            Operation::Write { fua } => self.write_all(offset_bytes, &request.memory.bytes()[moved..], fua),
+            Operation::Flush => self.flush_now(),
+        }
+    }
+
+    fn flush_now(&self) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock();
+        if let Some(error) = self.failed_flush() {
+            return Err(error.clone());
+        }
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
     }
 
     /// Latches the failure of a flush or FUA write and returns the first one.
@@ -244,12 +262,8 @@ impl Device for FileDevice {
         if self.limits.read_only {
             return Ok(());
         }
-        let _one_at_a_time = self.flushing.lock();
-        if let Some(error) = self.failed_flush() {
-            return Err(error.clone());
-        }
         self.counts.add(Operation::Flush, 0);
-        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
+        self.flush_now()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {

@@ -71,16 +71,20 @@ fn waiting_for_the_device_needs_no_signal_and_loses_none() {
         assert_eq!(queue.submit_and_wait(), Ok(false), "the device never sees what is refused");
         assert!(finish(queue, event)[0].result.is_err());
         for round in 0..300u64 {
-            queue.push(request(round, WRITE, round * 4096, &[pattern(round); 4096]));
+            // One alone, which whoever waits may carry out, and two at a time, which the device has.
+            let count = 1 + round % 2;
+            for _ in 0..count {
+                queue.push(request(round, WRITE, round * 4096, &[pattern(round); 4096]));
+            }
             let waited = queue.submit_and_wait().unwrap();
             let mut done = Vec::new();
             queue.reap(&mut done);
-            assert!(!waited || done.len() == 1, "it waited for a completion");
+            assert!(!waited || !done.is_empty(), "it waited for a completion");
             // The next ones are announced as ever.
             queue.push(request(1000 + round, WRITE, round * 4096, &[pattern(round); 4096]));
             queue.submit().unwrap();
             done.extend(finish(queue, event));
-            assert_eq!(done.len(), 2);
+            assert_eq!(done.len() as u64, 1 + count);
             assert!(done.iter().all(|completion| completion.result.is_ok()));
         }
         let mut block = [0; 4096];

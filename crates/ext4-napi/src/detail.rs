@@ -2,7 +2,7 @@
 
 use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Fs, Recovery, Stat};
+use ext4::{Error, Fs, RangeExtent, Recovery, Stat};
 
 use napi_derive::napi;
 
@@ -29,6 +29,8 @@ pub enum Detail {
     Directory(Vec<(Vec<u8>, u32, u8)>),
     /// A symbolic link's text.
     Text(Vec<u8>),
+    /// What a range of a file lies on.
+    Extents(Vec<RangeExtent>),
     /// What mkfs made.
     Format(Box<FormatReport>),
     /// What a recovery did.
@@ -73,12 +75,12 @@ pub struct VolumeInfo {
 
 impl VolumeInfo {
     /// Of a mounted volume.
-    pub fn of(fs: &Fs, read_only: bool, backend: &BackendInfo) -> Self {
+    pub fn of(fs: &Fs, backend: &BackendInfo) -> Self {
         let limits = fs.device().limits();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
-            read_only,
+            read_only: fs.is_read_only(),
             backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
@@ -116,6 +118,7 @@ impl Detail {
             Self::Stat(stat) => stat_object(js, stat),
             Self::Directory(entries) => directory(js, entries),
             Self::Text(text) => js.name(text),
+            Self::Extents(extents) => extent_numbers(js, extents),
             Self::Format(report) => format_report(js, report),
             Self::Recovery(recovery) => recovery_object(js, recovery),
             Self::Volume(info) => info.to_js(js),
@@ -196,6 +199,19 @@ fn directory(js: Js, entries: &[(Vec<u8>, u32, u8)]) -> JsResult<Value> {
     js.set(object, c"types", js.bytes(&types)?)?;
     js.set(object, c"inos", js.array(entries.iter().map(|(_, ino, _)| js.number(f64::from(*ino))))?)?;
     Ok(object)
+}
+
+/// Four numbers each: position, place on the device, length, flags.
+fn extent_numbers(js: Js, extents: &[RangeExtent]) -> JsResult<Value> {
+    let numbers: Vec<f64> = extents
+        .iter()
+        .flat_map(|extent| {
+            let flags = [extent.unwritten, extent.delalloc, extent.last, extent.inline];
+            let bits = flags.iter().enumerate().map(|(bit, &set)| u32::from(set) << bit).sum::<u32>();
+            [extent.logical as f64, extent.physical as f64, extent.len as f64, f64::from(bits)]
+        })
+        .collect();
+    js.array(numbers.iter().map(|&number| js.number(number)))
 }
 
 fn uuid_text(uuid: &[u8; 16]) -> String {

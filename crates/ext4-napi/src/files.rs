@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ext4::aio::Value as Outcome;
-use ext4::{Error, Fs, Inode, Look, Probe, Result, errno};
+use ext4::{Error, FallocateMode, Fs, Inode, Look, Probe, Result, Whence, errno};
 
 use crate::js::{JsResult, Thrown, Value};
 use crate::names::nothing;
@@ -163,6 +163,37 @@ pub fn truncate(call: &Call<'_, 3>) -> JsResult<Value> {
 /// truncateToSize(op, file)
 pub fn truncate_to_size(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.truncate_to_size(inode)))
+}
+
+/// Extents that one call of `extents` gives at most.
+const EXTENTS_PER_CALL: usize = 4096;
+
+/// fallocate(op, file, mode, pos, len)
+pub fn fallocate(call: &Call<'_, 5>) -> JsResult<Value> {
+    let mode = call.js.get_u32(call.arguments[2], "mode")?;
+    let (pos, len) = (call.bytes(3, "pos")?, call.bytes(4, "len")?);
+    call.on_file(Ending::Plain, move |fs, inode| {
+        nothing(FallocateMode::from_bits(mode).and_then(|mode| fs.fallocate(inode, mode, pos, len)))
+    })
+}
+
+/// seek(op, file, pos, whence)
+pub fn seek(call: &Call<'_, 4>) -> JsResult<Value> {
+    let pos = call.bytes(2, "pos")?;
+    let whence = call.js.get_u32(call.arguments[3], "whence")?;
+    call.on_file(Ending::Plain, move |fs, inode| {
+        let found = fs.seek(inode, pos, Whence::from_number(whence)?)?;
+        Ok((found, Outcome::None))
+    })
+}
+
+/// extents(op, file, pos, len)
+pub fn extents(call: &Call<'_, 4>) -> JsResult<Value> {
+    let (pos, len) = (call.bytes(2, "pos")?, call.bytes(3, "len")?);
+    call.on_file(Ending::Plain, move |fs, inode| {
+        let extents = fs.extents(inode, pos, len, EXTENTS_PER_CALL)?;
+        Ok((extents.len() as u64, Outcome::Extents(extents)))
+    })
 }
 
 /// sync(op, file, datasync)
