@@ -7,6 +7,7 @@ import test from 'ava';
 import { EarlyUnlock, NoDrain, NoExclusion } from './interleavings/broken-locks.js';
 import { explore, type Operation, type Report, type Scenario } from './interleavings/explore.js';
 import {
+  allocate,
   busyFile,
   cachedFile,
   emptyFile,
@@ -41,6 +42,7 @@ const KINDS: Readonly<Record<string, () => Operation>> = {
   'truncate down': () => truncate(3),
   'truncate up': () => truncate(10),
   punch: () => punch(0, 6),
+  allocate: () => allocate(4, 6),
   'buffered write': () => write(1, 3, buffered),
   'buffered append': () => write(0, 2, { ...buffered, append: true }),
   read: () => read(0, 12),

@@ -192,6 +192,12 @@ export class ModelFile {
     this.free(from, to);
   }
 
+  preallocate(pos: number, len: number): void {
+    for (const index of blocksOf(pos, len)) if (!this.blocks.has(index)) this.allocate(index, false);
+    this.size = Math.max(this.size, pos + len);
+    this.diskSize = Math.max(this.diskSize, pos + len);
+  }
+
   /** C25.9. */
   truncateToSize(): void {
     this.free(Math.ceil(this.size / BLOCK));

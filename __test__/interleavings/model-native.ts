@@ -197,6 +197,22 @@ export class ModelNative {
     });
   }
 
+  /** At once where every page is there. */
+  tryBufferedRead(...[, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
+    const count = Math.max(0, Math.min(length, this.file.size - pos));
+    if (!blocksOf(pos, count).every((index) => this.file.pages.has(index))) return -EAGAIN;
+    for (const index of range(0, count)) buffer[offset + index] = this.file.bufferedRead(pos + index);
+    return count;
+  }
+
+  /** At once where that needs neither space nor the disk. */
+  tryBufferedWrite(...[, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
+    const ready = blocksOf(pos, length).every((index) => this.file.pages.has(index));
+    if (!ready || !this.file.isAllocated(pos, length)) return -EAGAIN;
+    this.file.bufferedWrite(pos, [...buffer.subarray(offset, offset + length)]);
+    return length;
+  }
+
   orphanAdd(op: Token): void {
     this.#step(op, 'orphan add', () => {
       this.file.orphan = true;
@@ -230,9 +246,10 @@ export class ModelNative {
       return 0;
     });
   }
-  punch(op: Token, pos: number, len: number): void {
-    this.#step(op, 'punch', () => {
-      this.file.punch(pos, len);
+  fallocate(op: Token, _file: number, mode: number, pos: number, len: number): void {
+    this.#step(op, 'fallocate', () => {
+      if (mode === 0) this.file.preallocate(pos, len);
+      else this.file.punch(pos, len);
       return 0;
     });
   }

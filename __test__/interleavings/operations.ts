@@ -1,7 +1,8 @@
 /** The calls that the explorer mixes. Positions and lengths are in sectors; a block is two. */
 import { begin, type Task } from '../../src/engine.js';
 import type { Kiocb } from '../../src/kiocb.js';
-import { truncateInode } from '../../src/inode-tasks.js';
+import { FallocateFlag } from '../../src/native/boundary.js';
+import { fallocateInode, truncateInode, type RangeTarget } from '../../src/range-ops.js';
 import { readIter } from '../../src/read-iter/read-iter.js';
 import { writeIter } from '../../src/write-iter/write-iter.js';
 import type { Operation, World } from './explore.js';
@@ -58,29 +59,40 @@ export function truncate(size: number): Operation {
       file.truncate(size);
       return { result: 0 };
     },
-    start: ({ engine, inode }) => ({ task: truncateInode(engine, inode, 1, size) }),
+    start: (world) => ({ task: truncateInode(target(world), size) }),
   };
 }
 
-function* punchTask({ engine, inode, model }: World, pos: number, len: number): Task<number> {
-  yield* inode.lock.write();
-  try {
-    yield* inode.lock.drain();
-    return yield begin(engine, (_native, op) => model.punch(op, pos, len));
-  } finally {
-    inode.lock.unlockWrite();
-  }
-}
-
 export function punch(pos: number, len: number): Operation {
+  const bits = FallocateFlag.PUNCH_HOLE | FallocateFlag.KEEP_SIZE;
   return {
     name: `punch ${pos}+${len}`,
     apply: (file) => {
       file.zero(pos, len);
       return { result: 0 };
     },
-    start: (world) => ({ task: punchTask(world, pos, len) }),
+    start: (world) => ({
+      task: fallocateInode(target(world), { bits, posBytes: pos, lenBytes: len, sync: false }),
+    }),
   };
+}
+
+/** fallocate(2) without a mode: room for a range, and the size with it. */
+export function allocate(pos: number, len: number): Operation {
+  return {
+    name: `allocate ${pos}+${len}`,
+    apply: (file) => {
+      file.truncate(Math.max(file.bytes.length, pos + len));
+      return { result: 0 };
+    },
+    start: (world) => ({
+      task: fallocateInode(target(world), { bits: 0, posBytes: pos, lenBytes: len, sync: false }),
+    }),
+  };
+}
+
+function target({ engine, inode }: World): RangeTarget {
+  return { engine, inode, file: 1 };
 }
 
 function* syncTask({ engine }: World): Task<number> {
