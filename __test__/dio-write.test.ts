@@ -317,6 +317,19 @@ test('A17: buffered write: exclusive, file_modified, copy, then O_DSYNC or O_SYN
   t.is(await write({ direct: false, dsync: true }), -5);
 });
 
+test('E8: a buffered write waits for the direct I/O in flight, whose block it may be about to read', async (t) => {
+  const { native, write } = setup();
+  native.hold = true;
+  const direct = write({ countBytes: 512 });
+  const buffered = write({ direct: false, posBytes: 512, countBytes: 100 });
+  t.deepEqual(native.calls, ['directWrite shared flags=0 512@0']);
+  native.release();
+  t.is(await direct, 512);
+  native.release();
+  t.is(await buffered, 100);
+  t.deepEqual(native.calls.slice(1), ['bufferedWrite 100@512']);
+});
+
 test("B8, B11: O_DSYNC is the submission's business, O_SYNC syncs afterwards", async (t) => {
   const { native, write } = setup();
   await write({ dsync: true });
@@ -357,6 +370,29 @@ test('A19: buffered reads hold the lock shared; unsupported direct reads go buff
   native.release();
   await done;
   t.deepEqual(native.calls, ['bufferedRead 4096@0']);
+  t.true(isFree(inode));
+});
+
+test('A17, A19: a hit in the cache needs no worker; the lock decides as ever', async (t) => {
+  const { native, inode, io, write, engine } = setup();
+  native.cached = true;
+  native.tryModified = 0;
+  t.is(await write({ direct: false, posBytes: 4096 }), 4096);
+  const one = io({ direct: false });
+  t.is(await engine.run(readIter(one), one), 4096);
+  t.is(one.posBytes, 4096);
+  t.is(engine.runSync(readIter(one), one), 4096);
+  t.deepEqual(native.calls, [
+    'tryBufferedWrite 4096@4096',
+    'tryBufferedRead 4096@0',
+    'tryBufferedRead 4096@4096',
+  ]);
+  t.true(isFree(inode));
+  inode.lock.tryWrite();
+  const waiting = engine.run(readIter(one), one);
+  t.is(native.calls.length, 3);
+  inode.lock.unlockWrite();
+  await waiting;
   t.true(isFree(inode));
 });
 

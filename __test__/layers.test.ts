@@ -8,7 +8,7 @@ import test from 'ava';
 const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
   ['engine'],
-  ['inode-lock', 'open-inode', 'kiocb', 'sizes', 'write-counts', 'direct-waiter'],
+  ['inode-lock', 'write-gate', 'open-inode', 'kiocb', 'sizes', 'write-counts', 'direct-waiter'],
   ['write-iter', 'read-iter', 'range-ops'],
   [
     'errors',
@@ -22,6 +22,9 @@ const LAYERS: readonly (readonly string[])[] = [
     'default-engine',
     'volume-options',
     'transfer-arguments',
+    'request',
+    'quiesce',
+    'mkdir',
     'range-arguments',
   ],
   ['file-handle'],

@@ -9,7 +9,7 @@ import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } f
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
 import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
-import { EAGAIN, EBADF, EINVAL, EISDIR, ENXIO } from './native/errno.js';
+import { EAGAIN, EBADF, EBUSY, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
 import { fallocateBits, rangeOf, type FallocateOptions, type RangeOptions } from './range-arguments.js';
 import {
@@ -70,8 +70,9 @@ export class FileHandle {
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
   readonly #settleWrite: Settle = (io, result, buffer, resolve) => {
+    this.#mount.gate.leave();
     if (isComplete(io, result)) resolve({ bytesWritten: result, buffer });
-    else resolve(this.#finishWrite(io, finishSharedOverwrite(io, result), buffer));
+    else resolve(this.#finishWrite(io, this.#change(finishSharedOverwrite(io, result)), buffer));
     this.#release();
   };
   readonly #settleRead: Settle = (io, bytesRead, buffer, resolve) => {
@@ -95,6 +96,7 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
+    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -205,6 +207,8 @@ export class FileHandle {
     this.#check('write');
     const args = writeArguments(buffer, offset, length, position);
     if (args.buffer.byteLength === 0) return 0;
+    // It would wait for a thaw that nobody could ask for.
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
     return this.#runSync('write', io, this.#writeTask(io, args.position));
   }
@@ -227,6 +231,7 @@ export class FileHandle {
     this.#check('writev');
     const vector = vectorArguments(buffers, position);
     if (vector.segments.length === 0) return 0;
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#vectorKiocb(vector, gather(vector.segments));
     return this.#runSync('write', io, this.#writeTask(io, vector.position));
   }
@@ -260,7 +265,7 @@ export class FileHandle {
     this.#check('ftruncate');
     const size = length ?? 0;
     validateInteger(size, 'len');
-    await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
+    await this.#simple('ftruncate', 'ftruncate', this.#change(this.#truncateTask(Math.max(0, size))));
   }
 
   /**
@@ -275,7 +280,7 @@ export class FileHandle {
     validateInteger(position, 'position');
     validateInteger(length, 'length');
     const bits = fallocateBits(options);
-    await this.#simple('fallocate', 'fallocate', this.#fallocateTask(bits, position, length));
+    await this.#simple('fallocate', 'fallocate', this.#change(this.#fallocateTask(bits, position, length)));
   }
 
   /** The position of the next data at `position` or behind it. ENXIO: there is none. */
@@ -302,7 +307,7 @@ export class FileHandle {
     await this.#simple(
       'fchmod',
       'fchmod',
-      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+      this.#change(this.#call((native, op) => native.fchmod(op, this.#file, bits))),
     );
   }
 
@@ -313,8 +318,10 @@ export class FileHandle {
     await this.#simple(
       'futimes',
       'futime',
-      this.#call((native, op) =>
-        native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+      this.#change(
+        this.#call((native, op) =>
+          native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+        ),
       ),
     );
   }
@@ -418,7 +425,14 @@ export class FileHandle {
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
     if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
-    const token = submitSharedOverwrite(io);
+    const { gate } = this.#mount;
+    if (!gate.tryEnter()) return undefined;
+    let token = NOT_SUBMITTED;
+    try {
+      token = submitSharedOverwrite(io);
+    } finally {
+      if (token === NOT_SUBMITTED) gate.leave();
+    }
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleWrite, view);
   }
 
@@ -448,7 +462,8 @@ export class FileHandle {
   *#writeTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
     if (position < -1) return -EINVAL;
-    return yield* this.#positioned(io, position, writeIter(io));
+    if (io.nowait && this.#mount.gate.closed) return -EAGAIN;
+    return yield* this.#change(this.#positioned(io, position, writeIter(io)));
   }
 
   *#readTask(io: Kiocb, position: number): Task<number> {
@@ -505,6 +520,11 @@ export class FileHandle {
     return { engine: this.#engine, inode: this.#inode, file: this.#file };
   }
 
+  /** A change of the volume: waits while it is frozen. */
+  #change(task: Task<number>): Task<number> {
+    return this.#mount.gate.within(task);
+  }
+
   *#call(start: Parameters<typeof begin>[1]): Task<number> {
     return yield begin(this.#engine, start);
   }
@@ -555,6 +575,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
+    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
 }

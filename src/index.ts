@@ -15,11 +15,13 @@ export { BigIntStats, Dirent, Stats } from './stats.js';
 export type { PathLike, TimeLike } from './validate.js';
 export type {
   EngineName,
+  ErrorsPolicy,
   FormatOptions,
   FormatReport,
   OpenOptions,
   RecoverOptions,
   RecoveryReport,
+  ShutdownName,
   VolumeInfo,
   VolumeStats,
 } from './volume-options.js';

@@ -3,6 +3,7 @@ import type { IoLimits } from './kiocb.js';
 import type { NativeOpenFile, NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
 import { newWriteCounts } from './write-counts.js';
+import { WriteGate } from './write-gate.js';
 
 /** A mounted volume: what its files share. */
 export class Mount {
@@ -12,6 +13,10 @@ export class Mount {
   /** Every file is opened for direct I/O. */
   readonly direct: boolean;
   readonly counts = newWriteCounts();
+  /** Every change passes it. */
+  readonly gate: WriteGate;
+  /** Files that are open for writing. */
+  writers = 0;
   readonly #inodes = new Map<number, OpenInode>();
   /** What closes each open file. */
   readonly closers = new Set<() => Promise<void>>();
@@ -25,6 +30,7 @@ export class Mount {
     this.engine = engine;
     this.handle = handle;
     this.direct = options.direct === true;
+    this.gate = new WriteGate(engine);
     this.limits = {
       blockBytes: info.blockSize,
       offsetAlignBytes: info.dioOffsetAlign,

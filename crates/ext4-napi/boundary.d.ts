@@ -12,6 +12,10 @@ export declare function openVolume(op: number, path: string, optionsJson: string
 export declare function recoverVolume(op: number, path: string, optionsJson: string): void;
 export declare function closeVolume(op: number, volume: number): void;
 export declare function syncVolume(op: number, volume: number): void;
+export declare function freezeVolume(op: number, volume: number): void;
+export declare function thawVolume(op: number, volume: number): void;
+export declare function remountVolume(op: number, volume: number, readOnly: boolean): void;
+export declare function shutdownVolume(op: number, volume: number, mode: number): void;
 export declare function volumeInfo(volume: number): object;
 export declare function volumeStats(volume: number): object;
 export declare function open(op: number, volume: number, path: string | Uint8Array, flags: number, mode: number): void;
@@ -45,6 +49,8 @@ export declare function directWrite(op: number, file: number, lockMode: number, 
 export declare function directRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function bufferedWrite(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function bufferedRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+export declare function tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
 export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;

@@ -188,6 +188,9 @@ export interface NativeDirectory {
   readonly inos: readonly number[];
 }
 
+/** What shutdownVolume does first. */
+export const ShutdownMode = { DEFAULT: 0, LOG_FLUSH: 1, NO_LOG_FLUSH: 2 } as const;
+
 /** The native module. */
 export interface Native {
   /** Once per environment. `slots` receives [token0, result0, …]; `onBatch` gets the number of pairs. */
@@ -211,6 +214,12 @@ export interface Native {
   openVolume(op: Token, path: string, optionsJson: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
+  /** The volume is clean and takes no change until it is thawed. */
+  freezeVolume(op: Token, volume: VolumeHandle): void;
+  thawVolume(op: Token, volume: VolumeHandle): void;
+  remountVolume(op: Token, volume: VolumeHandle, readOnly: boolean): void;
+  /** `mode` as in Linux's EXT4_IOC_SHUTDOWN: {@link ShutdownMode}. */
+  shutdownVolume(op: Token, volume: VolumeHandle, mode: number): void;
   volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
   volumeStats(volume: VolumeHandle): NativeVolumeStats;
 
@@ -318,6 +327,28 @@ export interface Native {
     length: number,
     pos: number,
   ): void;
+  /**
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
+   * somebody would have to be waited for.
+   */
+  tryBufferedRead(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
+  /**
+   * {@link Native.bufferedWrite} at once and of all the bytes: their number, or a negative errno, with nothing written.
+   * -EAGAIN: the disk, space or memory would have to be waited for.
+   */
+  tryBufferedWrite(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
   writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
   invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
   /** The caller holds the inode lock exclusive and has drained direct I/O. */

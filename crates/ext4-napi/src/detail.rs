@@ -75,12 +75,12 @@ pub struct VolumeInfo {
 
 impl VolumeInfo {
     /// Of a mounted volume.
-    pub fn of(fs: &Fs, read_only: bool, backend: &BackendInfo) -> Self {
+    pub fn of(fs: &Fs, backend: &BackendInfo) -> Self {
         let limits = fs.device().limits();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
-            read_only,
+            read_only: fs.is_read_only(),
             backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,

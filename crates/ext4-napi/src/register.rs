@@ -101,6 +101,10 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"openVolume" => volumes::open_volume [3],
         c"closeVolume" => volumes::close_volume [2],
         c"syncVolume" => volumes::sync_volume [2],
+        c"freezeVolume" => volumes::freeze_volume [2],
+        c"thawVolume" => volumes::thaw_volume [2],
+        c"remountVolume" => volumes::remount_volume [3],
+        c"shutdownVolume" => volumes::shutdown_volume [3],
         c"volumeInfo" => volumes::volume_info [1],
         c"volumeStats" => volumes::volume_stats [1],
         c"open" => names::open [5],
@@ -142,6 +146,8 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"directRead" => transfer::direct_read [7],
         c"bufferedWrite" => transfer::buffered_write [7],
         c"bufferedRead" => transfer::buffered_read [7],
+        c"tryBufferedWrite" => transfer::try_buffered_write [5],
+        c"tryBufferedRead" => transfer::try_buffered_read [5],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));

@@ -25,8 +25,6 @@ pub struct Volume {
     pub backend: BackendInfo,
     /// What its device was asked for.
     pub io_counts: Arc<IoCounts>,
-    /// Mounted for reading only.
-    pub read_only: bool,
     /// Transactions that the mount replayed.
     pub transactions_replayed: u32,
     /// Operations begun and not over.
@@ -338,22 +336,14 @@ impl State {
     }
 
     fn add_volume(&mut self, mounted: Mounted) -> Result<(u64, VolumeInfo)> {
-        let Mounted { fs, device, engine, read_only, transactions_replayed } = mounted;
+        let Mounted { fs, device, engine, transactions_replayed } = mounted;
         let (queue, backend) = block_io::open_queue(&device, engine, self.event.clone())?;
-        let info = VolumeInfo::of(&fs, read_only, &backend);
+        let info = VolumeInfo::of(&fs, &backend);
         let event = self.event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
         let io_counts = device.io_counts().clone();
-        let volume = Volume {
-            engine,
-            backend,
-            io_counts,
-            read_only,
-            transactions_replayed,
-            ops: 0,
-            files: 0,
-            failed: false,
-        };
+        let volume =
+            Volume { engine, backend, io_counts, transactions_replayed, ops: 0, files: 0, failed: false };
         match self.volumes.insert(volume) {
             Ok(handle) => Ok((handle, info)),
             Err(_) => Err(Error::refused(libc::ENFILE, "too many volumes")),

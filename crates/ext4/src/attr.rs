@@ -68,7 +68,8 @@ impl Fs {
             uid: disk.uid,
             gid: disk.gid,
             size: state.size,
-            sectors: disk.blocks,
+            // Space that is reserved counts: tools take a file without sectors for a hole.
+            sectors: disk.blocks + inode.pages.get().map_or(0, |pages| pages.delayed_bytes() / 512),
             // i_block of any other inode is a map.
             device: match disk.mode & S_IFMT {
                 S_IFCHR | S_IFBLK => disk.device(),
@@ -191,7 +192,7 @@ impl Fs {
     }
 
     fn make_durable(&self, tid: Tid) -> Result<()> {
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         if self.host.aborted.load(std::sync::atomic::Ordering::Acquire) != 0 {
@@ -217,7 +218,7 @@ impl Fs {
             }
         }
         first_error?;
-        if self.read_only {
+        if self.is_read_only() {
             return Ok(());
         }
         self.journal.commit_running()?;
