@@ -88,10 +88,11 @@ fn make_fragmented() -> Vec<u8> {
     device.snapshot()
 }
 
+type Model = fn(&mut Vec<u8>);
 type Change = fn(&Arc<Fs>, &Arc<Inode>) -> ext4::Result<()>;
 
 /// What is done to the fragmented file, and what that makes of its contents.
-const CHANGES: [(&str, Change, fn(&mut Vec<u8>)); 7] = [
+const CHANGES: [(&str, Change, Model); 7] = [
     (
         "collapse",
         |fs, inode| fs.fallocate(inode, FallocateMode::CollapseRange, 11 * BLOCK, 100 * BLOCK),
@@ -202,20 +203,20 @@ fn d30_every_commit_of_a_large_change_is_consistent() {
 fn a_failure_at_every_few_requests() {
     let base = fragmented();
     for (index, (name, change, _)) in CHANGES.into_iter().enumerate() {
-        let mut nth = 1 + index as u64;
+        let (mut nth, mut for_ever) = (1 + index as u64, index % 2 == 0);
         loop {
             let device = Arc::new(MemoryDevice::new(base.clone()));
             let faults = Arc::new(FaultDevice::new(device.clone()));
             let fs = mount(faults.clone());
             let before = faults.counts();
             let inode = fs.open(b"/file", true).unwrap();
-            let from_then_on = nth.is_multiple_of(2);
             for (on, done) in [
                 (FaultOn::Write, before.writes),
                 (FaultOn::Read, before.reads),
                 (FaultOn::Flush, before.flushes),
             ] {
-                let fault = Fault { on, nth: done + nth, from_then_on, errno: 5, half_written: false };
+                let fault =
+                    Fault { on, nth: done + nth, from_then_on: for_ever, errno: 5, half_written: false };
                 faults.inject(fault);
             }
             let changed = change(&fs, &inode).and_then(|()| fs.fsync(&inode, false));
@@ -235,7 +236,8 @@ fn a_failure_at_every_few_requests() {
             if !failed {
                 break;
             }
-            nth += 1 + nth;
+            nth = 2 * nth + 1;
+            for_ever = !for_ever;
         }
     }
 }
