@@ -386,6 +386,13 @@ fn dirty_pages_are_data() {
         (30 * BLOCK + 1, Ok(30 * BLOCK + 1), Ok(31 * BLOCK)),
         (31 * BLOCK, Err(6), Ok(31 * BLOCK)),
     ];
+    let seen: Vec<_> = fs
+        .extents(&inode, 0, u64::MAX, 9)
+        .unwrap()
+        .iter()
+        .map(|e| (e.logical / BLOCK, e.len / BLOCK, e.physical != 0, e.unwritten, e.delalloc, e.last))
+        .collect();
+    assert_eq!(seen, [(0, 20, true, true, false, false), (30, 1, false, false, true, true)]);
     for (pos, at_data, at_hole) in expected {
         assert_eq!((seek(pos, data), seek(pos, hole)), (at_data, at_hole), "at {pos}");
     }

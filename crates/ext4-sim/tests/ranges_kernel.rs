@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use ext4::aio::FileId;
 use ext4::{FallocateMode, Result, Whence};
-use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
+use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, tool_ok};
 use ext4_sim::runner::{Backend, Runner, format};
 
 /// Runs calls of lines on standard input; answers each with its result, or the negative errno.
@@ -188,10 +188,16 @@ fn shape(volume: &mut Runner, path: &str, base: u64) -> Shape {
 }
 
 /// Runs `files` × `calls` on both sides and compares.
-fn compare(block: u32, files: u64, calls: u64, seed: u64) {
+fn compare(block: u32, features: &str, files: u64, calls: u64, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
-    format(&image, 64 << 20, |options| options.block_size = Some(block));
+    match features {
+        "" => format(&image, 64 << 20, |options| options.block_size = Some(block)),
+        features => {
+            let (block, image) = (block.to_string(), image.to_str().unwrap());
+            tool_ok("mke2fs", &["-q", "-t", "ext4", "-b", &block, "-O", features, image, "64M"]);
+        }
+    }
     std::fs::copy(&image, &copy).unwrap();
     let mut logs: Vec<Vec<(Call, i64, i64)>> = Vec::new();
     run_both(&image, &copy, block.into(), files, calls, seed, &mut logs);
@@ -254,7 +260,7 @@ fn random_calls_answer_as_the_kernels() {
     if !available(Need::KernelMount, "random_calls_answer_as_the_kernels") {
         return;
     }
-    for (block, seed) in [(4096, 1), (1024, 2)] {
-        compare(block, 60, 40, seed);
+    for (block, features, seed) in [(4096, "", 1), (1024, "", 2), (1024, "^extent,^64bit", 3)] {
+        compare(block, features, 40, 40, seed);
     }
 }
