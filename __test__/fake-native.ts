@@ -360,6 +360,10 @@ export class FakeNative implements Native {
     if (this.tryModified === 0) this.calls.push('tryFileModified');
     return this.tryModified;
   }
+  tryFileAccessed(): number {
+    this.calls.push('tryFileAccessed');
+    return 0;
+  }
   fileModified(op: Token): void {
     this.#run(op, 'fileModified', () => [0]);
   }
