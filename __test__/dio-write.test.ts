@@ -386,6 +386,29 @@ test('A19: buffered reads hold the lock shared; unsupported direct reads go buff
   t.true(isFree(inode));
 });
 
+test('A17, A19: a hit in the cache needs no worker; the lock decides as ever', async (t) => {
+  const { native, inode, io, write, engine } = setup();
+  native.cached = true;
+  native.tryModified = 0;
+  t.is(await write({ direct: false, posBytes: 4096 }), 4096);
+  const one = io({ direct: false });
+  t.is(await engine.run(readIter(one), one), 4096);
+  t.is(one.posBytes, 4096);
+  t.is(engine.runSync(readIter(one), one), 4096);
+  t.deepEqual(native.calls, [
+    'tryBufferedWrite 4096@4096',
+    'tryBufferedRead 4096@0',
+    'tryBufferedRead 4096@4096',
+  ]);
+  t.true(isFree(inode));
+  inode.lock.tryWrite();
+  const waiting = engine.run(readIter(one), one);
+  t.is(native.calls.length, 3);
+  inode.lock.unlockWrite();
+  await waiting;
+  t.true(isFree(inode));
+});
+
 test('sync driver: a sync write completes while asynchronous ones are in flight, and completes them too', async (t) => {
   const { native, io, engine } = setup();
   native.hold = true;

@@ -331,6 +331,28 @@ export interface Native {
     length: number,
     pos: number,
   ): void;
+  /**
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
+   * somebody would have to be waited for.
+   */
+  tryBufferedRead(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
+  /**
+   * {@link Native.bufferedWrite} at once and of all the bytes: their number, or a negative errno, with nothing written.
+   * -EAGAIN: the disk, space or memory would have to be waited for.
+   */
+  tryBufferedWrite(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
   writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
   invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
   /** The caller holds the inode lock exclusive and has drained direct I/O. */

@@ -62,9 +62,11 @@ function* directRead(io: Kiocb): Task<number> {
   return result;
 }
 
-/** As {@link directRead}. */
+/** As {@link directRead}. A hit needs no worker; what is no hit, an error included, takes the long way. */
 function* bufferedRead(io: Kiocb): Task<number> {
   try {
+    const hit = io.engine.native.tryBufferedRead(io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+    if (hit >= 0) return hit;
     return yield begin(io.engine, (native, op) =>
       native.bufferedRead(op, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes),
     );

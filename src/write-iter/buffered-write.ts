@@ -57,13 +57,18 @@ function* copyLocked(io: Kiocb): Task<number> {
   const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
   const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
   if (refused < 0 || io.countBytes === 0) return refused;
-  if (needsFileModified(flags)) {
+  const { native } = io.engine;
+  if (needsFileModified(flags) && native.tryFileModified(io.file) < 0) {
     const modified = yield* fileModified(io);
     if (modified < 0) return modified;
   }
-  const written = yield begin(io.engine, (native, token) =>
-    native.bufferedWrite(token, io.file, 0, io.buffer, io.offset, countBytes, posBytes),
-  );
+  // Into the cache without a worker where nobody has to be waited for; else, errors included, the long way.
+  let written = native.tryBufferedWrite(io.file, io.buffer, io.offset, countBytes, posBytes);
+  if (written < 0) {
+    written = yield begin(io.engine, (_native, token) =>
+      native.bufferedWrite(token, io.file, 0, io.buffer, io.offset, countBytes, posBytes),
+    );
+  }
   if (written >= 0) io.posBytes = posBytes + written;
   return written;
 }

@@ -40,6 +40,8 @@ interface Plan extends DioShape {
   /** file_modified has something to do. */
   readonly modifies: boolean;
   readonly endedInsideSize: boolean;
+  /** It may begin in a hole of a block map, which the page cache fills whatever the alignment; Rust sees if so. */
+  readonly mayBeginInHole: boolean;
 }
 
 /** How one attempt under a lock ended: to be repeated elsewhere, with a result before anything was submitted, or after. */
@@ -164,16 +166,18 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
     );
     if (flags < 0) return flags;
   }
+  const overwrite = endedInsideSize && (flags & ProbeFlag.OVERWRITE) !== 0;
   return {
     exclusive,
     nowait: io.nowait,
     posBytes,
     countBytes,
     endedInsideSize,
+    mayBeginInHole: io.inode.bitmapFormat && !overwrite && posBytes < sizeBytes,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     modifies: needsFileModified(flags),
     extending: isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes }),
-    overwrite: endedInsideSize && (flags & ProbeFlag.OVERWRITE) !== 0,
+    overwrite,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
     unaligned: isUnalignedIo(io, posBytes, countBytes),
     journalled: io.atomic && io.limits.atomicJournalled,
@@ -193,7 +197,7 @@ function* prepare(io: Kiocb, plan: Plan): Task<number> {
     if (modified < 0) return modified;
   }
   // After file_modified: a misaligned write has updated mtime and stripped setuid, as on Linux.
-  if (isMisalignedIo(io, plan.posBytes, plan.countBytes)) return -EINVAL;
+  if (!plan.mayBeginInHole && isMisalignedIo(io, plan.posBytes, plan.countBytes)) return -EINVAL;
   return plan.extending ? yield* addOrphan(io) : 0;
 }
 

@@ -147,6 +147,8 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"directRead" => transfer::direct_read [7],
         c"bufferedWrite" => transfer::buffered_write [7],
         c"bufferedRead" => transfer::buffered_read [7],
+        c"tryBufferedWrite" => transfer::try_buffered_write [5],
+        c"tryBufferedRead" => transfer::try_buffered_read [5],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));

@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use block_io::{EventFd, Fault, FaultDevice, FaultOn, ThreadsQueue};
 
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, debugfs, tool_ok};
 use ext4_sim::pattern;
-use ext4_sim::runner::{Backend, Runner};
+use ext4_sim::runner::{Backend, Runner, open_device};
 
 const MIB: u64 = 1 << 20;
 const ENOTBLK: i32 = 15;
@@ -367,11 +370,20 @@ fn a_crash_before_the_size_moves() {
     }
     for (block_size, options) in [VOLUMES[2], VOLUMES[4], VOLUMES[5]] {
         let (_dir, image) = image_of(64 * MIB, block_size, options);
-        let mut volume = Runner::mount(&image, Backend::Threads);
+        let (device, event) = (open_device(&image), Arc::new(EventFd::new().unwrap()));
+        let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone()).unwrap());
+        let faults = Arc::new(FaultDevice::new(device));
+        let mut volume = Runner::over(faults.clone(), queue, event).unwrap();
         volume.write_file("/other", b"x").unwrap();
         let file = volume.create("/buffered").unwrap();
         let inode = volume.inode(file);
         volume.fs().buffered_write(&inode, 0, &pattern::bytes(1, 100 * block_size)).unwrap();
+        // Write-back allocates and zeroes, and then cannot write.
+        let nth = faults.counts().writes + 2;
+        let on = FaultOn::Write;
+        faults.inject(Fault { on, nth, from_then_on: false, errno: 5, half_written: false });
+        volume.fs().write_and_wait(&inode, 0, u64::MAX).unwrap_err();
+        drop(faults);
         let direct = volume.create("/direct").unwrap();
         volume.fs().add_orphan(&volume.inode(direct)).unwrap();
         // Commits what was allocated, and nothing of the data.

@@ -71,7 +71,8 @@ impl Fs {
             uid: disk.uid,
             gid: disk.gid,
             size: state.size,
-            sectors: disk.blocks,
+            // Space that is reserved counts: tools take a file without sectors for a hole.
+            sectors: disk.blocks + inode.pages.get().map_or(0, |pages| pages.delayed_bytes() / 512),
             // i_block of any other inode is a map.
             device: match disk.mode & S_IFMT {
                 S_IFCHR | S_IFBLK => disk.device(),

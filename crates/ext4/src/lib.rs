@@ -13,6 +13,7 @@ pub mod extents;
 pub mod extents_status;
 mod fallocate;
 mod file;
+mod flusher;
 mod fs;
 mod handle;
 pub mod htree;

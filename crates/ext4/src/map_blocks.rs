@@ -119,10 +119,13 @@ impl Handle<'_> {
             min_len: 1,
             kind,
             may_use_reserve: false,
-            preallocate: kind == mballoc::RequestKind::Data,
+            preallocate: kind != mballoc::RequestKind::Metadata,
             below_2_32: false,
         };
         let run = self.allocate_data(&request)?;
+        // What maps delayed data must be there too: it was kept for it.
+        let delayed = kind == mballoc::RequestKind::Delayed;
+        self.set_use_reserve(delayed);
         let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
         let mapping = Mapping { lblk, len: run.len, start: run.start, state };
 
@@ -134,9 +137,13 @@ impl Handle<'_> {
             unwritten: how == Allocate::Unwritten,
         });
         let tree_blocks = tree.meta_blocks_delta;
+        self.set_use_reserve(false);
         if let Err(error) = inserted {
             // The tree is as it was: give the run back, in the same transaction.
             self.free_data(run.start, run.len, inode.ino)?;
+            if delayed {
+                fs.allocator.delay_again(run.len.into());
+            }
             return Err(error);
         }
         self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;
@@ -233,7 +240,7 @@ impl Handle<'_> {
             min_len: 1,
             kind,
             may_use_reserve: false,
-            preallocate: kind == mballoc::RequestKind::Data,
+            preallocate: kind != mballoc::RequestKind::Metadata,
             below_2_32: true,
         };
         let run = self.allocate_data(&request)?;
@@ -241,13 +248,24 @@ impl Handle<'_> {
             Allocate::Written => Ok(()),
             Allocate::Unwritten => zero_blocks(fs.device.as_ref(), fs.block_size(), run.start, run.len),
         };
+        let delayed = kind == mballoc::RequestKind::Delayed;
+        self.set_use_delayed(delayed);
         let mut map = BlockMap::new(self, &mut root, owner);
         let inserted = zeroed.and_then(|()| map.insert(lblk, run.len, run.start));
         let tables = map.meta_blocks_delta;
+        self.set_use_delayed(false);
         if let Err(error) = inserted {
             // The map is as it was: give the run back, in the same transaction.
             self.free_data(run.start, run.len, inode.ino)?;
+            if delayed {
+                fs.allocator.delay_again(run.len.into());
+            }
             return Err(error);
+        }
+        if delayed {
+            // Each block had tables of its own set aside; most share them.
+            let unused = u64::from(run.len) * indirect::MAX_TABLES;
+            fs.allocator.release_delayed(unused.saturating_sub(tables.unsigned_abs()));
         }
         self.store_root(inode, root, i64::from(run.len) + tables)?;
         let mapping = Mapping { lblk, len: run.len, start: run.start, state: MapState::Written };

@@ -15,6 +15,7 @@ use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
+use crate::flusher::Flusher;
 use crate::fs::Fs;
 use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
@@ -38,6 +39,10 @@ pub struct MountOptions {
     pub metadata_cache_bytes: u64,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
+    pub dirty_ratio: u8,
+    /// Age at which dirty data is written back by itself, in milliseconds.
+    pub write_back_age_ms: u64,
     /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
     pub errors: Option<ErrorMode>,
     /// Where times come from.
@@ -57,6 +62,8 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
+            dirty_ratio: 40,
+            write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
@@ -296,7 +303,8 @@ impl Fs {
             namespace: RwLock::new(()),
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
-            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
+            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
+            flusher: Flusher::new(options.write_back_age_ms),
             read_only: AtomicBool::new(read_only),
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),

@@ -244,7 +244,13 @@ impl Engine {
             logical_block: self.fs.device().limits().logical_block_bytes,
             dsync: *dsync && metadata_is_durable,
         };
-        let plan = match WritePlan::new(&request, mappings) {
+        // B1, judged after mapping: what meets a hole of a block map never comes here (E20).
+        let alignment = self.fs.device().limits().memory_alignment_bytes.max(1) as usize;
+        let planned = match memory.bytes().as_ptr().addr().is_multiple_of(alignment) {
+            true => WritePlan::new(&request, mappings),
+            false => Err(errno::EINVAL),
+        };
+        let plan = match planned {
             Ok(plan) => plan,
             Err(errno) => {
                 direct.memory = Some(memory);

@@ -22,6 +22,9 @@ use crate::meta::Meta;
 
 pub use lookup::{goal, last_block, lookup, next_allocated};
 
+/// Tables that one block may need of its own: at three levels.
+pub(crate) const MAX_TABLES: u64 = 3;
+
 /// A map open for change within one handle. The caller stores `root` back into the inode, whatever the result, and adds
 /// `meta_blocks_delta` and the data blocks to i_blocks (F50).
 pub struct BlockMap<'a> {
