@@ -12,6 +12,10 @@ export declare function openVolume(op: number, path: string, optionsJson: string
 export declare function recoverVolume(op: number, path: string, optionsJson: string): void;
 export declare function closeVolume(op: number, volume: number): void;
 export declare function syncVolume(op: number, volume: number): void;
+export declare function freezeVolume(op: number, volume: number): void;
+export declare function thawVolume(op: number, volume: number): void;
+export declare function remountVolume(op: number, volume: number, readOnly: boolean): void;
+export declare function shutdownVolume(op: number, volume: number, mode: number): void;
 export declare function volumeInfo(volume: number): object;
 export declare function volumeStats(volume: number): object;
 export declare function open(op: number, volume: number, path: string | Uint8Array, flags: number, mode: number): void;
@@ -37,18 +41,24 @@ export declare function removexattr(op: number, volume: number, path: string | U
 export declare function inodeSizes(file: number, out: Float64Array): void;
 export declare function probeWrite(file: number, pos: number, len: number): number;
 export declare function tryFileModified(file: number): number;
+export declare function tryFileAccessed(file: number): number;
 export declare function lookupWrite(op: number, file: number, pos: number, len: number): void;
 export declare function fileModified(op: number, file: number): void;
 export declare function orphanAdd(op: number, file: number): void;
 export declare function orphanDelete(op: number, file: number): void;
 export declare function directWrite(op: number, file: number, lockMode: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function directRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function bufferedWrite(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
-export declare function bufferedRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function directRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedWrite(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function bufferedRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+export declare function tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
 export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;
 export declare function truncateToSize(op: number, file: number): void;
+export declare function fallocate(op: number, file: number, mode: number, pos: number, len: number): void;
+export declare function seek(op: number, file: number, pos: number, whence: number): void;
+export declare function extents(op: number, file: number, pos: number, len: number): void;
 export declare function sync(op: number, file: number, datasync: boolean): void;
 
 /** The detail of a failed operation. */

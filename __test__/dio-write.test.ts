@@ -1,64 +1,12 @@
 /** C25 from end to end over the fake native layer: which calls, in which order, under which lock. */
 import test from 'ava';
 
-import { Engine } from '../src/engine.js';
 import type { Kiocb } from '../src/kiocb.js';
 import { ProbeFlag } from '../src/native/boundary.js';
 import { OpenInode } from '../src/open-inode.js';
 import { readIter } from '../src/read-iter/read-iter.js';
-import { newWriteCounts, type WriteCounts } from '../src/write-counts.js';
 import { writeIter } from '../src/write-iter/write-iter.js';
-import { FakeNative, type FakeInode } from './fake-native.js';
-
-interface Setup {
-  native: FakeNative;
-  engine: Engine;
-  inode: OpenInode;
-  fake: FakeInode;
-  counts: WriteCounts;
-  io: (changes?: Partial<Kiocb>) => Kiocb;
-  write: (changes?: Partial<Kiocb>) => Promise<number>;
-}
-
-/** A file of two 4 KiB blocks. */
-function setup(sizeBytes = 8192): Setup {
-  const native = new FakeNative();
-  const engine = new Engine(native);
-  const fake = native.addFile('/file', new Uint8Array(sizeBytes));
-  const file = native.openInode(fake);
-  const inode = new OpenInode(fake.ino, engine);
-  const counts = newWriteCounts();
-  const io = (changes: Partial<Kiocb> = {}): Kiocb => ({
-    engine,
-    inode,
-    file,
-    limits: { blockBytes: 4096, offsetAlignBytes: 512, memoryAlignBytes: 4, maxFileBytes: 2 ** 40 },
-    counts,
-    buffer: new Uint8Array(65536).fill(7),
-    offset: 0,
-    countBytes: 4096,
-    posBytes: 0,
-    memoryAddress: 0,
-    direct: true,
-    append: false,
-    dsync: false,
-    sync: false,
-    nowait: false,
-    failure: undefined,
-    ...changes,
-  });
-  const write = (changes?: Partial<Kiocb>): Promise<number> => {
-    const one = io(changes);
-    return engine.run(writeIter(one), one);
-  };
-  return { native, engine, inode, fake, counts, io, write };
-}
-
-function isFree(inode: OpenInode): boolean {
-  if (!inode.lock.tryWrite()) return false;
-  inode.lock.unlockWrite();
-  return inode.lock.inFlight === 0;
-}
+import { isFree, setup } from './policy-setup.js';
 
 test('C25.1–7: an aligned overwrite is shared, one submission and nothing else', async (t) => {
   const { native, inode, write } = setup();
@@ -124,12 +72,11 @@ test('C25.6: times that are due are set in place, after every check, and the fas
   t.deepEqual(native.calls, ['tryFileModified', 'directWrite shared flags=0 4096@0']);
 });
 
-test('C25.6: a misaligned write does not try the times in place, and NOWAIT never sets them', async (t) => {
+test('C25.6: a misaligned write does not try the times in place', async (t) => {
   const { native, fake, write } = setup();
   fake.flags = ProbeFlag.NEEDS_MODIFIED;
   native.tryModified = 0;
   t.is(await write({ posBytes: 100 }), -22);
-  t.is(await write({ nowait: true }), -11);
   t.false(native.calls.includes('tryFileModified'));
 });
 
@@ -153,7 +100,7 @@ test('C25.6: a misaligned write is EINVAL after file_modified, and writes nothin
   const { native, fake, write } = setup();
   fake.flags = ProbeFlag.NEEDS_MODIFIED;
   t.is(await write({ posBytes: 1 }), -22);
-  t.is(await write({ memoryAddress: 2 }), -22);
+  t.is(await write({ memoryBits: 2 }), -22);
   t.is(await write({ posBytes: 8192, countBytes: 100 }), -22);
   t.deepEqual(native.calls, ['fileModified', 'fileModified', 'fileModified']);
 });
@@ -313,15 +260,23 @@ test('C25.2, A3: unsupported direct I/O unlocks and goes buffered', async (t) =>
   t.true(isFree(inode));
 });
 
-test('A1, C23: shutdown is EIO, read-only is EROFS, on both paths', async (t) => {
+test('A1, C23: shutdown is EIO, an emergency EROFS, on every path and before anything else', async (t) => {
   const { native, inode, write } = setup();
-  for (const direct of [true, false]) {
+  inode.lock.tryWrite();
+  for (const path of [
+    { direct: true },
+    { direct: false },
+    { nowait: true },
+    { atomic: true, countBytes: 5 },
+    { countBytes: 0 },
+  ]) {
     native.probe = -5;
-    t.is(await write({ direct }), -5);
-    native.probe = ProbeFlag.READ_ONLY;
-    t.is(await write({ direct }), -30);
+    t.is(await write(path), -5);
+    native.probe = ProbeFlag.READ_ONLY | ProbeFlag.IMMUTABLE;
+    t.is(await write(path), -30);
   }
   t.deepEqual(native.calls, []);
+  inode.lock.unlockWrite();
   t.true(isFree(inode));
 });
 
@@ -362,39 +317,28 @@ test('A17: buffered write: exclusive, file_modified, copy, then O_DSYNC or O_SYN
   t.is(await write({ direct: false, dsync: true }), -5);
 });
 
+test('E8: a buffered write waits for the direct I/O in flight, whose block it may be about to read', async (t) => {
+  const { native, write } = setup();
+  native.hold = true;
+  const direct = write({ countBytes: 512 });
+  const buffered = write({ direct: false, posBytes: 512, countBytes: 100 });
+  t.deepEqual(native.calls, ['directWrite shared flags=0 512@0']);
+  native.release();
+  t.is(await direct, 512);
+  native.release();
+  t.is(await buffered, 100);
+  t.deepEqual(native.calls.slice(1), ['bufferedWrite 100@512']);
+});
+
 test("B8, B11: O_DSYNC is the submission's business, O_SYNC syncs afterwards", async (t) => {
   const { native, write } = setup();
   await write({ dsync: true });
   await write({ dsync: true, sync: true });
   t.deepEqual(native.calls, [
     'directWrite shared flags=1 4096@0',
-    'directWrite shared flags=1 4096@0',
+    'directWrite shared flags=0 4096@0',
     'sync',
   ]);
-});
-
-test('A2, C5, E29: NOWAIT is EAGAIN for a held lock, a hole, an extension, an unknown mapping, privileges', async (t) => {
-  const { native, fake, inode, write } = setup();
-  inode.lock.tryWrite();
-  t.is(await write({ nowait: true }), -11);
-  inode.lock.unlockWrite();
-  t.is(await write({ nowait: true, posBytes: 8192 }), -11);
-  for (const probe of [0, ProbeFlag.UNKNOWN, ProbeFlag.OVERWRITE | ProbeFlag.MAY_STRIP]) {
-    native.probe = probe;
-    t.is(await write({ nowait: true }), -11);
-  }
-  native.probe = undefined;
-  fake.flags = ProbeFlag.NEEDS_MODIFIED;
-  t.is(await write({ nowait: true }), -11);
-  t.deepEqual(native.calls, []);
-  t.is(await write({ nowait: true, direct: false }), -95);
-  t.true(isFree(inode));
-});
-
-test('E30: NOWAIT where direct I/O is unsupported is EOPNOTSUPP', async (t) => {
-  const { fake, write } = setup();
-  fake.flags = ProbeFlag.DIO_UNSUPPORTED;
-  t.is(await write({ nowait: true }), -95);
 });
 
 test('A19: reads are shared and counted in flight; empty ones take no lock', async (t) => {
@@ -416,6 +360,19 @@ test('A19: reads are shared and counted in flight; empty ones take no lock', asy
   t.deepEqual(native.calls, ['directRead 4096@0']);
 });
 
+test('A19: a read moves the time of access where that is due, whatever it comes to', async (t) => {
+  const { native, engine, io } = setup();
+  native.probe = ProbeFlag.ACCESS_DUE;
+  for (const changes of [{}, { direct: false }, { countBytes: 0 }]) {
+    const read = io(changes);
+    await engine.run(readIter(read), read);
+  }
+  t.deepEqual(
+    native.calls.map((call) => call.split(' ')[0]),
+    ['tryFileAccessed', 'directRead', 'tryFileAccessed', 'bufferedRead'],
+  );
+});
+
 test('A19: buffered reads hold the lock shared; unsupported direct reads go buffered', async (t) => {
   const { native, fake, inode, io, engine } = setup();
   fake.flags = ProbeFlag.DIO_UNSUPPORTED;
@@ -426,6 +383,29 @@ test('A19: buffered reads hold the lock shared; unsupported direct reads go buff
   native.release();
   await done;
   t.deepEqual(native.calls, ['bufferedRead 4096@0']);
+  t.true(isFree(inode));
+});
+
+test('A17, A19: a hit in the cache needs no worker; the lock decides as ever', async (t) => {
+  const { native, inode, io, write, engine } = setup();
+  native.cached = true;
+  native.tryModified = 0;
+  t.is(await write({ direct: false, posBytes: 4096 }), 4096);
+  const one = io({ direct: false });
+  t.is(await engine.run(readIter(one), one), 4096);
+  t.is(one.posBytes, 4096);
+  t.is(engine.runSync(readIter(one), one), 4096);
+  t.deepEqual(native.calls, [
+    'tryBufferedWrite 4096@4096',
+    'tryBufferedRead 4096@0',
+    'tryBufferedRead 4096@4096',
+  ]);
+  t.true(isFree(inode));
+  inode.lock.tryWrite();
+  const waiting = engine.run(readIter(one), one);
+  t.is(native.calls.length, 3);
+  inode.lock.unlockWrite();
+  await waiting;
   t.true(isFree(inode));
 });
 
@@ -478,6 +458,56 @@ test('a native call that throws gives the lock and the token back', async (t) =>
   t.is(await write(), 4096);
 });
 
+test('A12, E31: a hole of a bitmap-format file is ENOTBLK: buffered, and counted as such', async (t) => {
+  const { native, engine, counts, io } = setup();
+  native.probe = 0;
+  native.script.set('directWrite', [-15]);
+  const plain = io();
+  const inode = new OpenInode(77, engine, plain.limits, true);
+  const one = io({ inode });
+  t.is(await engine.run(writeIter(one), one), 4096);
+  t.deepEqual(native.calls, [
+    'directWrite exclusive flags=0 4096@0',
+    'bufferedWrite 4096@0',
+    'writeAndWait 4096@0',
+    'invalidate 4096@0',
+  ]);
+  t.deepEqual([counts.fellBackBecause.hole, counts.fellBackBecause.pagesBusy], [1, 0]);
+});
+
+test('S8, E42: ENOTBLK past i_size and a failing tail leave the size as it was', async (t) => {
+  const { native, fake, write } = setup();
+  native.script.set('directWrite', [-15]);
+  native.script.set('bufferedWrite', [-28]);
+  t.is(await write({ posBytes: 16384 }), -28);
+  t.is(fake.size, 8192);
+  t.deepEqual(native.calls, [
+    'orphanAdd',
+    'directWrite exclusive flags=2 4096@16384',
+    'truncateToSize',
+    'bufferedWrite 4096@16384',
+  ]);
+});
+
+test('A4.6: maxFileSize clips and refuses also what lies inside i_size', async (t) => {
+  const { native, io, engine } = setup();
+  const limits = { ...io().limits, maxFileBytes: 4096 + 512 };
+  const write = async (changes: Partial<Kiocb>): Promise<number> => {
+    const one = io({ limits, ...changes });
+    return engine.run(writeIter(one), one);
+  };
+  for (const direct of [true, false]) {
+    native.calls.length = 0;
+    t.is(await write({ direct, posBytes: 4096 }), 512);
+    t.is(await write({ direct, posBytes: 4096 + 512 }), -27);
+    t.is(await write({ direct, posBytes: 4096 + 512, countBytes: 0 }), 0);
+    t.is(await write({ direct, append: true }), -27);
+    t.is(native.calls.length, 1);
+  }
+  // The clipped count is what is judged: it ends inside a device block.
+  t.is(await write({ limits: { ...limits, maxFileBytes: 4096 + 100 }, posBytes: 4096 }), -22);
+});
+
 test('every write is counted once, with the reason where it is exclusive or falls back', async (t) => {
   const { native, fake, counts, write } = setup();
   await write();
@@ -486,7 +516,9 @@ test('every write is counted once, with the reason where it is exclusive or fall
   t.is(counts.exclusiveBecause.extending, 1);
   native.script.set('directWrite', [-11]);
   await write();
-  t.deepEqual([counts.shared, counts.exclusive, counts.restarted], [1, 2, 1]);
+  t.deepEqual([counts.shared, counts.exclusive, counts.upgraded], [1, 2, 1]);
+  t.is(counts.upgradedBecause.refused, 1);
+  t.deepEqual(counts.sharedBecause, { written: 1, unaligned: 0, unwritten: 0 });
   t.is(counts.exclusiveBecause.guessed, 1);
   native.script.set('directWrite', [-15]);
   await write();

@@ -5,6 +5,8 @@ import test from 'ava';
 
 import { allocAligned, memoryAddress, onMemory } from '../src/aligned-memory.js';
 import { Engine } from '../src/engine.js';
+import { memoryBits, type Segment } from '../src/iov.js';
+import { ProbeFlag } from '../src/native/boundary.js';
 import { Volume } from '../src/volume.js';
 import { FakeNative } from './fake-native.js';
 
@@ -109,8 +111,132 @@ test('O_DSYNC and O_SYNC reach the write', async (t) => {
   await sync.write(Buffer.alloc(4096), 0, 4096, 0);
   t.deepEqual(
     native.calls.filter((call) => /Write|sync/.test(call)),
-    ['directWrite shared flags=1 4096@0', 'directWrite shared flags=1 4096@0', 'sync'],
+    ['directWrite shared flags=1 4096@0', 'directWrite shared flags=0 4096@0', 'sync'],
   );
   await file.close();
   await sync.close();
+});
+
+test('A6, B1: of several segments every address and length counts, an empty one not', (t) => {
+  const memory = allocAligned(16384);
+  const at = (offset: number, length: number): Segment => ({ buffer: memory, offset, length });
+  t.is(memoryBits([at(0, 4096), at(8192, 4096)]) % 4096, 0);
+  t.is(memoryBits([at(512, 4096)]) % 4096, 512);
+  t.is(memoryBits([at(0, 100)]) % 4096, 0);
+  t.is(memoryBits([at(0, 512), at(512, 3584)]) % 4096, 512 | 3584);
+  t.is(memoryBits([at(0, 4096), at(1, 0)]) % 4096, 0);
+  t.is(memoryBits([at(0, 700), at(4096, 324)]) % 512, (700 | 324) % 512);
+  const copied = { buffer: Buffer.alloc(100).subarray(1), offset: 1, length: 50 };
+  t.is(memoryBits([copied]), 0);
+  t.is(memoryBits([copied, copied]), 50);
+});
+
+test('writev and readv are one request each, at the position, without one, and sync', async (t) => {
+  const { native, volume } = await setup();
+  const file = await volume.open('/file', 'r+');
+  native.calls.length = 0;
+  const parts = [Buffer.alloc(512, 1), Buffer.alloc(0), Buffer.alloc(1536, 2)];
+  const written = await file.writev(parts, 4096);
+  t.is(written.buffers, parts);
+  t.is(written.bytesWritten, 2048);
+  t.is(file.writevSync(parts), 2048);
+  const into = [Buffer.alloc(1024), new Uint16Array(512)];
+  t.deepEqual((await file.readv(into, { position: 4096 })).bytesRead, 2048);
+  t.deepEqual(into[0], Buffer.concat([Buffer.alloc(512, 1), Buffer.alloc(512, 2)]));
+  t.deepEqual(new Uint8Array((into[1] as Uint16Array).buffer), new Uint8Array(1024).fill(2));
+  t.is(file.readvSync([Buffer.alloc(100), Buffer.alloc(412)], 0), 512);
+  t.deepEqual(native.calls, [
+    'directWrite shared flags=0 2048@4096',
+    'directWrite shared flags=0 2048@0',
+    'directRead 2048@4096',
+    'directRead 512@0',
+  ]);
+  await t.throwsAsync(file.writev([Buffer.alloc(100), Buffer.alloc(414)], 0), { code: 'EINVAL' });
+  await file.close();
+});
+
+test('A6: a segment that is not a multiple of the block makes a request unaligned', async (t) => {
+  const { native, volume } = await setup();
+  const file = await volume.open('/file', 'r+');
+  native.calls.length = 0;
+  native.probe = ProbeFlag.OVERWRITE | ProbeFlag.UNWRITTEN;
+  await file.writev([Buffer.alloc(4096), Buffer.alloc(4096)], 0);
+  await file.writev([Buffer.alloc(512), Buffer.alloc(7680)], 0);
+  await file.writev([Buffer.alloc(8192)], 0);
+  t.deepEqual(
+    native.calls.map((call) => call.split(' ')[1]),
+    ['shared', 'exclusive', 'shared'],
+  );
+  await file.close();
+});
+
+test('nowait and atomic in the options objects of every form', async (t) => {
+  const { native } = await setup();
+  native.info = { ...native.info, atomicWriteUnitMin: 4096, atomicWriteUnitMax: 65536 };
+  const more = await Volume.openOn(new Engine(native), '/image', { direct: true });
+  const file = await more.open('/file', 'r+');
+  native.calls.length = 0;
+  const block = allocAligned(4096);
+  await file.write(block, { position: 0, nowait: true });
+  await file.write(block, { position: 0, atomic: true });
+  await file.writev([block], { position: 0, nowait: true });
+  file.writeSync(block, { position: 0, nowait: true });
+  file.writevSync([block], { position: 4096, atomic: true });
+  await file.read(block, { position: 0, nowait: true });
+  await file.read({ buffer: block, position: 0, nowait: true });
+  await file.readv([block], { position: 0, nowait: true });
+  file.readSync(block, { position: 0, nowait: true });
+  file.readvSync([block], { position: 0, nowait: true });
+  const reads = Array.from({ length: 5 }, () => 'directRead flags=4 4096@0');
+  t.deepEqual(native.calls, [
+    'directWrite shared flags=4 4096@0',
+    'directWrite shared flags=8 4096@0',
+    'directWrite shared flags=4 4096@0',
+    'directWrite shared flags=4 4096@0',
+    'directWrite shared flags=8 4096@4096',
+    ...reads,
+  ]);
+  const type = { code: 'ERR_INVALID_ARG_TYPE' };
+  await t.throwsAsync(file.write(block, { nowait: 1 as unknown as boolean }), type);
+  await t.throwsAsync(file.writev([block], { atomic: 'yes' as unknown as boolean }), type);
+  await t.throwsAsync(file.read(block, { nowait: 1 as unknown as boolean }), type);
+  await t.throwsAsync(file.write(block, { position: 512, atomic: true }), { code: 'EINVAL' });
+  await file.close();
+  await more.close();
+});
+
+test('C5: without a position NOWAIT does not wait for the position lock either', async (t) => {
+  const { native, volume } = await setup();
+  const file = await volume.open('/file', 'r+');
+  native.hold = true;
+  const first = file.write(allocAligned(4096));
+  await t.throwsAsync(file.write(allocAligned(4096), { nowait: true }), { code: 'EAGAIN' });
+  native.hold = false;
+  native.release();
+  await first;
+  t.is((await file.write(allocAligned(4096), { nowait: true })).bytesWritten, 4096);
+  await file.close();
+});
+
+test('A4.6, A5: maxFileSize and the limit of the inode map: writes clip, truncate refuses only to grow', async (t) => {
+  const native = new FakeNative();
+  const volume = await Volume.openOn(new Engine(native), '/image', { direct: true, maxFileSize: 4096 });
+  native.addFile('/file', Buffer.alloc(8192));
+  native.addFile('/small', Buffer.alloc(0)).maxSize = 1024;
+  const file = await volume.open('/file', 'r+');
+  t.is((await file.write(allocAligned(8192), 0, 8192, 0)).bytesWritten, 4096);
+  await t.throwsAsync(file.write(allocAligned(512), 0, 512, 4096), { code: 'EFBIG' });
+  await t.throwsAsync(file.truncate(8193), { code: 'EFBIG' });
+  await file.truncate(6000);
+  await file.truncate(100);
+  await t.throwsAsync(file.truncate(4097), { code: 'EFBIG' });
+  await file.truncate(4096);
+  await file.close();
+  const small = await volume.open('/small', 'r+');
+  t.is((await small.write(allocAligned(4096), 0, 4096, 0)).bytesWritten, 1024);
+  await t.throwsAsync(small.truncate(1025), { code: 'EFBIG' });
+  await small.close();
+  await t.throwsAsync(Volume.openOn(new Engine(new FakeNative()), '/image', { maxFileSize: -1 }), {
+    code: 'ERR_OUT_OF_RANGE',
+  });
 });

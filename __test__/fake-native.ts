@@ -2,57 +2,53 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type { Native, NativeRecovery, NativeVolumeInfo, Token } from '../src/native/boundary.js';
+import type {
+  Native,
+  NativeRecovery,
+  NativeVolumeInfo,
+  NativeVolumeStats,
+  Token,
+} from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
+import {
+  S_IFMT,
+  S_IFDIR,
+  S_IFREG,
+  S_IFLNK,
+  EPERM,
+  ENOENT,
+  EAGAIN,
+  EEXIST,
+  ENOTDIR,
+  EISDIR,
+  EINVAL,
+  ELOOP,
+  ENOTEMPTY,
+  ENODATA,
+  NO_RECOVERY,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  FakeErrno,
+  type FakeInode,
+  flagText,
+  text,
+  direntType,
+} from './fake-inode.js';
+import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
-const S_IFLNK = 0o120000;
-const EPERM = 1;
-const ENOENT = 2;
-const EEXIST = 17;
-const ENOTDIR = 20;
-const EISDIR = 21;
-const EINVAL = 22;
-const ELOOP = 40;
-const ENOTEMPTY = 39;
-const ENODATA = 61;
-const O_CREAT = 0o100;
-const O_EXCL = 0o200;
-const O_NOFOLLOW = 0o400000;
-
-class FakeErrno extends Error {
-  readonly errno: number;
-  constructor(errno: number) {
-    super(`errno ${errno}`);
-    this.errno = errno;
-  }
-}
-
-export interface FakeInode {
-  ino: number;
-  mode: number;
-  data: Uint8Array;
-  size: number;
-  diskSize: number;
-  /** What probeWrite says beside OVERWRITE, which follows from the size. */
-  flags: number;
-  entries: Map<string, FakeInode>;
-  xattrs: Map<string, Uint8Array>;
-  target: string;
-  nlink: number;
-  times: { atimeSec: number; atimeNsec: number; mtimeSec: number; mtimeNsec: number };
-}
+export type { FakeInode } from './fake-inode.js';
 
 export class FakeNative implements Native {
   readonly calls: string[] = [];
   /** Scripted results, first in first out, by the name of the call. */
   readonly script = new Map<string, number[]>();
-  /** Completions stay queued until `release` while this is set. */
+  /** Completions wait for `release` while this is set. */
   hold = false;
   /** What tryFileModified answers: that it would have to wait. */
-  tryModified = -11;
+  tryModified = -EAGAIN;
+  /** Whether tryBufferedRead and tryBufferedWrite are hits. */
+  cached = false;
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
@@ -72,17 +68,7 @@ export class FakeNative implements Native {
     dioMemoryAlign: 4,
     maxFileSize: 2 ** 44 - 4096,
   };
-  recovery: NativeRecovery = {
-    needed: false,
-    hasErrors: false,
-    transactions: 0,
-    blocks: 0,
-    revoked: 0,
-    orphansDeleted: 0,
-    orphansTruncated: 0,
-    orphansBad: 0,
-    orphansUnsupported: 0,
-  };
+  recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
   submits = 0;
@@ -136,17 +122,18 @@ export class FakeNative implements Native {
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
-  closeVolume(op: Token): void {
-    this.#run(op, 'closeVolume', () => [0]);
-  }
-  syncVolume(op: Token): void {
-    this.#run(op, 'syncVolume', () => [0]);
-  }
+  readonly closeVolume = (op: Token): void => this.#run(op, 'closeVolume', () => [0]);
+  readonly syncVolume = (op: Token): void => this.#run(op, 'syncVolume', () => [0]);
+  readonly freezeVolume = (op: Token): void => this.#run(op, 'freezeVolume', () => [0]);
+  readonly thawVolume = (op: Token): void => this.#run(op, 'thawVolume', () => [0]);
+  readonly remountVolume = (op: Token): void => this.#run(op, 'remountVolume', () => [0]);
+  readonly shutdownVolume = (op: Token): void => this.#run(op, 'shutdownVolume', () => [0]);
   volumeInfo(): NativeVolumeInfo {
     return this.info;
   }
-  volumeStats(): Readonly<Record<string, unknown>> {
-    return { calls: this.calls.length };
+  volumeStats(): NativeVolumeStats {
+    // It counts nothing.
+    return {} as NativeVolumeStats;
   }
 
   open(op: Token, _volume: number, path: string | Uint8Array, flags: number, mode: number): void {
@@ -162,7 +149,15 @@ export class FakeNative implements Native {
       if ((inode.mode & S_IFMT) === S_IFDIR && (flags & 3) !== 0) throw new FakeErrno(EISDIR);
       return [
         this.openInode(inode),
-        { ino: inode.ino, generation: 1, inodeKey: inode.ino, type: direntType(inode), size: inode.size },
+        {
+          ino: inode.ino,
+          generation: 1,
+          inodeKey: inode.ino,
+          type: direntType(inode),
+          size: inode.size,
+          maxSize: inode.maxSize,
+          bitmapFormat: inode.bitmapFormat,
+        },
       ];
     });
   }
@@ -359,15 +354,14 @@ export class FakeNative implements Native {
     if (this.tryModified === 0) this.calls.push('tryFileModified');
     return this.tryModified;
   }
+  tryFileAccessed = (): number => Math.min(0, this.calls.push('tryFileAccessed'));
   fileModified(op: Token): void {
     this.#run(op, 'fileModified', () => [0]);
   }
   orphanAdd(op: Token): void {
     this.#run(op, 'orphanAdd', () => [0]);
   }
-  orphanDelete(op: Token): void {
-    this.#run(op, 'orphanDelete', () => [0]);
-  }
+  orphanDelete = (op: Token): void => this.#run(op, 'orphanDelete', () => [0]);
   directWrite(
     op: Token,
     file: number,
@@ -381,28 +375,31 @@ export class FakeNative implements Native {
     const call = `directWrite ${lockMode === 0 ? 'shared' : 'exclusive'} flags=${flags} ${length}@${pos}`;
     this.#run(op, call, () => [this.#write(file, buffer, offset, length, pos)]);
   }
-  directRead(op: Token, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void {
-    this.#run(op, `directRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  directRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['directRead']>): void {
+    this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
+  }
+  tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
+    return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
+    return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  #hit(call: string): boolean {
+    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
   }
   bufferedWrite(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
+    ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
   ): void {
-    this.#run(op, `bufferedWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+    this.#run(op, `bufferedWrite${flagText(flags)} ${length}@${pos}`, () => [
+      this.#write(file, buffer, offset, length, pos),
+    ]);
   }
-  bufferedRead(
-    op: Token,
-    file: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    pos: number,
-  ): void {
-    this.#run(op, `bufferedRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  bufferedRead(...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedRead']>): void {
+    this.#run(op, `bufferedRead${flagText(flags)} ${length}@${pos}`, () => [
+      this.#read(file, buffer, offset, length, pos),
+    ]);
   }
   writeAndWait(op: Token, _file: number, pos: number, len: number): void {
     this.#run(op, `writeAndWait ${len}@${pos}`, () => [0]);
@@ -422,6 +419,18 @@ export class FakeNative implements Native {
   truncateToSize(op: Token): void {
     this.#run(op, 'truncateToSize', () => [0]);
   }
+  fallocate(op: Token, file: number, mode: number, pos: number, len: number): void {
+    this.#run(op, `fallocate ${mode} ${len}@${pos}`, () => {
+      fakeFallocate(this.#file(file), mode, pos, len);
+      return [0];
+    });
+  }
+  seek(op: Token, file: number, pos: number, whence: number): void {
+    this.#run(op, `seek ${whence} @${pos}`, () => [fakeSeek(this.#file(file), pos, whence)]);
+  }
+  extents(op: Token, file: number, pos: number, len: number): void {
+    this.#run(op, `extents ${len}@${pos}`, () => fakeExtents(this.#file(file), pos));
+  }
   sync(op: Token, _file: number, datasync: boolean): void {
     this.#run(op, datasync ? 'datasync' : 'sync', () => [0]);
   }
@@ -433,6 +442,11 @@ export class FakeNative implements Native {
     inode.size = data.length;
     inode.diskSize = data.length;
     return inode;
+  }
+
+  /** Ends an operation that a test answers itself. */
+  answer(op: Token, result: number, detail?: unknown): void {
+    this.#run(op, 'answer', () => [result, detail]);
   }
 
   #run(op: Token, call: string, work: () => [number, unknown?]): void {
@@ -486,6 +500,8 @@ export class FakeNative implements Native {
       xattrs: new Map(),
       target: '',
       nlink: 1,
+      maxSize: this.info.maxFileSize,
+      bitmapFormat: false,
       times: { atimeSec: 1, atimeNsec: 2, mtimeSec: 1_700_000_000, mtimeNsec: 123_456_789 },
     };
   }
@@ -580,14 +596,4 @@ export class FakeNative implements Native {
     buffer.set(inode.data.subarray(pos, pos + count), offset);
     return count;
   }
-}
-
-function text(path: string | Uint8Array): string {
-  return typeof path === 'string' ? path : Buffer.from(path).toString();
-}
-
-function direntType(inode: FakeInode): number {
-  const format = inode.mode & S_IFMT;
-  if (format === S_IFDIR) return 2;
-  return format === S_IFLNK ? 7 : 1;
 }

@@ -7,12 +7,19 @@ import { fallbackResult } from '../src/write-iter/fallback.js';
 import {
   guessExclusive,
   judgeLock,
-  mustDrain,
   mustWait,
-  needsExclusive,
+  whyDrain,
+  whyExclusive,
+  whyShared,
   type DioShape,
 } from '../src/write-iter/lock-mode.js';
-import { checkBufferedNowait, checkWrite, clipCount, writePos } from '../src/write-iter/write-checks.js';
+import {
+  checkAtomic,
+  checkBufferedNowait,
+  checkWrite,
+  clipCount,
+  writePos,
+} from '../src/write-iter/write-checks.js';
 
 const BOTH = [false, true] as const;
 
@@ -22,32 +29,52 @@ function* shapes(): Generator<DioShape> {
       for (const overwrite of BOTH)
         for (const unwritten of BOTH)
           for (const unaligned of BOTH)
-            yield { mayStripPrivileges, extending, overwrite, unwritten, unaligned };
+            for (const journalled of BOTH)
+              yield { mayStripPrivileges, extending, overwrite, unwritten, unaligned, journalled };
 }
 
 test('C25.4: the rows that stay shared, and no other', (t) => {
-  const shared = [...shapes()].filter((shape) => !needsExclusive(shape));
-  const plain = { mayStripPrivileges: false, extending: false, overwrite: true };
+  const shared = [...shapes()].filter((shape) => whyExclusive(shape) === undefined);
+  const plain = { mayStripPrivileges: false, extending: false, overwrite: true, journalled: false };
   t.deepEqual(shared, [
     { ...plain, unwritten: false, unaligned: false },
     { ...plain, unwritten: false, unaligned: true }, // C10
     { ...plain, unwritten: true, unaligned: false }, // C9
   ]);
+  t.deepEqual(shared.map(whyShared), ['written', 'unaligned', 'unwritten']);
 });
 
-test('C25.5: force wait ⇔ exclusive ∧ (unaligned ∨ extending)', (t) => {
+test('C25.4: the first reason that forbids sharing, for every shape', (t) => {
   for (const shape of shapes()) {
-    t.false(mustWait({ ...shape, exclusive: false }));
-    t.is(mustWait({ ...shape, exclusive: true }), shape.unaligned || shape.extending);
+    const reasons = [
+      shape.mayStripPrivileges && 'privileges',
+      shape.extending && 'extending',
+      !shape.overwrite && 'notOverwrite',
+      shape.unaligned && shape.unwritten && 'unalignedUnwritten',
+      shape.journalled && 'atomic',
+    ] as const;
+    t.is(whyExclusive(shape) ?? false, reasons.find((reason) => reason !== false) ?? false);
   }
 });
 
-test('C25.5: drain ⇔ exclusive ∧ unaligned ∧ (¬overwrite ∨ unwritten), and then it also waits (S4)', (t) => {
+test('C25.5, C24: force wait ⇔ exclusive ∧ (unaligned ∨ extending ∨ through the journal)', (t) => {
   for (const shape of shapes()) {
-    t.false(mustDrain({ ...shape, exclusive: false }));
-    const drains = mustDrain({ ...shape, exclusive: true });
-    t.is(drains, shape.unaligned && (!shape.overwrite || shape.unwritten));
-    if (drains) t.true(mustWait({ ...shape, exclusive: true }));
+    t.false(mustWait({ ...shape, exclusive: false }));
+    const waits = shape.unaligned || shape.extending || shape.journalled;
+    t.is(mustWait({ ...shape, exclusive: true }), waits);
+  }
+});
+
+test('C25.5: drain ⇔ exclusive ∧ unaligned ∧ (¬overwrite ∨ unwritten), or journalled; and then it waits (S4)', (t) => {
+  for (const shape of shapes()) {
+    t.is(whyDrain({ ...shape, exclusive: false }), undefined);
+    const reason = whyDrain({ ...shape, exclusive: true });
+    const drains = shape.journalled || (shape.unaligned && (!shape.overwrite || shape.unwritten));
+    t.is(reason !== undefined, drains);
+    if (!drains) continue;
+    t.true(mustWait({ ...shape, exclusive: true }));
+    const plain = shape.overwrite ? 'unwritten' : 'hole';
+    t.is(reason, shape.journalled ? 'atomic' : plain);
   }
 });
 
@@ -58,15 +85,15 @@ test('C25.4–5: verdicts for every shape, lock and NOWAIT (C5)', (t) => {
       for (const nowait of BOTH) {
         const verdict = judgeLock({ ...shape, exclusive, nowait });
         counts[verdict] += 1;
-        const sharedIsWrong = !exclusive && needsExclusive(shape);
-        const waits = exclusive && (shape.unaligned || shape.extending);
+        const sharedIsWrong = !exclusive && whyExclusive(shape) !== undefined;
+        const waits = exclusive && (shape.unaligned || shape.extending || shape.journalled);
         if (nowait) t.is(verdict, sharedIsWrong || waits ? 'would-block' : 'proceed');
         else t.is(verdict, sharedIsWrong ? 'restart-exclusive' : 'proceed');
       }
     }
   }
-  // 3 of 32 shapes may be shared; 8 of 32 exclusive ones neither extend nor are unaligned.
-  t.deepEqual(counts, { proceed: 3 + 32 + 3 + 8, 'restart-exclusive': 29, 'would-block': 29 + 24 });
+  // 3 of 64 shapes may be shared; 8 of 64 exclusive ones neither extend, nor are unaligned, nor journalled.
+  t.deepEqual(counts, { proceed: 3 + 64 + 3 + 8, 'restart-exclusive': 61, 'would-block': 61 + 56 });
 });
 
 for (const [title, io, expected] of [
@@ -96,7 +123,7 @@ for (const [title, io, expected] of [
   });
 }
 
-for (const [posBytes, countBytes, memoryAddress, misaligned, unaligned] of [
+for (const [posBytes, countBytes, memoryBits, misaligned, unaligned] of [
   [0, 4096, 0, false, false],
   [4096, 8192, 4096, false, false],
   [512, 4096, 0, false, true],
@@ -109,8 +136,8 @@ for (const [posBytes, countBytes, memoryAddress, misaligned, unaligned] of [
   [2 ** 32 + 512, 4096, 0, false, true],
   [2 ** 32 + 1, 4096, 0, true, true],
 ] as const) {
-  test(`A6, B1: ${countBytes} bytes at ${posBytes} from memory at ${memoryAddress}`, (t) => {
-    const io = { posBytes, countBytes, memoryAddress };
+  test(`A6, B1: ${countBytes} bytes at ${posBytes} from memory at ${memoryBits}`, (t) => {
+    const io = { posBytes, countBytes, memoryBits };
     t.is(isMisaligned({ ...io, offsetAlignBytes: 512, memoryAlignBytes: 4 }), misaligned);
     t.is(isUnaligned({ ...io, blockBytes: 4096 }), unaligned);
   });
@@ -125,18 +152,40 @@ test('A4.7: the largest size clips, and refuses what begins there', (t) => {
   const maxFileBytes = 2 ** 44 - 4096;
   t.is(clipCount({ posBytes: maxFileBytes - 10, countBytes: 100, maxFileBytes }), 10);
   t.is(clipCount({ posBytes: maxFileBytes, countBytes: 100, maxFileBytes }), 0);
-  const io = { readOnly: false, immutable: false, maxFileBytes };
+  const io = { immutable: false, maxFileBytes };
   t.is(checkWrite({ ...io, posBytes: maxFileBytes - 1, countBytes: 1 }), 0);
   t.is(checkWrite({ ...io, posBytes: maxFileBytes, countBytes: 1 }), -27);
   t.is(checkWrite({ ...io, posBytes: maxFileBytes, countBytes: 0 }), 0);
 });
 
-test('A4.1, C23: immutable is EPERM even for 0 bytes; read-only is EROFS before it', (t) => {
-  for (const countBytes of [0, 1]) {
-    const io = { posBytes: 0, countBytes, maxFileBytes: 1000 };
-    t.is(checkWrite({ ...io, immutable: true, readOnly: false }), -1);
-    t.is(checkWrite({ ...io, immutable: true, readOnly: true }), -30);
+test('A4.1–8: every input: immutable first, even for 0 bytes; the limit only for what is not empty', (t) => {
+  for (const immutable of BOTH)
+    for (const countBytes of [0, 1, 512])
+      for (const posBytes of [0, 999, 1000, 1001]) {
+        const refused = checkWrite({ immutable, posBytes, countBytes, maxFileBytes: 1000 });
+        if (immutable) t.is(refused, -1);
+        else t.is(refused, countBytes > 0 && posBytes >= 1000 ? -27 : 0);
+        const clipped = clipCount({ posBytes, countBytes, maxFileBytes: 1000 });
+        t.is(clipped, Math.min(countBytes, Math.max(0, 1000 - posBytes)));
+      }
+});
+
+test('C24: atomic writes: direct, a power of two within the units, at a multiple of itself', (t) => {
+  const units = { atomicMinBytes: 4096, atomicMaxBytes: 65536 };
+  const judge = (direct: boolean, posBytes: number, countBytes: number): number =>
+    checkAtomic({ direct, posBytes, countBytes, ...units });
+  for (const direct of BOTH) t.is(judge(direct, 1, 0), 0);
+  for (const countBytes of [4096, 8192, 16384, 32768, 65536]) {
+    t.is(judge(true, 0, countBytes), 0);
+    t.is(judge(true, 3 * countBytes, countBytes), 0);
+    t.is(judge(true, 2 ** 40, countBytes), 0);
+    t.is(judge(true, countBytes / 2, countBytes), -22);
+    t.is(judge(false, 0, countBytes), -95);
   }
+  for (const countBytes of [1, 512, 2048, 4095, 4097, 12288, 65537, 131072])
+    t.is(judge(true, 0, countBytes), -22);
+  const none = { direct: true, posBytes: 0, countBytes: 4096, atomicMinBytes: 0, atomicMaxBytes: 0 };
+  t.is(checkAtomic(none), -95);
 });
 
 test('A17: a non-empty buffered NOWAIT write is EOPNOTSUPP', (t) => {

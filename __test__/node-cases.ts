@@ -273,6 +273,39 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
       return buffer.toString('latin1', 0, bytesRead);
     },
   ],
+  'writev, readv: sequential and with a position': [
+    'r+',
+    async (file) => {
+      const parts = [Buffer.from('AB'), Buffer.alloc(0), new Uint8Array([67, 68])];
+      const { bytesWritten, buffers } = await file.writev(parts);
+      await file.writev([Buffer.from('z')], 6);
+      await file.writev([]);
+      const into = [Buffer.alloc(3), Buffer.alloc(20)];
+      const read = await file.readv(into, 0);
+      const rest = await file.readv([Buffer.alloc(2)]);
+      return [bytesWritten, buffers === parts, read.bytesRead, read.buffers === into, into, rest];
+    },
+  ],
+  'writev: append ignores the position': [
+    'a+',
+    async (file) => {
+      await file.writev([Buffer.from('!'), Buffer.from('?')], 0);
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(20), 0, 20, 0);
+      return buffer.toString('latin1', 0, bytesRead);
+    },
+  ],
+  'writev: no array': ['r+', (file) => file.writev(wrong<Buffer[]>('x'))],
+  'writev: no views': ['r+', (file) => file.writev(wrong<Buffer[]>([1]))],
+  'writev: not writable': ['r', (file) => file.writev([Buffer.from('x')])],
+  'readv: nothing to read into': ['r', (file) => file.readv([])],
+  'readv: not readable': ['w', (file) => file.readv([Buffer.alloc(1)])],
+  'readv: after close': [
+    'r',
+    async (file) => {
+      await file.close();
+      return file.readv([Buffer.alloc(1)]);
+    },
+  ],
   'write: offset beyond': ['r+', (file) => file.write(Buffer.alloc(4), 5, 1, 0)],
   'write: length beyond': ['r+', (file) => file.write(Buffer.alloc(4), 2, 3, 0)],
   'write: negative offset': ['r+', (file) => file.write(Buffer.alloc(4), -1, 3, 0)],

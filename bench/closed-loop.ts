@@ -2,13 +2,8 @@
 import { createHistogram } from 'node:perf_hooks';
 
 import { allocAligned } from '../src/index.js';
-import { Positions, REQUEST_BYTES, type Job, type Sample } from './sample.js';
-
-/** What FileHandle.read and FileHandle.write resolve with. */
-interface Transferred {
-  readonly bytesRead?: number;
-  readonly bytesWritten?: number;
-}
+import { REQUEST_BYTES, type Job, type Sample } from './sample.js';
+import type { Steps } from './workloads.js';
 
 /** Latencies of one run. They go into a histogram afterwards: recording there costs as much as a request. */
 class Latencies {
@@ -50,8 +45,8 @@ function slots(count: number): readonly Buffer[] {
   return buffers.slice(0, count);
 }
 
-function expectWhole(bytes: number | undefined): void {
-  if (bytes !== REQUEST_BYTES) throw new Error(`a request moved ${bytes} of ${REQUEST_BYTES} bytes`);
+function expectWhole(bytes: number | undefined, expected: number): void {
+  if (bytes !== expected) throw new Error(`a request moved ${bytes} of ${expected} bytes`);
 }
 
 /** Measures around `body`, which pushes each request's latency. */
@@ -72,19 +67,18 @@ async function measured(body: (latencies: Latencies) => Promise<void> | void): P
   };
 }
 
-/** Runs a job over a promise API. */
-export function closedLoop(
-  job: Job,
-  start: (buffer: Buffer, position: number) => Promise<Transferred>,
-): Promise<Sample> {
-  const positions = new Positions(job);
+/** Takes steps of a promise API, `queueDepth` at a time, until the job's time is over or nothing is left. */
+export function closedLoop(job: Job, steps: Steps): Promise<Sample> {
+  const { requestBytes } = steps;
   return measured(async (latencies) => {
     const end = performance.now() + job.seconds * 1000;
-    const slot = async (buffer: Buffer): Promise<void> => {
+    const slot = async (buffer: Buffer, index: number): Promise<void> => {
       let started = performance.now();
       while (started < end) {
-        const { bytesRead, bytesWritten } = await start(buffer, positions.next());
-        expectWhole(bytesRead ?? bytesWritten);
+        const step = steps.promise(buffer, index);
+        if (step === undefined) return;
+        const { bytesRead, bytesWritten } = await step;
+        expectWhole(bytesRead ?? bytesWritten, requestBytes);
         const now = performance.now();
         latencies.push(now - started);
         started = now;
@@ -94,15 +88,17 @@ export function closedLoop(
   });
 }
 
-/** Runs a job over a synchronous API: one request in flight. */
-export function syncLoop(job: Job, run: (buffer: Buffer, position: number) => number): Promise<Sample> {
-  const positions = new Positions(job);
+/** Takes steps of a synchronous API: one request in flight. */
+export function syncLoop(job: Job, steps: Steps): Promise<Sample> {
+  const { requestBytes } = steps;
   const buffer = slots(1)[0] as Buffer;
   return measured((latencies) => {
     let started = performance.now();
     const end = started + job.seconds * 1000;
     while (started < end) {
-      expectWhole(run(buffer, positions.next()));
+      const bytes = steps.sync?.(buffer);
+      if (bytes === undefined) return;
+      expectWhole(bytes, requestBytes);
       const now = performance.now();
       latencies.push(now - started);
       started = now;

@@ -3,12 +3,16 @@ import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
 import { Volume } from '../src/index.js';
-import { containerBytes } from './contestants.js';
+import { containerBytes } from './targets.js';
 import { runTool } from './tools.js';
 import type { Undo } from './undo.js';
 
-/** Formats and mounts the twin; everything is taken down by `undo`. Returns the folder that it is mounted on. */
-export async function mountTwin(folder: string, fileBytes: number, undo: Undo): Promise<string> {
+/** Formats and mounts the twin; everything is taken down by `undo`. Returns the folder that it is mounted on, and its block device. */
+export async function mountTwin(
+  folder: string,
+  fileBytes: number,
+  undo: Undo,
+): Promise<{ folder: string; device: string }> {
   const container = join(folder, 'twin.img');
   await Volume.format(container, { sizeBytes: containerBytes(fileBytes) });
   const device = runTool('losetup', ['--find', '--show', '--direct-io=on', container]);
@@ -28,5 +32,5 @@ export async function mountTwin(folder: string, fileBytes: number, undo: Undo): 
       runTool('umount', ['--lazy', target]);
     }
   });
-  return target;
+  return { folder: target, device: basename(device) };
 }

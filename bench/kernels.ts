@@ -8,7 +8,7 @@ import { Volume } from '../src/index.js';
 import { ProbeFlag, type Native, type NativeFile } from '../src/native/boundary.js';
 import { isMisaligned, isUnaligned } from '../src/write-iter/alignment.js';
 import { isExtendingIo } from '../src/write-iter/extension.js';
-import { guessExclusive, judgeLock, mustDrain, mustWait } from '../src/write-iter/lock-mode.js';
+import { guessExclusive, judgeLock, whyDrain, mustWait } from '../src/write-iter/lock-mode.js';
 import { checkWrite, clipCount, writePos } from '../src/write-iter/write-checks.js';
 import { REQUEST_BYTES } from './sample.js';
 import { hasTool, runProgram } from './tools.js';
@@ -30,13 +30,12 @@ function decide(posBytes: number, sizeBytes: number, flags: number): number {
   const at = writePos(io);
   const countBytes = clipCount({ posBytes: at, countBytes: REQUEST_BYTES, maxFileBytes: 2 ** 44 });
   const refused = checkWrite({
-    readOnly: (flags & ProbeFlag.READ_ONLY) !== 0,
     immutable: (flags & ProbeFlag.IMMUTABLE) !== 0,
     posBytes: at,
     countBytes,
     maxFileBytes: 2 ** 44,
   });
-  const memoryAddress = 0;
+  const memoryBits = 0;
   const plan = {
     exclusive,
     nowait: false,
@@ -44,13 +43,14 @@ function decide(posBytes: number, sizeBytes: number, flags: number): number {
     extending: isExtendingIo({ posBytes: at, countBytes, sizeBytes, diskSizeBytes: sizeBytes }),
     overwrite: (flags & ProbeFlag.OVERWRITE) !== 0,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
-    unaligned: isUnaligned({ posBytes: at, countBytes, memoryAddress, blockBytes: 4096 }),
+    journalled: false,
+    unaligned: isUnaligned({ posBytes: at, countBytes, memoryBits, blockBytes: 4096 }),
   };
   const verdict = judgeLock(plan);
   const misaligned = isMisaligned({
     posBytes: at,
     countBytes,
-    memoryAddress,
+    memoryBits,
     offsetAlignBytes: 512,
     memoryAlignBytes: 512,
   });
@@ -58,7 +58,7 @@ function decide(posBytes: number, sizeBytes: number, flags: number): number {
     refused +
     verdict.length +
     Number(mustWait(plan)) +
-    Number(mustDrain(plan)) +
+    Number(whyDrain(plan) !== undefined) +
     Number(misaligned) +
     countBytes
   );

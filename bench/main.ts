@@ -5,23 +5,26 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import type { EngineName, VolumeInfo } from '../src/index.js';
-import { fioContestant, nodeContestants, uext4Contestants } from './contestants.js';
+import { apiContestants, fioContestant } from './contestants.js';
 import { mountTwin } from './kernel-loop.js';
 import { measureKernels, type Kernel } from './kernels.js';
-import { AIMS, rowsOf, tableOf, verdict, type Row, type Run } from './report.js';
-import type { Contestant, Op } from './sample.js';
+import { AIMS, rowsOf, slowerThanKernel, tableOf, verdict, type Row, type Run } from './report.js';
+import type { Contestant } from './sample.js';
+import { nodeTarget, uext4Target } from './targets.js';
 import { hasTool } from './tools.js';
 import { Undo } from './undo.js';
+import { WORKLOADS, workloadOf, type Workload } from './workloads.js';
 
 const HELP = `npm run bench -- [options]
-  --quick            about 2 minutes in all
+  --quick            about 3 minutes in all
   --dir DIR          where the containers lie (default: the temporary directory)
   --size MIB         size of the file (512; 2048 without --quick)
-  --seconds S        of each run (1; 5 without --quick)
+  --seconds S        of each run (0.8; 5 without --quick); some workloads take half of it
   --rounds N         runs of each contestant (3; 5 without --quick)
   --engine NAME      auto, io_uring or threads
-  --only A,B         contestants by name: uext4, "uext4 sync", node:fs, "node:fs sync", fio, "loop fio", "loop node:fs"
-  --ops A,B          write, read
+  --only A,B         contestants by name: uext4, "uext4 sync", node:fs, "node:fs sync", fio,
+                     "loop node:fs", "loop node:fs sync", "loop fio"
+  --workloads A,B    ${WORKLOADS.map(({ name }) => name).join(', ')}
   --depths A,B       queue depths (1,32,128)
   --no-kernels       leave the synchronous kernels out`;
 
@@ -33,7 +36,7 @@ interface Settings {
   readonly rounds: number;
   readonly engine: EngineName;
   readonly only: readonly string[] | undefined;
-  readonly ops: readonly Op[];
+  readonly workloads: readonly Workload[];
   readonly depths: readonly number[];
   readonly kernels: boolean;
 }
@@ -59,24 +62,21 @@ function settingsOf(args: readonly string[]): Settings | undefined {
       rounds: string,
       engine: string,
       only: string,
-      ops: string,
+      workloads: string,
       depths: string,
     },
   });
   if (values.help === true) return undefined;
   const quick = values.quick === true;
-  const ops = (values.ops ?? 'write,read').split(',');
-  if (!ops.every((op): op is Op => op === 'write' || op === 'read'))
-    throw new Error(`--ops takes write and read, not ${values.ops}`);
   return {
     quick,
     dir: values.dir ?? tmpdir(),
     fileBytes: Math.ceil(numberOf(values.size, 'size', quick ? 512 : 2048)) * (1 << 20),
-    seconds: numberOf(values.seconds, 'seconds', quick ? 1 : 5),
+    seconds: numberOf(values.seconds, 'seconds', quick ? 0.8 : 5),
     rounds: Math.ceil(numberOf(values.rounds, 'rounds', quick ? 3 : 5)),
     engine: (values.engine ?? 'auto') as EngineName,
     only: values.only?.split(','),
-    ops,
+    workloads: values.workloads?.split(',').map(workloadOf) ?? WORKLOADS,
     depths: (values.depths ?? '1,32,128').split(',').map((depth) => numberOf(depth, 'depths', 1)),
     kernels: values['no-kernels'] !== true,
   };
@@ -92,14 +92,15 @@ async function makeContestants(
   const wanted = (name: string): boolean => only === undefined || only.includes(name);
   const withFio = hasTool('fio');
   if (!withFio) console.log('fio is missing: nothing is compared with it. Install fio.');
-  const { info, contestants } = await uext4Contestants(join(folder, 'uext4.img'), { fileBytes, engine });
+  const { info, target } = await uext4Target(join(folder, 'uext4.img'), { fileBytes, engine });
+  const contestants = apiContestants(target, { onHost: false });
   if (['node:fs', 'node:fs sync', 'fio'].some(wanted)) {
-    const path = join(folder, 'twin.dat');
+    const path = join(folder, 'host');
+    mkdirSync(path);
     try {
-      contestants.push(
-        ...(await nodeContestants(path, { name: 'node:fs', fileBytes, withSync: true, undo })),
-      );
-      if (withFio) contestants.push(fioContestant(path, 'fio'));
+      const host = await nodeTarget(path, { name: 'node:fs', fileBytes, undo });
+      contestants.push(...apiContestants(host, { onHost: true }));
+      if (withFio) contestants.push(fioContestant(path, { name: 'fio', onHost: true }));
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
       console.log(
@@ -107,14 +108,19 @@ async function makeContestants(
       );
     }
   }
-  if (['loop node:fs', 'loop fio'].some(wanted)) {
+  if (['loop node:fs', 'loop node:fs sync', 'loop fio'].some(wanted)) {
     if (process.getuid?.() !== 0) {
       console.log('Not root: nothing is compared with the kernel’s ext4 over a loop device.');
     } else {
-      const path = join(await mountTwin(folder, fileBytes, undo), 'bench.dat');
-      const options = { name: 'loop node:fs', fileBytes, withSync: false, undo };
-      contestants.push(...(await nodeContestants(path, options)));
-      if (withFio) contestants.push(fioContestant(path, 'loop fio'));
+      const twin = await mountTwin(folder, fileBytes, undo);
+      const loop = await nodeTarget(twin.folder, {
+        name: 'loop node:fs',
+        fileBytes,
+        device: twin.device,
+        undo,
+      });
+      contestants.push(...apiContestants(loop, { onHost: false }));
+      if (withFio) contestants.push(fioContestant(twin.folder, { name: 'loop fio', onHost: false }));
     }
   }
   return { info, contestants: contestants.filter((contestant) => wanted(contestant.name)) };
@@ -124,26 +130,28 @@ async function makeContestants(
 async function measure(
   settings: Settings,
   contestants: readonly Contestant[],
-  say: (op: Op, queueDepth: number, runs: readonly Run[]) => void,
+  say: (workload: Workload, queueDepth: number, runs: readonly Run[]) => void,
 ): Promise<Run[]> {
   const runs: Run[] = [];
   const { fileBytes } = settings;
-  for (const op of settings.ops) {
-    for (const contestant of contestants) {
-      const queueDepth = contestant.depths?.[0] ?? 32;
-      await contestant.run({ op, queueDepth, fileBytes, seconds: Math.min(0.3, settings.seconds), seed: 99 });
-    }
-    for (const queueDepth of settings.depths) {
-      const able = contestants.filter(({ depths }) => depths?.includes(queueDepth) ?? true);
+  for (const workload of settings.workloads) {
+    const { name } = workload;
+    const seconds = settings.seconds * workload.share;
+    for (const queueDepth of workload.depths.filter((depth) => settings.depths.includes(depth))) {
+      const able = contestants.filter((contestant) => contestant.canRun(name, queueDepth));
+      if (queueDepth === Math.min(...workload.depths)) {
+        const warmUp = { workload: name, queueDepth, fileBytes, seconds: Math.min(0.2, seconds), seed: 99 };
+        for (const contestant of able) await contestant.run(warmUp);
+      }
       for (let round = 0; round < settings.rounds; round += 1) {
-        const job = { op, queueDepth, fileBytes, seconds: settings.seconds, seed: 1000 * queueDepth + round };
+        const job = { workload: name, queueDepth, fileBytes, seconds, seed: 1000 * queueDepth + round };
         for (let turn = 0; turn < able.length; turn += 1) {
           const contestant = able[(turn + round) % able.length] as Contestant;
           const sample = await contestant.run(job);
-          runs.push({ contestant: contestant.name, op, queueDepth, round, ...sample });
+          runs.push({ contestant: contestant.name, round, ...job, ...sample });
         }
       }
-      say(op, queueDepth, runs);
+      say(workload, queueDepth, runs);
     }
   }
   return runs;
@@ -178,12 +186,10 @@ async function bench(settings: Settings): Promise<void> {
   const { info, contestants } = await makeContestants(settings, folder, undo);
   console.log(`\nuext4's backend: ${info.backend} (${info.backendReason}); ${cpus().length} CPUs.`);
   const rows: Row[] = [];
-  const runs = await measure(settings, contestants, (op, queueDepth, soFar) => {
-    const now = rowsOf(soFar, op, queueDepth);
+  const runs = await measure(settings, contestants, ({ name, title }, queueDepth, soFar) => {
+    const now = rowsOf(soFar, name, queueDepth);
     rows.push(...now);
-    console.log(
-      `\n4 KiB random direct ${op === 'write' ? 'overwrites' : 'reads'}, queue depth ${queueDepth}`,
-    );
+    console.log(`\n${title}, queue depth ${queueDepth}`);
     console.log(tableOf(now));
   });
   for (const contestant of contestants.toReversed()) await contestant.close();
@@ -200,6 +206,7 @@ async function bench(settings: Settings): Promise<void> {
   const path = keep({ date: new Date().toISOString(), settings, machine, kernels, rows, runs });
   console.log(`\nEvery run: ${path}`);
   for (const aim of AIMS) console.log(verdict(rows, aim));
+  for (const line of slowerThanKernel(rows)) console.log(line);
 }
 
 try {

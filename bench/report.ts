@@ -1,10 +1,10 @@
 /** From samples to ratios, a table, and a verdict per aim. */
-import type { Op, Sample } from './sample.js';
+import type { Sample } from './sample.js';
 
 /** One run of one contestant. */
 export interface Run extends Sample {
   readonly contestant: string;
-  readonly op: Op;
+  readonly workload: string;
   readonly queueDepth: number;
   readonly round: number;
 }
@@ -16,15 +16,17 @@ export interface Spread {
   readonly max: number;
 }
 
-/** One contestant at one operation and queue depth. */
+/** One contestant in one workload at one queue depth. */
 export interface Row {
-  readonly op: Op;
+  readonly workload: string;
   readonly queueDepth: number;
   readonly contestant: string;
   readonly iops: Spread;
   readonly p50Micros: number;
   readonly p99Micros: number;
   readonly cpuMicrosPerOp: number;
+  readonly deviceWritesPerOp: number | undefined;
+  readonly deviceFlushesPerOp: number | undefined;
   /** How many times as fast uext4 is: one ratio per round, of runs next to each other. */
   readonly uext4Ratio: Spread | undefined;
 }
@@ -41,14 +43,20 @@ function median(values: readonly number[]): number {
   return spread(values).median;
 }
 
+/** Of figures that not everybody has. */
+function medianIfAny(values: readonly (number | undefined)[]): number | undefined {
+  const known = values.filter((value) => value !== undefined);
+  return known.length > 0 ? median(known) : undefined;
+}
+
 /** Whom a contestant is compared with: calls that wait with calls that wait. */
 function rivalOf(contestant: string): string {
   return contestant.endsWith(' sync') ? 'uext4 sync' : 'uext4';
 }
 
-/** One row per contestant of this operation and queue depth, in the order of their first runs. */
-export function rowsOf(runs: readonly Run[], op: Op, queueDepth: number): Row[] {
-  const here = runs.filter((run) => run.op === op && run.queueDepth === queueDepth);
+/** One row per contestant of this workload and queue depth, in the order of their first runs. */
+export function rowsOf(runs: readonly Run[], workload: string, queueDepth: number): Row[] {
+  const here = runs.filter((run) => run.workload === workload && run.queueDepth === queueDepth);
   return [...new Set(here.map((run) => run.contestant))].map((contestant) => {
     const own = here.filter((run) => run.contestant === contestant);
     const rival = rivalOf(contestant);
@@ -57,19 +65,31 @@ export function rowsOf(runs: readonly Run[], op: Op, queueDepth: number): Row[] 
       return other === undefined || rival === contestant ? [] : [other.iops / run.iops];
     });
     return {
-      op,
+      workload,
       queueDepth,
       contestant,
       iops: spread(own.map((run) => run.iops)),
       p50Micros: median(own.map((run) => run.p50Micros)),
       p99Micros: median(own.map((run) => run.p99Micros)),
       cpuMicrosPerOp: median(own.map((run) => run.cpuMicrosPerOp)),
+      deviceWritesPerOp: medianIfAny(own.map((run) => run.deviceWritesPerOp)),
+      deviceFlushesPerOp: medianIfAny(own.map((run) => run.deviceFlushesPerOp)),
       uext4Ratio: ratios.length > 0 ? spread(ratios) : undefined,
     };
   });
 }
 
-const COLUMNS = ['contestant', 'k/s', 'p50 µs', 'p99 µs', 'CPU µs/op', 'uext4 ÷ it', 'spread'] as const;
+const COLUMNS = [
+  'contestant',
+  'k/s',
+  'p50 µs',
+  'p99 µs',
+  'CPU µs/op',
+  'writes/op',
+  'flushes/op',
+  'uext4 ÷ it',
+  'spread',
+] as const;
 
 /** The rows as text. */
 export function tableOf(rows: readonly Row[]): string {
@@ -79,6 +99,8 @@ export function tableOf(rows: readonly Row[]): string {
     row.p50Micros.toFixed(1),
     row.p99Micros.toFixed(1),
     row.cpuMicrosPerOp.toFixed(1),
+    row.deviceWritesPerOp?.toFixed(2) ?? '',
+    row.deviceFlushesPerOp?.toFixed(2) ?? '',
     row.uext4Ratio?.median.toFixed(2) ?? '',
     row.uext4Ratio === undefined ? '' : `${row.uext4Ratio.min.toFixed(2)}–${row.uext4Ratio.max.toFixed(2)}`,
   ]);
@@ -107,11 +129,23 @@ export const AIMS: readonly { contestant: string; atLeast: number }[] = [
 ];
 export const AIM_DEPTH = 32;
 
+/** The rows in which uext4 is slower than the kernel's ext4 used from node:fs in the same way. */
+export function slowerThanKernel(rows: readonly Row[]): string[] {
+  return rows
+    .filter(
+      ({ contestant, uext4Ratio }) => contestant.startsWith('loop node:fs') && (uext4Ratio?.median ?? 1) < 1,
+    )
+    .map(({ workload, queueDepth, contestant, uext4Ratio }) => {
+      const ratio = uext4Ratio?.median.toFixed(2) ?? '';
+      return `slower than ${contestant}: ${workload}, queue depth ${queueDepth}: ${ratio}`;
+    });
+}
+
 /** One line: reached, missed by how much, or not measured. */
 export function verdict(rows: readonly Row[], aim: (typeof AIMS)[number]): string {
   const parts = (['write', 'read'] as const).flatMap((op) => {
     const found = rows.find(
-      (row) => row.op === op && row.queueDepth === AIM_DEPTH && row.contestant === aim.contestant,
+      (row) => row.workload === op && row.queueDepth === AIM_DEPTH && row.contestant === aim.contestant,
     )?.uext4Ratio?.median;
     if (found === undefined) return [];
     const what = op === 'write' ? 'overwrites' : 'reads';

@@ -1,17 +1,17 @@
 /** What one run is asked for, and what it found. */
 
-/** Bytes of every request. */
+/** Bytes of a request, but for those that are to be unaligned. */
 export const REQUEST_BYTES = 4096;
 
-export type Op = 'write' | 'read';
-
-/** One run: random requests of 4 KiB, `queueDepth` in flight, for some seconds. */
+/** One run: so many requests in flight for some seconds. */
 export interface Job {
-  readonly op: Op;
+  /** Name of the workload. */
+  readonly workload: string;
   readonly queueDepth: number;
   readonly seconds: number;
   /** Seed of the random positions. */
   readonly seed: number;
+  /** Size of the file that is written before. */
   readonly fileBytes: number;
 }
 
@@ -24,13 +24,16 @@ export interface Sample {
   readonly cpuMicrosPerOp: number;
   readonly p50Micros: number;
   readonly p99Micros: number;
+  /** Writes and flushes that reached the volume's device, per request; where they can be counted. */
+  readonly deviceWritesPerOp?: number;
+  readonly deviceFlushesPerOp?: number;
 }
 
 /** One way to do the I/O. */
 export interface Contestant {
   readonly name: string;
-  /** The queue depths that it can do; undefined: every one. */
-  readonly depths?: readonly number[];
+  /** Whether it takes part in a workload at this depth. */
+  canRun(workload: string, queueDepth: number): boolean;
   run(job: Job): Promise<Sample>;
   close(): Promise<void>;
 }
@@ -38,11 +41,13 @@ export interface Contestant {
 /** xorshift32; the same seed gives the same positions to everybody who asks here. */
 export class Positions {
   #state: number;
-  readonly #blocks: number;
+  readonly #requests: number;
+  readonly #requestBytes: number;
 
-  constructor(job: Pick<Job, 'seed' | 'fileBytes'>) {
+  constructor(job: Pick<Job, 'seed' | 'fileBytes'>, requestBytes = REQUEST_BYTES) {
     this.#state = job.seed | 1;
-    this.#blocks = Math.floor(job.fileBytes / REQUEST_BYTES);
+    this.#requestBytes = requestBytes;
+    this.#requests = Math.floor(job.fileBytes / requestBytes);
   }
 
   /** The byte position of the next request. */
@@ -52,6 +57,6 @@ export class Positions {
     x ^= x >>> 17;
     x ^= x << 5;
     this.#state = x;
-    return ((x >>> 0) % this.#blocks) * REQUEST_BYTES;
+    return ((x >>> 0) % this.#requests) * this.#requestBytes;
   }
 }

@@ -68,13 +68,13 @@ const typeScriptSteps = [
   {
     name: 'lint',
     command: local('oxlint'),
-    args: ['--type-aware', '--deny-warnings', 'src', '__test__', 'bench', 'scripts', 'examples'],
+    args: ['--type-aware', '--deny-warnings', 'src', '__test__', 'bench', 'exercise', 'scripts', 'examples'],
     count: check,
   },
   {
     name: 'format',
     command: local('prettier'),
-    args: ['--check', 'src', '__test__', 'bench', 'scripts', 'examples'],
+    args: ['--check', 'src', '__test__', 'bench', 'exercise', 'scripts', 'examples'],
     count: check,
   },
   { name: 'ava', command: local('ava'), args: ['--tap'], count: countTap },

@@ -27,9 +27,11 @@ export function describeErrno(errno: number): readonly [string, string] {
   );
 }
 
+const VOLUME_CALLS: ReadonlySet<string> = new Set(['mount', 'mkfs', 'freeze', 'thaw', 'remount', 'shutdown']);
+
 /** Calls on the volume itself explain themselves in the message; file calls only where the volume is damaged. */
 function explains(errno: number, syscall: string): boolean {
-  return errno === -EUCLEAN || errno === -EBADMSG || syscall === 'mount' || syscall === 'mkfs';
+  return errno === -EUCLEAN || errno === -EBADMSG || VOLUME_CALLS.has(syscall);
 }
 
 /** The error of `syscall` that ended with the negative `errno`. */

@@ -1,25 +1,41 @@
 import { constants } from 'node:fs';
 
-import { memoryAddress } from './aligned-memory.js';
-import { begin, type Engine, type Operation, type Task, type Waiter } from './engine.js';
+import { DirectWaiter, type Settle } from './direct-waiter.js';
+import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
+import { closeInode } from './inode-tasks.js';
+import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
 import type { Mount } from './mount.js';
-import type { NativeFile, NativeStat, Token } from './native/boundary.js';
-import { EBADF, EINVAL, EISDIR } from './native/errno.js';
+import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
+import { EAGAIN, EBADF, EBUSY, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
+import { fallocateBits, rangeOf, type FallocateOptions, type RangeOptions } from './range-arguments.js';
+import {
+  checkFallocate,
+  extentsOfInode,
+  fallocateInode,
+  seekInode,
+  truncateInode,
+  type FileExtent,
+  type RangeTarget,
+} from './range-ops.js';
 import { readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   readArguments,
+  vectorArguments,
   writeArguments,
   type ReadOptions,
   type Transfer,
+  type Vector,
+  type VectorOptions,
   type WriteOptions,
 } from './transfer-arguments.js';
 import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
-import { finishSharedOverwrite, isComplete, submitSharedOverwrite } from './write-iter/dio-write.js';
+import { finishSharedOverwrite } from './write-iter/dio-write.js';
+import { isComplete, submitSharedOverwrite } from './write-iter/shared-overwrite.js';
 import { writeIter } from './write-iter/write-iter.js';
 
 const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
@@ -34,33 +50,6 @@ export interface OpenedFile {
   readonly inode: OpenInode;
   readonly flags: number;
   readonly type: number;
-}
-
-/** Ends a direct read or overwrite: its kiocb, its result, the caller's buffer, and what settles the promise. */
-type Settle = (io: Kiocb, result: number, view: unknown, resolve: (value: unknown) => void) => void;
-
-/** The common direct read's or overwrite's waiter: no generator, no async function. */
-class DirectWaiter implements Waiter {
-  readonly #io: Kiocb;
-  readonly #token: Token;
-  readonly #settle: Settle;
-  readonly #view: unknown;
-  readonly #resolve: (value: unknown) => void;
-
-  constructor(io: Kiocb, token: Token, settle: Settle, view: unknown, resolve: (value: unknown) => void) {
-    this.#io = io;
-    this.#token = token;
-    this.#settle = settle;
-    this.#view = view;
-    this.#resolve = resolve;
-  }
-
-  resume(result: number): void {
-    const io = this.#io;
-    if (result < 0) io.failure = io.engine.failureOf(this.#token);
-    io.inode.lock.endDio();
-    this.#settle(io, result, this.#view, this.#resolve);
-  }
 }
 
 /**
@@ -81,8 +70,9 @@ export class FileHandle {
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
   readonly #settleWrite: Settle = (io, result, buffer, resolve) => {
+    this.#mount.gate.leave();
     if (isComplete(io, result)) resolve({ bytesWritten: result, buffer });
-    else resolve(this.#finishWrite(io, finishSharedOverwrite(io, result), buffer));
+    else resolve(this.#finishWrite(io, this.#change(finishSharedOverwrite(io, result)), buffer));
     this.#release();
   };
   readonly #settleRead: Settle = (io, bytesRead, buffer, resolve) => {
@@ -106,6 +96,7 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
+    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -154,10 +145,28 @@ export class FileHandle {
     validateBuffer(buffer);
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
-    const operation: Operation = { failure: undefined };
-    const bytesRead = this.#engine.runSync(this.#readTask(args, this.isDirect, operation), operation);
-    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
-    return bytesRead;
+    const io = this.#kiocb(args, this.isDirect);
+    return this.#runSync('read', io, this.#readTask(io, args.position));
+  }
+
+  /** Reads into several buffers, one after the other, as one request. */
+  async readv<T extends readonly NodeJS.ArrayBufferView[]>(
+    buffers: T,
+    position?: number | null | VectorOptions,
+  ): Promise<{ bytesRead: number; buffers: T }> {
+    this.#check('readv');
+    const vector = vectorArguments(buffers, position);
+    const io = this.#vectorKiocb(vector, readTarget(vector.segments));
+    const bytesRead = await this.#runOrThrow('read', io, this.#readvTask(io, vector));
+    return { bytesRead, buffers };
+  }
+
+  /** {@link readv} for a caller that cannot wait; returns the number of bytes. */
+  readvSync(buffers: readonly NodeJS.ArrayBufferView[], position?: number | null | VectorOptions): number {
+    this.#check('readv');
+    const vector = vectorArguments(buffers, position);
+    const io = this.#vectorKiocb(vector, readTarget(vector.segments));
+    return this.#runSync('read', io, this.#readvTask(io, vector));
   }
 
   /**
@@ -198,10 +207,33 @@ export class FileHandle {
     this.#check('write');
     const args = writeArguments(buffer, offset, length, position);
     if (args.buffer.byteLength === 0) return 0;
+    // It would wait for a thaw that nobody could ask for.
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
-    const bytesWritten = this.#engine.runSync(this.#writeTask(io, args.position), io);
-    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
-    return bytesWritten;
+    return this.#runSync('write', io, this.#writeTask(io, args.position));
+  }
+
+  /** Writes several buffers, one after the other, as one request. */
+  async writev<T extends readonly NodeJS.ArrayBufferView[]>(
+    buffers: T,
+    position?: number | null | VectorOptions,
+  ): Promise<{ bytesWritten: number; buffers: T }> {
+    this.#check('writev');
+    const vector = vectorArguments(buffers, position);
+    if (vector.segments.length === 0) return { bytesWritten: 0, buffers };
+    const io = this.#vectorKiocb(vector, gather(vector.segments));
+    const bytesWritten = await this.#runOrThrow('write', io, this.#writeTask(io, vector.position));
+    return { bytesWritten, buffers };
+  }
+
+  /** {@link writev} for a caller that cannot wait; returns the number of bytes. */
+  writevSync(buffers: readonly NodeJS.ArrayBufferView[], position?: number | null | VectorOptions): number {
+    this.#check('writev');
+    const vector = vectorArguments(buffers, position);
+    if (vector.segments.length === 0) return 0;
+    if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
+    const io = this.#vectorKiocb(vector, gather(vector.segments));
+    return this.#runSync('write', io, this.#writeTask(io, vector.position));
   }
 
   async stat(options?: { bigint?: false }): Promise<Stats>;
@@ -233,7 +265,40 @@ export class FileHandle {
     this.#check('ftruncate');
     const size = length ?? 0;
     validateInteger(size, 'len');
-    await this.#simple('ftruncate', 'ftruncate', this.#truncateTask(Math.max(0, size)));
+    await this.#simple('ftruncate', 'ftruncate', this.#change(this.#truncateTask(Math.max(0, size))));
+  }
+
+  /**
+   * Allocates, frees, zeroes or moves `length` bytes from `position` on, as fallocate(2) does. What ran out of space keeps
+   * what it got.
+   *
+   * @throws EINVAL (an empty range; a collapse or insert that is no multiple of blocks, or reaches the end), EBADF (not open
+   * for writing), EPERM, EFBIG, ENOSPC, EOPNOTSUPP (not with these options, or not on this file), ESPIPE, ENODEV
+   */
+  async fallocate(position: number, length: number, options: FallocateOptions = {}): Promise<void> {
+    this.#check('fallocate');
+    validateInteger(position, 'position');
+    validateInteger(length, 'length');
+    const bits = fallocateBits(options);
+    await this.#simple('fallocate', 'fallocate', this.#change(this.#fallocateTask(bits, position, length)));
+  }
+
+  /** The position of the next data at `position` or behind it. ENXIO: there is none. */
+  async seekData(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.DATA);
+  }
+
+  /** The position of the next hole at `position` or behind it; the end of the file is one. ENXIO: behind that. */
+  async seekHole(position: number): Promise<number> {
+    return this.#seek(position, SeekWhence.HOLE);
+  }
+
+  /** What the file lies on, in order: whatever of the range is more than a hole, as FIEMAP tells it. */
+  async extents(options: RangeOptions = {}): Promise<FileExtent[]> {
+    this.#check('extents');
+    const found: FileExtent[] = [];
+    await this.#simple('extents', 'extents', extentsOfInode(this.#target, rangeOf(options), found));
+    return found;
   }
 
   /** Changes the permission bits. */
@@ -242,7 +307,7 @@ export class FileHandle {
     await this.#simple(
       'fchmod',
       'fchmod',
-      this.#call((native, op) => native.fchmod(op, this.#file, bits)),
+      this.#change(this.#call((native, op) => native.fchmod(op, this.#file, bits))),
     );
   }
 
@@ -253,8 +318,10 @@ export class FileHandle {
     await this.#simple(
       'futimes',
       'futime',
-      this.#call((native, op) =>
-        native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+      this.#change(
+        this.#call((native, op) =>
+          native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+        ),
       ),
     );
   }
@@ -305,12 +372,8 @@ export class FileHandle {
   ): Promise<number> {
     this.#check(kind);
     const io = this.#kiocb(part, direct);
-    const operation: Operation = kind === 'read' ? { failure: undefined } : io;
-    const task =
-      kind === 'read' ? this.#readTask(part, direct, operation) : this.#writeTask(io, part.position);
-    const result = await this.#run(task, operation);
-    if (result < 0) throw errnoError(result, kind, { failure: operation.failure });
-    return result;
+    const task = kind === 'read' ? this.#readTask(io, part.position) : this.#writeTask(io, part.position);
+    return this.#runOrThrow(kind, io, task);
   }
 
   #check(syscall: string): void {
@@ -323,21 +386,29 @@ export class FileHandle {
       engine: this.#engine,
       inode: this.#inode,
       file: this.#file,
-      limits: this.#mount.limits,
+      limits: this.#inode.limits,
       counts: this.#mount.counts,
       buffer: part.buffer,
       offset: part.offset,
       countBytes: part.length,
       posBytes: part.position,
-      memoryAddress: direct ? memoryAddress(part.buffer, part.offset) : 0,
+      memoryBits: direct ? (part.memoryBits ?? memoryBitsOf(part.buffer, part.offset)) : 0,
       direct,
       append: (flags & O_APPEND) !== 0,
       // O_SYNC contains O_DSYNC's bit.
       dsync: (flags & O_DSYNC) !== 0,
       sync: (flags & O_SYNC) === O_SYNC,
-      nowait: false,
+      nowait: part.nowait === true,
+      atomic: part.atomic === true,
+      sharedBecause: undefined,
       failure: undefined,
     };
+  }
+
+  #vectorKiocb(vector: Vector, { buffer, offset, length }: Segment): Kiocb {
+    const { segments, position, nowait, atomic } = vector;
+    const part = { buffer, offset, length, position, nowait, atomic, memoryBits: memoryBits(segments) };
+    return this.#kiocb(part, this.isDirect);
   }
 
   /** The promise of a direct read or overwrite in flight. */
@@ -354,7 +425,14 @@ export class FileHandle {
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
     if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
-    const token = submitSharedOverwrite(io);
+    const { gate } = this.#mount;
+    if (!gate.tryEnter()) return undefined;
+    let token = NOT_SUBMITTED;
+    try {
+      token = submitSharedOverwrite(io);
+    } finally {
+      if (token === NOT_SUBMITTED) gate.leave();
+    }
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleWrite, view);
   }
 
@@ -363,9 +441,7 @@ export class FileHandle {
     task: Task<number>,
     buffer: T,
   ): Promise<{ bytesWritten: number; buffer: T }> {
-    const bytesWritten = await this.#run(task, io);
-    if (bytesWritten < 0) throw errnoError(bytesWritten, 'write', { failure: io.failure });
-    return { bytesWritten, buffer };
+    return { bytesWritten: await this.#runOrThrow('write', io, task), buffer };
   }
 
   /** Straight from the device where nobody has to be waited for; else nothing has happened. */
@@ -378,32 +454,38 @@ export class FileHandle {
   }
 
   async #finishRead<T>(part: Transfer & { readonly view: T }): Promise<{ bytesRead: number; buffer: T }> {
-    const operation: Operation = { failure: undefined };
-    const bytesRead = await this.#run(this.#readTask(part, this.isDirect, operation), operation);
-    if (bytesRead < 0) throw errnoError(bytesRead, 'read', operation);
+    const io = this.#kiocb(part, this.isDirect);
+    const bytesRead = await this.#runOrThrow('read', io, this.#readTask(io, part.position));
     return { bytesRead, buffer: part.view };
   }
 
   *#writeTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
     if (position < -1) return -EINVAL;
-    return yield* this.#positioned(io, position, writeIter(io));
+    if (io.nowait && this.#mount.gate.closed) return -EAGAIN;
+    return yield* this.#change(this.#positioned(io, position, writeIter(io)));
   }
 
-  *#readTask(part: Transfer, direct: boolean, operation: Operation): Task<number> {
+  *#readTask(io: Kiocb, position: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_WRONLY) return -EBADF;
     if (isDirectoryType(this.#type)) return -EISDIR;
-    if (part.position < -1) return -EINVAL;
-    const io = this.#kiocb(part, direct);
-    const result = yield* this.#positioned(io, part.position, readIter(io));
-    operation.failure ??= io.failure;
+    if (position < -1) return -EINVAL;
+    return yield* this.#positioned(io, position, readIter(io));
+  }
+
+  *#readvTask(io: Kiocb, vector: Vector): Task<number> {
+    const { segments, position } = vector;
+    if (segments.length === 0) return -EINVAL;
+    const result = yield* this.#readTask(io, position);
+    if (result > 0 && !scatter(io.buffer, segments, result)) return -EINVAL;
     return result;
   }
 
   /** Without a position: holds the position's lock until the position has moved (C11: not on errors). */
   *#positioned(io: Kiocb, position: number, task: Task<number>): Task<number> {
     if (position >= 0) return yield* task;
-    yield* this.#positionLock.write();
+    if (io.nowait && !this.#positionLock.tryWrite()) return -EAGAIN;
+    if (!io.nowait) yield* this.#positionLock.write();
     try {
       io.posBytes = this.#position;
       const result = yield* task;
@@ -416,7 +498,31 @@ export class FileHandle {
 
   *#truncateTask(size: number): Task<number> {
     if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
-    return yield* truncateInode(this.#engine, this.#inode, this.#file, size);
+    return yield* truncateInode(this.#target, size);
+  }
+
+  *#fallocateTask(bits: number, posBytes: number, lenBytes: number): Task<number> {
+    const writable = (this.#flags & O_ACCMODE) !== O_RDONLY;
+    const refused = checkFallocate({ bits, posBytes, lenBytes, writable });
+    if (refused < 0) return refused;
+    const sync = (this.#flags & O_SYNC) !== 0;
+    return yield* fallocateInode(this.#target, { bits, posBytes, lenBytes, sync });
+  }
+
+  async #seek(position: number, whence: number): Promise<number> {
+    validateInteger(position, 'position');
+    // lseek(2): a negative position is none of the file's.
+    if (position < 0) throw errnoError(-ENXIO, 'lseek');
+    return this.#simple('lseek', 'lseek', seekInode(this.#target, position, whence));
+  }
+
+  get #target(): RangeTarget {
+    return { engine: this.#engine, inode: this.#inode, file: this.#file };
+  }
+
+  /** A change of the volume: waits while it is frozen. */
+  #change(task: Task<number>): Task<number> {
+    return this.#mount.gate.within(task);
   }
 
   *#call(start: Parameters<typeof begin>[1]): Task<number> {
@@ -424,11 +530,26 @@ export class FileHandle {
   }
 
   /** `name` is the method that finds the file closed, `syscall` what its other errors name, as in node:fs. */
-  async #simple(name: string, syscall: string, task: Task<number>): Promise<void> {
+  async #simple(name: string, syscall: string, task: Task<number>): Promise<number> {
     this.#check(name);
     const operation: Operation = { failure: undefined };
     const result = await this.#run(task, operation);
     if (result < 0) throw errnoError(result, syscall, { failure: operation.failure });
+    return result;
+  }
+
+  /** Runs a read or write to its end. */
+  async #runOrThrow(syscall: 'read' | 'write', io: Kiocb, task: Task<number>): Promise<number> {
+    const result = await this.#run(task, io);
+    if (result < 0) throw errnoError(result, syscall, { failure: io.failure });
+    return result;
+  }
+
+  /** As {@link #runOrThrow}, for a caller that cannot wait. */
+  #runSync(syscall: 'read' | 'write', io: Kiocb, task: Task<number>): number {
+    const result = this.#engine.runSync(task, io);
+    if (result < 0) throw errnoError(result, syscall, { failure: io.failure });
+    return result;
   }
 
   async #run(task: Task<number>, operation: Operation): Promise<number> {
@@ -454,36 +575,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
+    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
-}
-
-/** Changes the size under the exclusive lock, with no direct I/O in flight. */
-export function* truncateInode(
-  engine: Engine,
-  inode: OpenInode,
-  file: NativeFile,
-  size: number,
-): Task<number> {
-  yield* inode.lock.write();
-  try {
-    yield* inode.lock.drain();
-    return yield begin(engine, (native, op) => native.truncate(op, file, size));
-  } finally {
-    inode.lock.unlockWrite();
-  }
-}
-
-/** Closes a native file; the last close of an inode may evict it and so takes its lock. */
-export function* closeInode(mount: Mount, inode: OpenInode, file: NativeFile): Task<number> {
-  inode.references -= 1;
-  const last = inode.references === 0;
-  if (last) {
-    yield* inode.lock.write();
-    yield* inode.lock.drain();
-  }
-  const result = yield begin(mount.engine, (native, op) => native.closeFile(op, file));
-  if (last) inode.lock.unlockWrite();
-  mount.forget(inode);
-  return result;
 }

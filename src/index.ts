@@ -8,16 +8,20 @@ export { allocAligned } from './aligned-memory.js';
 export type { EncodingOption } from './encoding.js';
 export type { Ext4Error } from './errors.js';
 export { FileHandle } from './file-handle.js';
-export type { ReadOptions, WriteOptions } from './transfer-arguments.js';
+export type { FallocateMode, FallocateOptions, RangeOptions } from './range-arguments.js';
+export type { FileExtent } from './range-ops.js';
+export type { ReadOptions, VectorOptions, WriteOptions } from './transfer-arguments.js';
 export { BigIntStats, Dirent, Stats } from './stats.js';
 export type { PathLike, TimeLike } from './validate.js';
 export type {
   EngineName,
+  ErrorsPolicy,
   FormatOptions,
   FormatReport,
   OpenOptions,
   RecoverOptions,
   RecoveryReport,
+  ShutdownName,
   VolumeInfo,
   VolumeStats,
 } from './volume-options.js';

@@ -1,12 +1,12 @@
 import type { Engine, Operation } from './engine.js';
 import type { NativeFile, Token } from './native/boundary.js';
 import type { OpenInode } from './open-inode.js';
-import type { WriteCounts } from './write-counts.js';
+import type { SharedReason, WriteCounts } from './write-counts.js';
 
 /** Instead of a token: nothing was submitted, nothing has changed; take the long way. */
 export const NOT_SUBMITTED: Token = -1;
 
-/** What a volume and its device demand of I/O. */
+/** What a volume, its device and one inode's map demand of I/O. */
 export interface IoLimits {
   /** The file system's block size. */
   readonly blockBytes: number;
@@ -14,11 +14,16 @@ export interface IoLimits {
   readonly offsetAlignBytes: number;
   /** Direct I/O: memory addresses are multiples of this (B1). */
   readonly memoryAlignBytes: number;
-  /** Largest file size (A5). */
+  /** Largest file size: of the inode's map (A5), or the volume's `maxFileSize` option. */
   readonly maxFileBytes: number;
+  /** Atomic writes (C24): lengths from and up to; 0: there are none. */
+  readonly atomicMinBytes: number;
+  readonly atomicMaxBytes: number;
+  /** They go through the journal, under the exclusive lock. */
+  readonly atomicJournalled: boolean;
 }
 
-/** One read or write: the kernel's kiocb and its single-segment iov_iter. */
+/** One read or write: the kernel's kiocb and its iov_iter. */
 export interface Kiocb extends Operation {
   readonly engine: Engine;
   readonly inode: OpenInode;
@@ -32,8 +37,8 @@ export interface Kiocb extends Operation {
   readonly countBytes: number;
   /** Where it begins in the file; afterwards, where it ended. */
   posBytes: number;
-  /** The address of the data as far as alignment goes: 0 for memory that the engine copies. */
-  readonly memoryAddress: number;
+  /** The memory as far as alignment goes (A6, B1): see `memoryBits` in iov.ts. */
+  readonly memoryBits: number;
   /** O_DIRECT. */
   readonly direct: boolean;
   /** O_APPEND. */
@@ -42,6 +47,10 @@ export interface Kiocb extends Operation {
   readonly dsync: boolean;
   /** O_SYNC. */
   readonly sync: boolean;
-  /** RWF_NOWAIT: fail with EAGAIN where it would have to wait. */
+  /** RWF_NOWAIT: fail with EAGAIN where it would have to wait or to allocate. */
   readonly nowait: boolean;
+  /** RWF_ATOMIC: after a crash all of it is there, or nothing. */
+  readonly atomic: boolean;
+  /** What a write under the shared lock was counted as. */
+  sharedBecause: SharedReason | undefined;
 }

@@ -1,5 +1,6 @@
 /** What the overloads of read and write mean, and what node:fs says to arguments that mean nothing. */
 import { invalidType, invalidValue } from './errors.js';
+import type { Segment } from './iov.js';
 import {
   bytesOf,
   validateBuffer,
@@ -16,6 +17,8 @@ export interface ReadOptions<T extends NodeJS.ArrayBufferView = Buffer> {
   length?: number | null;
   /** Where in the file to begin, in bytes; null: at the handle's position, which then moves. */
   position?: number | bigint | null;
+  /** RWF_NOWAIT: EAGAIN instead of waiting for a lock, the device or write-back (direct), or for the device (buffered). */
+  nowait?: boolean;
 }
 
 /** Options of `FileHandle.write`. */
@@ -23,7 +26,20 @@ export interface WriteOptions {
   offset?: number;
   length?: number;
   position?: number | null;
+  /**
+   * RWF_NOWAIT: EAGAIN instead of waiting or allocating: only overwrites with direct I/O succeed. A buffered write fails
+   * with ENOTSUP (EOPNOTSUPP by Node's name).
+   */
+  nowait?: boolean;
+  /**
+   * RWF_ATOMIC: after a crash all of it is there, or nothing. Direct I/O; a power of two bytes at a multiple of
+   * itself, within `info().atomicWriteUnitMin` and `atomicWriteUnitMax`, or EINVAL; ENOTSUP where it cannot be had.
+   */
+  atomic?: boolean;
 }
+
+/** Options of `FileHandle.readv` and `writev`: as those of `read` and `write`. */
+export type VectorOptions = Pick<WriteOptions, 'position' | 'nowait' | 'atomic'>;
 
 /** One read or write: a part of a buffer, and where in the file. */
 export interface Transfer {
@@ -32,6 +48,18 @@ export interface Transfer {
   readonly length: number;
   /** -1: the handle's own position. */
   readonly position: number;
+  readonly nowait?: boolean;
+  readonly atomic?: boolean;
+  /** Of several segments; else that of `buffer` and `offset`. */
+  readonly memoryBits?: number;
+}
+
+/** Some buffers as one read or write. */
+export interface Vector {
+  readonly segments: readonly Segment[];
+  readonly position: number;
+  readonly nowait: boolean;
+  readonly atomic: boolean;
 }
 
 /** `read(buffer, offset, length, position)`, `read(buffer, options)` and `read(options)`. */
@@ -71,6 +99,34 @@ export function readArguments<T extends NodeJS.ArrayBufferView>(
     offset: from,
     length: bytes,
     position: readPosition(at, bytes),
+    nowait: flag(options?.nowait, 'options.nowait'),
+  };
+}
+
+/** As node:fs's options are; what is no boolean is an error. */
+function flag(value: unknown, name: string): boolean {
+  if (value === undefined || value === null) return false;
+  if (typeof value !== 'boolean') throw invalidType(name, 'be of type boolean', value);
+  return value;
+}
+
+/** `readv(buffers, position)`, `writev(buffers, options)` and so on. */
+export function vectorArguments(buffers: unknown, position: unknown): Vector {
+  if (!Array.isArray(buffers) || !buffers.every((buffer) => ArrayBuffer.isView(buffer)))
+    throw invalidType('buffers', 'be an ArrayBufferView[]', buffers);
+  const options: VectorOptions =
+    typeof position === 'object' && position !== null
+      ? position
+      : { position: position as number | null | undefined };
+  return {
+    segments: (buffers as NodeJS.ArrayBufferView[]).map((view) => ({
+      buffer: bytesOf(view),
+      offset: 0,
+      length: view.byteLength,
+    })),
+    position: writePosition(options.position),
+    nowait: flag(options.nowait, 'options.nowait'),
+    atomic: flag(options.atomic, 'options.atomic'),
   };
 }
 
@@ -105,13 +161,19 @@ export function writeArguments(
   let from: unknown = offset;
   let count: unknown = length;
   let at: unknown = position;
-  if (typeof offset === 'object' && offset !== null) ({ offset: from, length: count, position: at } = offset);
+  let nowait = false;
+  let atomic = false;
+  if (typeof offset === 'object' && offset !== null) {
+    ({ offset: from, length: count, position: at } = offset);
+    nowait = flag(offset.nowait, 'options.nowait');
+    atomic = flag(offset.atomic, 'options.atomic');
+  }
   if (buffer.byteLength === 0) return { buffer, offset: 0, length: 0, position: -1 };
   from ??= 0;
   validateInteger(from, 'offset', 0);
   const bytes = typeof count === 'number' ? count : buffer.byteLength - from;
   validateWriteRange(from, bytes, buffer.byteLength);
-  return { buffer, offset: from, length: bytes, position: writePosition(at) };
+  return { buffer, offset: from, length: bytes, position: writePosition(at), nowait, atomic };
 }
 
 /** As in node:fs: what is no integer means the handle's position. */

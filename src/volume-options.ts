@@ -1,7 +1,12 @@
 /** The options of Volume.format and Volume.open, checked and put into the form the engine reads. */
 import { invalidType, invalidValue } from './errors.js';
-import type { NativeRecovery, NativeVolumeInfo } from './native/boundary.js';
-import { validateInteger } from './validate.js';
+import {
+  ShutdownMode,
+  type NativeRecovery,
+  type NativeVolumeInfo,
+  type NativeVolumeStats,
+} from './native/boundary.js';
+import { pathText, validateInteger, validatePath, type PathLike } from './validate.js';
 import type { WriteCounts } from './write-counts.js';
 
 /** Options of `Volume.format`. */
@@ -23,6 +28,8 @@ export type FormatReport = Readonly<Record<string, unknown>>;
 export interface RecoverOptions {
   /** Write nothing: only say what there is to do. */
   dryRun?: boolean;
+  /** Container of the journal, for a volume that has it on a device of its own. */
+  journal?: PathLike;
 }
 
 /** What `Volume.recover` found and did. */
@@ -39,16 +46,44 @@ export interface OpenOptions {
   direct?: boolean;
   /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
   engine?: EngineName;
+  /** Container of the journal, for a volume that has it on a device of its own. */
+  journal?: PathLike;
+  /** A change is committed at the latest after so many milliseconds: 1 … 3,600,000; default 5000. */
+  commitIntervalMs?: number;
+  /**
+   * `false`: no flush and no FUA. Only for devices whose completed writes survive a power cut; on any other one, a power
+   * cut may destroy the volume. Default true.
+   */
+  barrier?: boolean;
+  /** After an error of the volume: go on, become read-only, or shut down. Default: what the volume says. */
+  errors?: ErrorsPolicy;
+  /** With `readOnly`: the journal is not looked at; what is only in it is missing. */
+  noload?: boolean;
+  /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
+  maxFileSize?: number;
+  /** Memory for buffered file data, in bytes; default 64 MiB. */
+  pageCacheBytes?: number;
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  dirtyRatio?: number;
+  /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
+  writeBackAgeMs?: number;
 }
+
+/** `errors=` of mount(8). */
+export type ErrorsPolicy = 'continue' | 'remount-ro' | 'panic';
+
+/** What `volume.shutdown` does first: everything (the volume is clean then), a commit, nothing. */
+export type ShutdownName = 'default' | 'logflush' | 'nologflush';
 
 /** What `volume.info()` says. Sizes in bytes. */
 export type VolumeInfo = NativeVolumeInfo;
 
 /** What `volume.stats()` says: what became of the writes, and what the engine counts. */
-export interface VolumeStats extends Readonly<Record<string, unknown>> {
+export interface VolumeStats extends NativeVolumeStats {
   readonly writes: Readonly<WriteCounts>;
 }
 
+const ERRORS: readonly string[] = ['continue', 'remount-ro', 'panic'] satisfies ErrorsPolicy[];
 const ENGINES: readonly string[] = ['auto', 'io_uring', 'threads'] satisfies EngineName[];
 const MAX_LABEL_BYTES = 16;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -89,22 +124,66 @@ export function formatJson(options: FormatOptions): string {
 export function recoverJson(options: RecoverOptions): string {
   validateObject(options);
   validateBoolean(options.dryRun, 'options.dryRun');
-  return JSON.stringify({ dryRun: options.dryRun === true });
+  return JSON.stringify({ dryRun: options.dryRun === true, journal: journalPath(options.journal) });
 }
 
-/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE */
+/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE */
 export function openJson(options: OpenOptions): string {
   validateObject(options);
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
-  validateString(options.engine, 'options.engine');
-  const engine = options.engine ?? 'auto';
-  if (!ENGINES.includes(engine)) {
-    throw invalidValue(
-      'options.engine',
-      engine,
-      `must be one of: ${ENGINES.map((name) => `'${name}'`).join(', ')}`,
-    );
-  }
-  return JSON.stringify({ readOnly: options.readOnly === true, engine });
+  validateBoolean(options.barrier, 'options.barrier');
+  validateBoolean(options.noload, 'options.noload');
+  validateName(options.engine, 'options.engine', ENGINES);
+  validateName(options.errors, 'options.errors', ERRORS);
+  const { readOnly, engine, commitIntervalMs, barrier, errors, noload } = options;
+  if (commitIntervalMs !== undefined)
+    validateInteger(commitIntervalMs, 'options.commitIntervalMs', 1, 3_600_000);
+  if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
+  const { pageCacheBytes, dirtyRatio, writeBackAgeMs } = options;
+  if (pageCacheBytes !== undefined) validateInteger(pageCacheBytes, 'options.pageCacheBytes', 0);
+  if (dirtyRatio !== undefined) validateInteger(dirtyRatio, 'options.dirtyRatio', 0, 100);
+  if (writeBackAgeMs !== undefined) validateInteger(writeBackAgeMs, 'options.writeBackAgeMs', 0);
+  return JSON.stringify({
+    readOnly: readOnly === true,
+    engine: engine ?? 'auto',
+    journal: journalPath(options.journal),
+    commitIntervalMs,
+    barrier,
+    errors,
+    noload,
+    pageCacheBytes,
+    dirtyRatio,
+    writeBackAgeMs,
+  });
+}
+
+function journalPath(path: unknown): string | undefined {
+  return path === undefined ? undefined : pathText(validatePath(path, 'options.journal'));
+}
+
+function validateName(value: unknown, name: string, names: readonly string[]): void {
+  validateString(value, name);
+  if (value !== undefined && !names.includes(value))
+    throw invalidValue(name, value, `must be one of: ${names.map((one) => `'${one}'`).join(', ')}`);
+}
+
+const SHUTDOWN_MODES: ReadonlyMap<string, number> = new Map([
+  ['default', ShutdownMode.DEFAULT],
+  ['logflush', ShutdownMode.LOG_FLUSH],
+  ['nologflush', ShutdownMode.NO_LOG_FLUSH],
+] satisfies [ShutdownName, number][]);
+
+/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE */
+export function shutdownMode(name: ShutdownName): number {
+  validateName(name, 'mode', [...SHUTDOWN_MODES.keys()]);
+  return SHUTDOWN_MODES.get(name) ?? ShutdownMode.DEFAULT;
+}
+
+/** @throws ERR_INVALID_ARG_TYPE */
+export function remountReadOnly(options: { readOnly: boolean }): boolean {
+  validateObject(options);
+  const { readOnly } = options as { readOnly: unknown };
+  if (typeof readOnly !== 'boolean') throw invalidType('options.readOnly', 'be of type boolean', readOnly);
+  return readOnly;
 }

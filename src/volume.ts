@@ -1,12 +1,17 @@
 import { constants } from 'node:fs';
 
 import { defaultEngine } from './default-engine.js';
-import { begin, type Engine, type Operation, type Task } from './engine.js';
+import { type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
 import { closedError, errnoError, invalidType } from './errors.js';
-import { FileHandle, closeInode, truncateInode } from './file-handle.js';
+import { FileHandle } from './file-handle.js';
+import { closeInode } from './inode-tasks.js';
+import { mkdirAll, mkdirOne } from './mkdir.js';
 import { Mount } from './mount.js';
-import type { Native, NativeDirectory, NativeOpenFile, NativeStat, Token } from './native/boundary.js';
+import type { NativeDirectory, NativeOpenFile, NativeStat } from './native/boundary.js';
+import { freeze, remount, shutdown, thaw } from './quiesce.js';
+import { truncateInode } from './range-ops.js';
+import { request, requestOrThrow, type About, type Outcome, type Start } from './request.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
 import {
   bytesOf,
@@ -26,49 +31,19 @@ import {
   formatJson,
   openJson,
   recoverJson,
+  remountReadOnly,
+  shutdownMode,
   type FormatOptions,
   type FormatReport,
   type OpenOptions,
   type RecoverOptions,
   type RecoveryReport,
+  type ShutdownName,
   type VolumeInfo,
   type VolumeStats,
 } from './volume-options.js';
 
-const { O_APPEND, O_DIRECT, O_TRUNC } = constants;
-const ENOENT = -2;
-const EEXIST = -17;
-const ENOTDIR = -20;
-
-type Start = (native: Native, token: Token) => void;
-
-/** What an operation on a path says when it fails. */
-interface About {
-  readonly syscall: string;
-  readonly path?: string;
-  readonly dest?: string;
-}
-
-interface Outcome {
-  readonly result: number;
-  /** The structured result, where the operation has one. */
-  readonly value: unknown;
-}
-
-/** Starts one native call, waits, and fetches its structured result. */
-function* request(engine: Engine, start: Start): Task<Outcome> {
-  const token = begin(engine, start);
-  const result = yield token;
-  return { result, value: result >= 0 ? engine.native.takeResult(token) : undefined };
-}
-
-async function requestOrThrow(engine: Engine, about: About, start: Start): Promise<Outcome> {
-  const operation: Operation = { failure: undefined };
-  const outcome = await engine.run(request(engine, start), operation);
-  if (outcome.result < 0) throw errnoError(outcome.result, about.syscall, { ...about, ...operation });
-  return outcome;
-}
-
+const { O_APPEND, O_CREAT, O_DIRECT, O_TRUNC } = constants;
 /**
  * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
  *
@@ -149,7 +124,7 @@ export class Volume {
       native.openVolume(op, container, json),
     );
     const info = engine.native.volumeInfo(result);
-    return new Volume(new Mount(engine, result, info, options.direct === true));
+    return new Volume(new Mount(engine, result, info, options));
   }
 
   /**
@@ -168,9 +143,9 @@ export class Volume {
     const permissions = parseMode(mode, 'mode', 0o666);
     const all = this.#mount.direct ? asked | O_DIRECT : asked;
     const operation: Operation = { failure: undefined };
-    const opened = await this.#track('open', () =>
-      this.#engine.run(this.#openTask(at, all, permissions), operation),
-    );
+    const opening = this.#openTask(at, all, permissions);
+    const task = (all & (O_CREAT | O_TRUNC)) === 0 ? opening : this.#mount.gate.within(opening);
+    const opened = await this.#track('open', () => this.#engine.run(task, operation));
     if (typeof opened === 'number') throw errnoError(opened, 'open', { path: pathText(at), ...operation });
     return opened;
   }
@@ -182,11 +157,12 @@ export class Volume {
       native.open(op, mount.handle, path, flags & ~O_TRUNC, mode),
     );
     if (file < 0) return file;
-    const { inodeKey, type, size } = value as NativeOpenFile;
-    const inode = mount.acquire(inodeKey);
+    const opened = value as NativeOpenFile;
+    const { type, size } = opened;
+    const inode = mount.acquire(opened);
     const empty = size === 0 && inode.references === 1;
     if ((flags & O_TRUNC) !== 0 && isRegularType(type) && !empty) {
-      const truncated = yield* truncateInode(mount.engine, inode, file, 0);
+      const truncated = yield* truncateInode({ engine: mount.engine, inode, file }, 0);
       if (truncated < 0) {
         yield* closeInode(mount, inode, file);
         return truncated;
@@ -216,46 +192,11 @@ export class Volume {
     const recursive = 'recursive' in settings && (settings.recursive ?? false);
     const operation: Operation = { failure: undefined };
     const made: { first?: string } = {};
-    const task = recursive ? this.#mkdirAll(pathText(at), mode, made) : this.#mkdirOne(at, mode);
-    const result = await this.#track('mkdir', () => this.#engine.run(task, operation));
+    const mount = this.#mount;
+    const task = recursive ? mkdirAll(mount, pathText(at), mode, made) : mkdirOne(mount, at, mode);
+    const result = await this.#track('mkdir', () => this.#engine.run(mount.gate.within(task), operation));
     if (result < 0) throw errnoError(result, 'mkdir', { path: pathText(at), ...operation });
     return made.first;
-  }
-
-  *#mkdirOne(path: string | Uint8Array, mode: number): Task<number> {
-    return yield begin(this.#engine, (native, op) => native.mkdir(op, this.#mount.handle, path, mode));
-  }
-
-  *#mkdirAll(path: string, mode: number, made: { first?: string }): Task<number> {
-    // From the deepest that exists downwards; `missing` ends with the topmost.
-    const missing: string[] = [];
-    let next = path.length > 1 ? path.replace(/\/+$/, '') || '/' : path;
-    for (;;) {
-      const result = yield* this.#mkdirOne(next, mode);
-      if (result === ENOENT && next.includes('/', 1)) {
-        missing.push(next);
-        next = next.slice(0, next.lastIndexOf('/')).replace(/\/+$/, '') || '/';
-        continue;
-      }
-      if (result === EEXIST) {
-        const directory = yield* this.#isDirectory(next);
-        if (!directory) return missing.length > 0 ? ENOTDIR : EEXIST;
-      } else if (result < 0) {
-        return result;
-      } else {
-        made.first ??= next;
-      }
-      const below = missing.pop();
-      if (below === undefined) return 0;
-      next = below;
-    }
-  }
-
-  *#isDirectory(path: string): Task<boolean> {
-    const { result, value } = yield* request(this.#engine, (native, op) =>
-      native.stat(op, this.#mount.handle, path, true),
-    );
-    return result >= 0 && new Stats(value as NativeStat, 0).isDirectory();
   }
 
   async readdir(
@@ -298,7 +239,7 @@ export class Volume {
   /** Removes a name; the file goes when its last name and its last handle have gone. */
   async unlink(path: PathLike): Promise<void> {
     const at = validatePath(path);
-    await this.#call({ syscall: 'unlink', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'unlink', path: pathText(at) }, (native, op) =>
       native.unlink(op, this.#mount.handle, at),
     );
   }
@@ -306,7 +247,7 @@ export class Volume {
   /** Removes an empty directory. */
   async rmdir(path: PathLike): Promise<void> {
     const at = validatePath(path);
-    await this.#call({ syscall: 'rmdir', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'rmdir', path: pathText(at) }, (native, op) =>
       native.rmdir(op, this.#mount.handle, at),
     );
   }
@@ -348,7 +289,7 @@ export class Volume {
   async rename(oldPath: PathLike, newPath: PathLike): Promise<void> {
     const from = validatePath(oldPath, 'oldPath');
     const to = validatePath(newPath, 'newPath');
-    await this.#call({ syscall: 'rename', path: pathText(from), dest: pathText(to) }, (native, op) =>
+    await this.#change({ syscall: 'rename', path: pathText(from), dest: pathText(to) }, (native, op) =>
       native.rename(op, this.#mount.handle, from, to),
     );
   }
@@ -357,7 +298,7 @@ export class Volume {
   async link(existingPath: PathLike, newPath: PathLike): Promise<void> {
     const from = validatePath(existingPath, 'existingPath');
     const to = validatePath(newPath, 'newPath');
-    await this.#call({ syscall: 'link', path: pathText(from), dest: pathText(to) }, (native, op) =>
+    await this.#change({ syscall: 'link', path: pathText(from), dest: pathText(to) }, (native, op) =>
       native.link(op, this.#mount.handle, from, to),
     );
   }
@@ -366,7 +307,7 @@ export class Volume {
   async symlink(target: PathLike, path: PathLike): Promise<void> {
     const to = validatePath(target, 'target');
     const at = validatePath(path);
-    await this.#call({ syscall: 'symlink', path: pathText(to), dest: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'symlink', path: pathText(to), dest: pathText(at) }, (native, op) =>
       native.symlink(op, this.#mount.handle, to, at),
     );
   }
@@ -390,7 +331,7 @@ export class Volume {
   async chmod(path: PathLike, mode: number | string): Promise<void> {
     const at = validatePath(path);
     const bits = parseMode(mode, 'mode');
-    await this.#call({ syscall: 'chmod', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'chmod', path: pathText(at) }, (native, op) =>
       native.chmod(op, this.#mount.handle, at, bits),
     );
   }
@@ -400,7 +341,7 @@ export class Volume {
     const at = validatePath(path);
     const a = parseTime(atime, 'time');
     const m = parseTime(mtime, 'time');
-    await this.#call({ syscall: 'utime', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'utime', path: pathText(at) }, (native, op) =>
       native.utimes(op, this.#mount.handle, at, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
     );
   }
@@ -438,7 +379,7 @@ export class Volume {
     if (typeof value !== 'string') validateBuffer(value, 'value');
     const bytes = typeof value === 'string' ? Buffer.from(value) : bytesOf(value);
     const flags = parseXattrFlag(options.flag);
-    await this.#call({ syscall: 'setxattr', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'setxattr', path: pathText(at) }, (native, op) =>
       native.setxattr(op, this.#mount.handle, at, attribute, bytes, flags),
     );
   }
@@ -462,7 +403,7 @@ export class Volume {
   async removexattr(path: PathLike, name: string | Buffer): Promise<void> {
     const at = validatePath(path);
     const attribute = validateXattrName(name);
-    await this.#call({ syscall: 'removexattr', path: pathText(at) }, (native, op) =>
+    await this.#change({ syscall: 'removexattr', path: pathText(at) }, (native, op) =>
       native.removexattr(op, this.#mount.handle, at, attribute),
     );
   }
@@ -522,6 +463,43 @@ export class Volume {
     await this.#call({ syscall: 'sync' }, (native, op) => native.syncVolume(op, this.#mount.handle));
   }
 
+  /**
+   * Writes everything and lets nothing change until {@link thaw}: the container is a clean volume that may be copied.
+   * Changes wait meanwhile, reads go on; `writeSync` fails with EBUSY.
+   *
+   * @throws EBUSY (frozen already), EROFS, EIO
+   */
+  async freeze(): Promise<void> {
+    await this.#rest('freeze', freeze(this.#mount));
+    // Closed meanwhile: whoever waits must not wait for ever.
+    if (this.#closing !== undefined) await this.#engine.run(thaw(this.#mount), { failure: undefined });
+  }
+
+  /** Ends a {@link freeze}. @throws EINVAL (not frozen), EIO */
+  async thaw(): Promise<void> {
+    await this.#rest('thaw', thaw(this.#mount));
+  }
+
+  /**
+   * Makes the volume read-only, and clean on its container, or writable again.
+   *
+   * @throws EBUSY (a file is open for writing or has lost its last name; frozen), EROFS (opened with `readOnly`, or
+   *   read-only since an error)
+   */
+  async remount(options: { readOnly: boolean }): Promise<void> {
+    await this.#rest('remount', remount(this.#mount, remountReadOnly(options)));
+  }
+
+  /**
+   * Stops the volume for good: later calls but `close` fail with EIO. 'default' writes everything first and leaves the
+   * volume clean, 'logflush' commits first, 'nologflush' does neither: a power cut.
+   *
+   * @throws EIO (what was to be written first was not; the volume is stopped all the same)
+   */
+  async shutdown(mode: ShutdownName = 'default'): Promise<void> {
+    await this.#rest('shutdown', shutdown(this.#mount, shutdownMode(mode)));
+  }
+
   /** What the volume is: geometry, features, free space, and which backend does its I/O, and why. */
   info(): VolumeInfo {
     this.#check('info');
@@ -546,6 +524,8 @@ export class Volume {
   }
 
   async #close(): Promise<void> {
+    // Where it fails the volume was stopped or is not frozen yet: nobody waits then.
+    if (this.#mount.gate.closed) await this.#engine.run(thaw(this.#mount), { failure: undefined });
     if (this.#active > 0) {
       await new Promise<void>((resolve) => {
         this.#idle = resolve;
@@ -564,6 +544,17 @@ export class Volume {
 
   #call(about: About, start: Start): Promise<Outcome> {
     return this.#track(about.syscall, () => requestOrThrow(this.#engine, about, start));
+  }
+
+  /** A call that changes the volume: waits while it is frozen. */
+  #change(about: About, start: Start): Promise<Outcome> {
+    return this.#track(about.syscall, () => requestOrThrow(this.#engine, about, start, this.#mount.gate));
+  }
+
+  async #rest(syscall: string, task: Task<number>): Promise<void> {
+    const operation: Operation = { failure: undefined };
+    const result = await this.#track(syscall, () => this.#engine.run(task, operation));
+    if (result < 0) throw errnoError(result, syscall, operation);
   }
 
   async #track<T>(syscall: string, work: () => Promise<T>): Promise<T> {

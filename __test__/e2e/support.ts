@@ -16,6 +16,9 @@ import { nativePath } from '../../src/native/load.js';
 /** `test`, or a skipped one where the native module was not built. */
 export const e2e = existsSync(nativePath()) ? test : test.skip;
 
+/** The same, one after the other. */
+export const e2eSerial = existsSync(nativePath()) ? test.serial : test.skip;
+
 export const MiB = 1024 * 1024;
 
 /** A folder on the host that goes when the test ends. */

@@ -23,7 +23,7 @@ Usage:
   uext4 ln IMAGE TARGET TO [-s]
 
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
-Options: --help, --version
+Options: --help, --version; all but mkfs: --journal PATH, the container of an external journal
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run)
 `;
 
@@ -41,6 +41,7 @@ interface Definition {
 }
 
 const JSON_OPTION = { json: { type: 'boolean' } } as const;
+const JOURNAL_OPTION = { journal: { type: 'string' } } as const;
 
 function sizeOption(values: Values, name: string): number | undefined {
   const text = values[name];
@@ -63,8 +64,14 @@ const mkfs: Command = async (shell, [image], values) => {
   await shell.out(values['json'] === true ? toJson(report) : toLines(report));
 };
 
+/** The external journal, where there is one. */
+function journalOption(values: Values): { journal?: string } {
+  const journal = values['journal'];
+  return typeof journal === 'string' ? { journal } : {};
+}
+
 const info: Command = (shell, [image], values) =>
-  withVolume(shell, image as string, { readOnly: true }, async (volume) => {
+  withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, async (volume) => {
     const about = volume.info();
     await shell.out(values['json'] === true ? toJson(about) : toLines(about));
   });
@@ -73,7 +80,7 @@ const RECOVERY_NEEDED = 3;
 
 const recover: Command = async (shell, [image], values) => {
   const dryRun = values['dry-run'] === true;
-  const report = await shell.recover(image as string, { dryRun });
+  const report = await shell.recover(image as string, { dryRun, ...journalOption(values) });
   const { needed, hasErrors, ...counts } = report;
   if (values['json'] === true) await shell.out(toJson({ dryRun, ...report }));
   else if (needed) await shell.out(`${dryRun ? 'to do' : 'done'}:\n${toLines(counts)}`);
@@ -83,7 +90,7 @@ const recover: Command = async (shell, [image], values) => {
 };
 
 const ls: Command = (shell, [image, path], values) =>
-  withVolume(shell, image as string, { readOnly: true }, (volume) =>
+  withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, (volume) =>
     list(shell, volume, path ?? '/', {
       long: values['long'] === true,
       recursive: values['recursive'] === true,
@@ -107,11 +114,11 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
       run: mkfs,
     },
   ],
-  ['info', { options: JSON_OPTION, args: ['IMAGE'], required: 1, run: info }],
+  ['info', { options: { ...JSON_OPTION, ...JOURNAL_OPTION }, args: ['IMAGE'], required: 1, run: info }],
   [
     'recover',
     {
-      options: { ...JSON_OPTION, 'dry-run': { type: 'boolean' } },
+      options: { ...JSON_OPTION, ...JOURNAL_OPTION, 'dry-run': { type: 'boolean' } },
       args: ['IMAGE'],
       required: 1,
       run: recover,
@@ -122,6 +129,7 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
     {
       options: {
         ...JSON_OPTION,
+        ...JOURNAL_OPTION,
         long: { type: 'boolean', short: 'l' },
         recursive: { type: 'boolean', short: 'R' },
       },
@@ -133,11 +141,11 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
   [
     'cat',
     {
-      options: {},
+      options: JOURNAL_OPTION,
       args: ['IMAGE', 'PATH'],
       required: 2,
-      run: (shell, [image, path]) =>
-        withVolume(shell, image as string, { readOnly: true }, (volume) =>
+      run: (shell, [image, path], values) =>
+        withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, (volume) =>
           cat(shell, volume, path as string),
         ),
     },
@@ -145,21 +153,23 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
   [
     'put',
     {
-      options: {},
+      options: JOURNAL_OPTION,
       args: ['IMAGE', 'FROM', 'TO'],
       required: 3,
-      run: (shell, [image, from, to]) =>
-        withVolume(shell, image as string, {}, (volume) => put(shell, volume, from as string, to as string)),
+      run: (shell, [image, from, to], values) =>
+        withVolume(shell, image as string, journalOption(values), (volume) =>
+          put(shell, volume, from as string, to as string),
+        ),
     },
   ],
   [
     'get',
     {
-      options: {},
+      options: JOURNAL_OPTION,
       args: ['IMAGE', 'FROM', 'TO'],
       required: 3,
-      run: (shell, [image, from, to]) =>
-        withVolume(shell, image as string, { readOnly: true }, (volume) =>
+      run: (shell, [image, from, to], values) =>
+        withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, (volume) =>
           get(shell, volume, from as string, to as string),
         ),
     },
@@ -167,21 +177,23 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
   [
     'mv',
     {
-      options: {},
+      options: JOURNAL_OPTION,
       args: ['IMAGE', 'FROM', 'TO'],
       required: 3,
-      run: (shell, [image, from, to]) =>
-        withVolume(shell, image as string, {}, (volume) => move(volume, from as string, to as string)),
+      run: (shell, [image, from, to], values) =>
+        withVolume(shell, image as string, journalOption(values), (volume) =>
+          move(volume, from as string, to as string),
+        ),
     },
   ],
   [
     'ln',
     {
-      options: { symbolic: { type: 'boolean', short: 's' } },
+      options: { ...JOURNAL_OPTION, symbolic: { type: 'boolean', short: 's' } },
       args: ['IMAGE', 'TARGET', 'TO'],
       required: 3,
       run: (shell, [image, target, to], values) =>
-        withVolume(shell, image as string, {}, (volume) =>
+        withVolume(shell, image as string, journalOption(values), (volume) =>
           link(volume, target as string, to as string, values['symbolic'] === true),
         ),
     },

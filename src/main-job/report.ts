@@ -49,7 +49,7 @@ export function reportLoad(reports: LoadReports): void {
 
 export function reportWrites({ writes }: VolumeStats): void {
   line('writes', `${writes.shared} shared, ${writes.exclusive} exclusive, ${writes.buffered} buffered`);
-  line('exclusive', `because: ${countsText(writes.exclusiveBecause)}; started again: ${writes.restarted}`);
+  line('exclusive', `because: ${countsText(writes.exclusiveBecause)}; upgraded: ${writes.upgraded}`);
   line('fell back', `because: ${countsText(writes.fellBackBecause)}`);
 }
 

@@ -34,20 +34,42 @@ export const ProbeFlag = {
   APPEND: 64,
   /** Encrypted, verity, data-journalled or inline data (A3). */
   DIO_UNSUPPORTED: 128,
+  /** A read-only mount, or an emergency (C23). */
   READ_ONLY: 256,
+  /** Of an empty range, which reads ask about: {@link Native.tryFileAccessed} has something to do. */
+  ACCESS_DUE: 1024,
 } as const;
 
 /** `lockMode` of {@link Native.directWrite}. */
 export const LockMode = { SHARED: 0, EXCLUSIVE: 1 } as const;
 export type LockMode = (typeof LockMode)[keyof typeof LockMode];
 
-/** `flags` of {@link Native.directWrite}. */
-export const DirectWriteFlag = {
-  /** Durable when it reports: FUA where B8 allows it, a data sync otherwise. */
+/** `flags` of the four transfers: {@link Native.directWrite} and its like. */
+export const TransferFlag = {
+  /** Direct writes: durable when it reports: FUA where B8 allows it, a data sync otherwise. */
   DSYNC: 1,
-  /** The write is extending: end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
+  /** Direct writes: extending, end_io moves the sizes and drops the orphan entry in one transaction (C25.8). */
   EXTENDING: 2,
+  /** Neither waits nor allocates: -EAGAIN instead (C5); a buffered write -EOPNOTSUPP (A17). */
+  NOWAIT: 4,
+  /** Direct writes: all of it or nothing after a crash (C24); never -ENOTBLK, but -EAGAIN. */
+  ATOMIC: 8,
 } as const;
+
+/** Bits of `mode` of {@link Native.fallocate}: Linux's FALLOC_FL_. */
+export const FallocateFlag = {
+  KEEP_SIZE: 1,
+  PUNCH_HOLE: 2,
+  COLLAPSE_RANGE: 8,
+  ZERO_RANGE: 16,
+  INSERT_RANGE: 32,
+} as const;
+
+/** `whence` of {@link Native.seek}: Linux's SEEK_. */
+export const SeekWhence = { DATA: 3, HOLE: 4 } as const;
+
+/** The fourth number of each extent of {@link Native.extents}. */
+export const ExtentFlag = { UNWRITTEN: 1, DELALLOC: 2, LAST: 4, INLINE: 8 } as const;
 
 /** `flags` of {@link Native.setxattr}, as of setxattr(2). */
 export const XattrFlag = { CREATE: 1, REPLACE: 2 } as const;
@@ -78,6 +100,33 @@ export interface NativeVolumeInfo {
   readonly dioMemoryAlign: number;
   /** Largest size of an extent-mapped file (A5). */
   readonly maxFileSize: number;
+  /** Atomic writes (C24): from so many bytes to so many; left out or 0: there are none. */
+  readonly atomicWriteUnitMin?: number;
+  readonly atomicWriteUnitMax?: number;
+  /** They go through the journal, because the device has none of its own. */
+  readonly atomicWriteJournalled?: boolean;
+}
+
+/** What the engine counted since the volume was opened. */
+export interface NativeVolumeStats {
+  readonly openFiles: number;
+  readonly operationsInFlight: number;
+  /** By this mount. */
+  readonly transactionsReplayed: number;
+  readonly directWritesMappedInPlace: number;
+  readonly directWritesMappedByJob: number;
+  readonly directWritesEndedInPlace: number;
+  readonly directWritesRefusedShared: number;
+  /** Transactions, and the metadata blocks in them. */
+  readonly commits: number;
+  readonly blocksLogged: number;
+  /** Requests to the device, metadata and journal included; FUA writes are among the writes. */
+  readonly deviceReads: number;
+  readonly deviceWrites: number;
+  readonly deviceFuaWrites: number;
+  readonly deviceFlushes: number;
+  readonly deviceBytesRead: number;
+  readonly deviceBytesWritten: number;
 }
 
 /** What a finished recoverVolume found and did; with a dry run: what it would do. */
@@ -108,6 +157,10 @@ export interface NativeOpenFile {
   /** Directory entry type: 1 regular, 2 directory, 3 character, 4 block, 5 fifo, 6 socket, 7 symlink. */
   readonly type: number;
   readonly size: number;
+  /** The largest size that the inode's map allows (A5). */
+  readonly maxSize: number;
+  /** Mapped by indirect blocks rather than an extent tree. */
+  readonly bitmapFormat: boolean;
 }
 
 /** What a finished `stat` or `fstat` says; times in seconds and nanoseconds, blocks of 512 bytes. */
@@ -137,6 +190,9 @@ export interface NativeDirectory {
   readonly inos: readonly number[];
 }
 
+/** What shutdownVolume does first. */
+export const ShutdownMode = { DEFAULT: 0, LOG_FLUSH: 1, NO_LOG_FLUSH: 2 } as const;
+
 /** The native module. */
 export interface Native {
   /** Once per environment. `slots` receives [token0, result0, …]; `onBatch` gets the number of pairs. */
@@ -160,8 +216,14 @@ export interface Native {
   openVolume(op: Token, path: string, optionsJson: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
+  /** The volume is clean and takes no change until it is thawed. */
+  freezeVolume(op: Token, volume: VolumeHandle): void;
+  thawVolume(op: Token, volume: VolumeHandle): void;
+  remountVolume(op: Token, volume: VolumeHandle, readOnly: boolean): void;
+  /** `mode` as in Linux's EXT4_IOC_SHUTDOWN: {@link ShutdownMode}. */
+  shutdownVolume(op: Token, volume: VolumeHandle, mode: number): void;
   volumeInfo(volume: VolumeHandle): NativeVolumeInfo;
-  volumeStats(volume: VolumeHandle): Readonly<Record<string, unknown>>;
+  volumeStats(volume: VolumeHandle): NativeVolumeStats;
 
   /** `flags` are POSIX O_* without O_TRUNC. Result: the file's handle; takeResult: {@link NativeOpenFile}. */
   open(op: Token, volume: VolumeHandle, path: NativePath, flags: number, mode: number): void;
@@ -221,6 +283,8 @@ export interface Native {
    * have to wait or privileges may have to go.
    */
   tryFileModified(file: NativeFile): number;
+  /** Moves the time of access where a read is to (A19: relatime), without waiting: 0, or a negative errno. */
+  tryFileAccessed(file: NativeFile): number;
   /** The same bits as the result; may read the disk. */
   lookupWrite(op: Token, file: NativeFile, pos: number, len: number): void;
   /** Strips privileges and updates times, journalled (A4.9). */
@@ -242,6 +306,7 @@ export interface Native {
   directRead(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
@@ -250,24 +315,58 @@ export interface Native {
   bufferedWrite(
     op: Token,
     file: NativeFile,
+    flags: number,
     buffer: Uint8Array,
     offset: number,
     length: number,
     pos: number,
   ): void;
+  /** With NOWAIT: what is in memory from `pos` on, fewer bytes than there are where that ends. */
   bufferedRead(
     op: Token,
+    file: NativeFile,
+    flags: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  /**
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
+   * somebody would have to be waited for.
+   */
+  tryBufferedRead(
     file: NativeFile,
     buffer: Uint8Array,
     offset: number,
     length: number,
     pos: number,
-  ): void;
+  ): number;
+  /**
+   * {@link Native.bufferedWrite} at once and of all the bytes: their number, or a negative errno, with nothing written.
+   * -EAGAIN: the disk, space or memory would have to be waited for.
+   */
+  tryBufferedWrite(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
   writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
   invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
   /** The caller holds the inode lock exclusive and has drained direct I/O. */
   truncate(op: Token, file: NativeFile, size: number): void;
   /** C25.9: frees what lies beyond i_size, then drops the orphan entry. */
   truncateToSize(op: Token, file: NativeFile): void;
+  /** `mode`: bits of {@link FallocateFlag}. The caller holds the inode lock exclusive and has drained direct I/O. */
+  fallocate(op: Token, file: NativeFile, mode: number, pos: number, len: number): void;
+  /** Result: the next data or hole ({@link SeekWhence}) at `pos` or behind it. The caller holds the inode lock. */
+  seek(op: Token, file: NativeFile, pos: number, whence: number): void;
+  /**
+   * What the range's blocks lie on. Result: how many extents, not all of them where they are many; takeResult: four numbers
+   * each: position, byte on the device, length, {@link ExtentFlag} bits. The caller holds the inode lock.
+   */
+  extents(op: Token, file: NativeFile, pos: number, len: number): void;
   sync(op: Token, file: NativeFile, datasync: boolean): void;
 }

@@ -1,7 +1,7 @@
 /** Reads: direct or through the page cache, both under the shared inode lock (A19). */
 import { begin, type Task } from '../engine.js';
 import { NOT_SUBMITTED, type Kiocb } from '../kiocb.js';
-import { ProbeFlag, type Token } from '../native/boundary.js';
+import { ProbeFlag, TransferFlag, type Token } from '../native/boundary.js';
 import { EAGAIN } from '../native/errno.js';
 
 /**
@@ -23,7 +23,7 @@ function submitRead(io: Kiocb): Token {
   const { engine, inode } = io;
   const token = engine.token();
   try {
-    engine.native.directRead(token, io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+    engine.native.directRead(token, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes);
   } catch (error) {
     engine.release(token);
     throw error;
@@ -62,20 +62,32 @@ function* directRead(io: Kiocb): Task<number> {
   return result;
 }
 
-/** As {@link directRead}. */
+/** As {@link directRead}. A hit needs no worker; what is no hit, an error included, takes the long way. */
 function* bufferedRead(io: Kiocb): Task<number> {
   try {
+    const hit = io.engine.native.tryBufferedRead(io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+    if (hit >= 0) return hit;
     return yield begin(io.engine, (native, op) =>
-      native.bufferedRead(op, io.file, io.buffer, io.offset, io.countBytes, io.posBytes),
+      native.bufferedRead(op, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes),
     );
   } finally {
     io.inode.lock.unlockRead();
   }
 }
 
-/** A3 holds for reads too: where direct I/O is unsupported they go through the page cache. */
+/** C5: with NOWAIT the engine answers EAGAIN where it would have to wait for the device, or for write-back first (B4). */
+function readFlags(io: Kiocb): number {
+  return io.nowait ? TransferFlag.NOWAIT : 0;
+}
+
+/**
+ * A3 holds for reads too: where direct I/O is unsupported they go through the page cache. On the way the time of access
+ * is moved, if that is due, whatever the read comes to; where it would have to wait it is left to the next read.
+ */
 function readsDirect(io: Kiocb): boolean {
-  if (!io.direct) return false;
-  const flags = io.engine.native.probeWrite(io.file, io.posBytes, 0);
-  return flags < 0 || (flags & ProbeFlag.DIO_UNSUPPORTED) === 0;
+  const { native } = io.engine;
+  const flags = native.probeWrite(io.file, io.posBytes, 0);
+  if (flags < 0) return io.direct;
+  if ((flags & ProbeFlag.ACCESS_DUE) !== 0) native.tryFileAccessed(io.file);
+  return io.direct && (flags & ProbeFlag.DIO_UNSUPPORTED) === 0;
 }

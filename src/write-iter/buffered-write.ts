@@ -3,14 +3,24 @@ import { begin, type Task } from '../engine.js';
 import type { Kiocb } from '../kiocb.js';
 import { ProbeFlag } from '../native/boundary.js';
 import { readSizes } from '../sizes.js';
+import { countDrain, countNowait, type DrainReason } from '../write-counts.js';
 import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
 
-/** Bits that say file_modified has something to do. */
-export const MODIFIES = ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED;
+/** Whether a probe says that file_modified has something to do. */
+export function needsFileModified(flags: number): boolean {
+  return (flags & (ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED)) !== 0;
+}
 
-/** A4.9. */
+/** A4.9: drops setuid, setgid and capabilities, then sets the times. */
 export function* fileModified(io: Kiocb): Task<number> {
   return yield begin(io.engine, (native, token) => native.fileModified(token, io.file));
+}
+
+/** Waits for all direct I/O in flight; the lock is held exclusive. */
+export function* drainFor(io: Kiocb, reason: DrainReason): Task<void> {
+  const { lock } = io.inode;
+  if (lock.inFlight > 0) countDrain(io.counts, reason);
+  yield* lock.drain();
 }
 
 /** O_SYNC and O_DSYNC after the data is in place. Returns `written`, or the sync's error. */
@@ -20,14 +30,23 @@ export function* syncWritten(io: Kiocb, written: number): Task<number> {
   return result < 0 ? result : written;
 }
 
-/** A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno. */
+/**
+ * A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno.
+ *
+ * It drains direct I/O first: a page that is filled while a direct write of its block is in flight holds the old
+ * bytes, and its write-back would bring them back. The kernel only warns of that collision.
+ */
 export function* bufferedWriteIter(io: Kiocb): Task<number> {
   const nowait = checkBufferedNowait(io);
-  if (nowait < 0) return nowait;
+  if (nowait < 0) {
+    countNowait(io.counts, 'buffered');
+    return nowait;
+  }
   const { lock } = io.inode;
   yield* lock.write();
   let written: number;
   try {
+    yield* drainFor(io, 'buffered');
     written = yield* copyLocked(io);
   } finally {
     lock.unlockWrite();
@@ -42,21 +61,21 @@ function* copyLocked(io: Kiocb): Task<number> {
   const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
   const flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
   if (flags < 0) return flags;
-  const refused = checkWrite({
-    readOnly: (flags & ProbeFlag.READ_ONLY) !== 0,
-    immutable: (flags & ProbeFlag.IMMUTABLE) !== 0,
-    posBytes,
-    countBytes: io.countBytes,
-    maxFileBytes,
-  });
+  const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
+  const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
   if (refused < 0 || io.countBytes === 0) return refused;
-  if ((flags & MODIFIES) !== 0) {
+  const { native } = io.engine;
+  if (needsFileModified(flags) && native.tryFileModified(io.file) < 0) {
     const modified = yield* fileModified(io);
     if (modified < 0) return modified;
   }
-  const written = yield begin(io.engine, (native, token) =>
-    native.bufferedWrite(token, io.file, io.buffer, io.offset, countBytes, posBytes),
-  );
+  // Into the cache without a worker where nobody has to be waited for; else, errors included, the long way.
+  let written = native.tryBufferedWrite(io.file, io.buffer, io.offset, countBytes, posBytes);
+  if (written < 0) {
+    written = yield begin(io.engine, (_native, token) =>
+      native.bufferedWrite(token, io.file, 0, io.buffer, io.offset, countBytes, posBytes),
+    );
+  }
   if (written >= 0) io.posBytes = posBytes + written;
   return written;
 }

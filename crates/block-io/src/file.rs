@@ -8,12 +8,12 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::dio_limits::dio_limits;
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
-use crate::{AlignedBuf, Device, Error, Limits, Result};
+use crate::{AlignedBuf, Device, Error, IoCounts, Limits, Operation, Request, Result};
 
 /// How a container is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub struct FileDevice {
     flushing: Mutex<()>,
     /// The first failed flush is the last: the host may have dropped what it could not write.
     failed_flush: OnceLock<Error>,
+    counts: Arc<IoCounts>,
 }
 
 pub(crate) fn last_errno() -> i32 {
@@ -88,12 +89,18 @@ impl FileDevice {
             is_block_device,
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
+            counts: Arc::default(),
         })
     }
 
     /// Why requests go through the host's page cache although direct I/O was asked for.
     pub fn direct_fallback_reason(&self) -> Option<&str> {
         self.fallback.as_deref()
+    }
+
+    /// What it was asked for, by this face and by queues over it.
+    pub fn io_counts(&self) -> &Arc<IoCounts> {
+        &self.counts
     }
 
     /// Whether it is a block device.
@@ -104,6 +111,24 @@ impl FileDevice {
     /// The flush or FUA write that failed, after which none is tried again.
     pub(crate) fn failed_flush(&self) -> Option<&Error> {
         self.failed_flush.get()
+    }
+
+    /// Carries out what is left of a queue's request, which the queue has checked and counted, in the caller's thread.
+    pub(crate) fn carry_out(&self, request: &mut Request, moved: usize) -> Result<()> {
+        let offset_bytes = request.offset_bytes + moved as u64;
+        match request.operation {
+            Operation::Read => self.read_all(offset_bytes, &mut request.memory.bytes_mut()[moved..]),
+            Operation::Write { fua } => self.write_all(offset_bytes, &request.memory.bytes()[moved..], fua),
+            Operation::Flush => self.flush_now(),
+        }
+    }
+
+    fn flush_now(&self) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock();
+        if let Some(error) = self.failed_flush() {
+            return Err(error.clone());
+        }
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
     }
 
     /// Latches the failure of a flush or FUA write and returns the first one.
@@ -211,6 +236,7 @@ impl Device for FileDevice {
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.limits.check("read", offset_bytes, buf.len() as u64)?;
+        self.counts.add(Operation::Read, buf.len());
         if self.is_aligned(buf.as_ptr()) {
             return self.read_all(offset_bytes, buf);
         }
@@ -225,6 +251,7 @@ impl Device for FileDevice {
         if fua && let Some(error) = self.failed_flush() {
             return Err(error.clone());
         }
+        self.counts.add(Operation::Write { fua }, buf.len());
         match self.is_aligned(buf.as_ptr()) {
             true => self.write_all(offset_bytes, buf, fua),
             false => self.write_all(offset_bytes, &AlignedBuf::copy_of(buf), fua),
@@ -235,11 +262,8 @@ impl Device for FileDevice {
         if self.limits.read_only {
             return Ok(());
         }
-        let _one_at_a_time = self.flushing.lock();
-        if let Some(error) = self.failed_flush() {
-            return Err(error.clone());
-        }
-        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
+        self.counts.add(Operation::Flush, 0);
+        self.flush_now()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {

@@ -18,7 +18,8 @@ fn unsyncable() -> FileDevice {
     let file = File::from(OwnedFd::from(writer));
     let (flushing, failed_flush) = (Mutex::new(()), OnceLock::new());
     let file = LockedFile::exclusive_already(file);
-    FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush }
+    let counts = Arc::default();
+    FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush, counts }
 }
 
 #[test]

@@ -41,8 +41,8 @@ pub struct UringQueue {
     pushed: Vec<usize>,
     /// Entries that the kernel has and has not completed.
     in_kernel: usize,
-    /// Requests that never reach the kernel, and why.
-    refused: Vec<(usize, Error)>,
+    /// Requests that are over without the ring: refused, or carried out by whoever waited for them.
+    ended: Vec<(usize, Result<()>)>,
 }
 
 fn error(operation: &'static str, error: &std::io::Error) -> Error {
@@ -116,7 +116,7 @@ impl UringQueue {
             backlog: VecDeque::new(),
             pushed: Vec::new(),
             in_kernel: 0,
-            refused: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -273,15 +273,18 @@ impl UringQueue {
 impl Queue for UringQueue {
     fn push(&mut self, request: Request) {
         let checked = self.check(&request);
+        if checked.is_ok() {
+            self.device.io_counts().add(request.operation, request.memory.len());
+        }
         let key = self.requests.insert(InFlight { request, moved: 0 });
         match checked {
             Ok(()) => self.pushed.push(key),
-            Err(error) => self.refused.push((key, error)),
+            Err(error) => self.ended.push((key, Err(error))),
         }
     }
 
     fn submit(&mut self) -> Result<()> {
-        if !self.refused.is_empty() {
+        if !self.ended.is_empty() {
             self.event.signal();
         }
         self.backlog.extend(self.pushed.drain(..));
@@ -290,8 +293,22 @@ impl Queue for UringQueue {
 
     fn submit_and_wait(&mut self) -> Result<bool> {
         self.backlog.extend(self.pushed.drain(..));
+        if !self.ended.is_empty() {
+            return self.submit().map(|()| false);
+        }
+        // One system call instead of a ring's round: a request alone gains nothing from it.
+        if let [key] = self.backlog.make_contiguous()
+            && self.in_kernel == 0
+        {
+            let key = *key;
+            self.backlog.clear();
+            let InFlight { request, moved } = &mut self.requests[key];
+            let result = self.device.carry_out(request, *moved);
+            self.ended.push((key, result));
+            return Ok(true);
+        }
         self.fill();
-        if !self.refused.is_empty() || self.in_kernel == 0 {
+        if self.in_kernel == 0 {
             return self.submit().map(|()| false);
         }
         // Who waits here needs no signal; `reap` turns them on again.
@@ -304,9 +321,12 @@ impl Queue for UringQueue {
         if self.requests.is_empty() {
             return;
         }
-        for (key, error) in self.refused.drain(..) {
+        for (key, result) in self.ended.drain(..) {
             let InFlight { request, .. } = self.requests.remove(key);
-            done.push(Completion { id: request.id, result: Err(error), memory: request.memory });
+            done.push(Completion { id: request.id, result, memory: request.memory });
+        }
+        if self.requests.is_empty() {
+            return;
         }
         self.ring.completion().disable_eventfd();
         self.run_task_work();
@@ -326,7 +346,7 @@ impl Queue for UringQueue {
     }
 
     fn drain(&mut self) {
-        self.refused.clear();
+        self.ended.clear();
         self.pushed.clear();
         self.backlog.clear();
         if self.in_kernel > 0 {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use block_io::sync::Mutex;
-use block_io::{EventFd, FileDevice};
+use block_io::{Device, EventFd, FileDevice};
 use ext4::mkfs::{self, FormatOptions, FormatReport};
-use ext4::{Error, Fs, Recovery, Result, errno};
+use ext4::{Error, Fs, MountOptions, Recovery, Result, errno};
 
-use crate::options::OpenVolume;
+use crate::options::{OpenVolume, RecoverVolume};
 
 /// A mounted volume that has no engine yet.
 pub struct Mounted {
@@ -21,8 +21,6 @@ pub struct Mounted {
     pub device: Arc<FileDevice>,
     /// The queue asked for.
     pub engine: block_io::Engine,
-    /// Asked for, or all that the volume's features allow.
-    pub read_only: bool,
     /// Transactions that the mount replayed.
     pub transactions_replayed: u32,
 }
@@ -70,11 +68,13 @@ impl Arrivals {
     ///
     /// # Errors
     /// EAGAIN where the host gives no thread.
-    pub fn recover(&mut self, op: u32, path: Vec<u8>, dry_run: bool) -> Result<()> {
+    pub fn recover(&mut self, op: u32, path: Vec<u8>, options: RecoverVolume) -> Result<()> {
         self.spawn(op, move || {
             Arrival::Recovered(caught(|| {
+                let RecoverVolume { dry_run, journal } = options;
                 let open = block_io::OpenOptions { read_only: dry_run, direct: true };
-                ext4::recover(Arc::new(FileDevice::open(&path_of(&path), open)?), dry_run)
+                let device = Arc::new(FileDevice::open(&path_of(&path), open)?);
+                ext4::recover(device, open_journal(journal.as_deref(), open)?, dry_run)
             }))
         })
     }
@@ -155,15 +155,16 @@ fn format_container(
     mkfs::format(&device, &options)
 }
 
+/// The device of an external journal.
+fn open_journal(path: Option<&[u8]>, open: block_io::OpenOptions) -> Result<Option<Arc<dyn Device>>> {
+    let Some(path) = path else { return Ok(None) };
+    Ok(Some(Arc::new(FileDevice::open(&path_of(path), open)?)))
+}
+
 fn mount(path: &Path, options: &OpenVolume) -> Result<Mounted> {
     let open = block_io::OpenOptions { read_only: options.mount.read_only, direct: true };
     let device = Arc::new(FileDevice::open(path, open)?);
-    let (fs, report) = Fs::mount(device.clone(), &options.mount)?;
-    Ok(Mounted {
-        fs,
-        device,
-        engine: options.engine,
-        read_only: options.mount.read_only,
-        transactions_replayed: report.transactions_replayed,
-    })
+    let journal_device = open_journal(options.journal.as_deref(), open)?;
+    let (fs, report) = Fs::mount(device.clone(), &MountOptions { journal_device, ..options.mount.clone() })?;
+    Ok(Mounted { fs, device, engine: options.engine, transactions_replayed: report.transactions_replayed })
 }

@@ -2,7 +2,7 @@
 
 use block_io::BackendInfo;
 use ext4::mkfs::FormatReport;
-use ext4::{Error, Fs, Recovery, Stat};
+use ext4::{Error, Fs, RangeExtent, Recovery, Stat};
 
 use napi_derive::napi;
 
@@ -29,6 +29,8 @@ pub enum Detail {
     Directory(Vec<(Vec<u8>, u32, u8)>),
     /// A symbolic link's text.
     Text(Vec<u8>),
+    /// What a range of a file lies on.
+    Extents(Vec<RangeExtent>),
     /// What mkfs made.
     Format(Box<FormatReport>),
     /// What a recovery did.
@@ -43,12 +45,21 @@ pub struct OpenFile {
     generation: u32,
     mode: u16,
     size: u64,
+    max_size: u64,
+    bitmap_format: bool,
 }
 
 impl OpenFile {
     /// Of an inode.
-    pub fn of(inode: &ext4::Inode) -> Self {
-        Self { ino: inode.ino.0, generation: inode.generation, mode: inode.mode(), size: inode.size() }
+    pub fn of(fs: &Fs, inode: &ext4::Inode) -> Self {
+        Self {
+            ino: inode.ino.0,
+            generation: inode.generation,
+            mode: inode.mode(),
+            size: inode.size(),
+            max_size: fs.max_bytes(inode),
+            bitmap_format: inode.is_bitmap_format(),
+        }
     }
 }
 
@@ -64,12 +75,12 @@ pub struct VolumeInfo {
 
 impl VolumeInfo {
     /// Of a mounted volume.
-    pub fn of(fs: &Fs, read_only: bool, backend: &BackendInfo) -> Self {
+    pub fn of(fs: &Fs, backend: &BackendInfo) -> Self {
         let limits = fs.device().limits();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
-            read_only,
+            read_only: fs.is_read_only(),
             backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
@@ -107,6 +118,7 @@ impl Detail {
             Self::Stat(stat) => stat_object(js, stat),
             Self::Directory(entries) => directory(js, entries),
             Self::Text(text) => js.name(text),
+            Self::Extents(extents) => extent_numbers(js, extents),
             Self::Format(report) => format_report(js, report),
             Self::Recovery(recovery) => recovery_object(js, recovery),
             Self::Volume(info) => info.to_js(js),
@@ -144,8 +156,10 @@ fn open_file(js: Js, file: &OpenFile) -> JsResult<Value> {
             (c"inodeKey", key as f64),
             (c"type", f64::from(kind)),
             (c"size", file.size as f64),
+            (c"maxSize", file.max_size as f64),
         ],
     )?;
+    js.set(object, c"bitmapFormat", js.boolean(file.bitmap_format)?)?;
     Ok(object)
 }
 
@@ -185,6 +199,19 @@ fn directory(js: Js, entries: &[(Vec<u8>, u32, u8)]) -> JsResult<Value> {
     js.set(object, c"types", js.bytes(&types)?)?;
     js.set(object, c"inos", js.array(entries.iter().map(|(_, ino, _)| js.number(f64::from(*ino))))?)?;
     Ok(object)
+}
+
+/// Four numbers each: position, place on the device, length, flags.
+fn extent_numbers(js: Js, extents: &[RangeExtent]) -> JsResult<Value> {
+    let numbers: Vec<f64> = extents
+        .iter()
+        .flat_map(|extent| {
+            let flags = [extent.unwritten, extent.delalloc, extent.last, extent.inline];
+            let bits = flags.iter().enumerate().map(|(bit, &set)| u32::from(set) << bit).sum::<u32>();
+            [extent.logical as f64, extent.physical as f64, extent.len as f64, f64::from(bits)]
+        })
+        .collect();
+    js.array(numbers.iter().map(|&number| js.number(number)))
 }
 
 fn uuid_text(uuid: &[u8; 16]) -> String {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block_io::EventFd;
+use ext4::aio::Waited;
 use napi::sys;
 
 use crate::js::{Js, JsResult, Thrown, Value};
@@ -121,7 +122,7 @@ impl Environment {
         let deadline = Instant::now() + timeout;
         loop {
             let waited = self.state().submit_and_wait();
-            if !waited {
+            if waited != Waited::ForDevice {
                 self.event.clear();
             }
             self.state().collect(self.js);
@@ -129,7 +130,7 @@ impl Environment {
             if self.state().has_ready() || rest.is_zero() {
                 break;
             }
-            if !waited {
+            if waited == Waited::No {
                 self.event.wait(Some(rest));
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ext4::aio::Value as Outcome;
-use ext4::{Error, Fs, Inode, Look, Probe, Result, errno};
+use ext4::{Error, FallocateMode, Fs, Inode, Look, Probe, Result, Whence, errno};
 
 use crate::js::{JsResult, Thrown, Value};
 use crate::names::nothing;
@@ -121,15 +121,24 @@ pub fn file_modified(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.file_modified(inode)))
 }
 
-/// tryFileModified(file)
-pub fn try_file_modified(call: &Call<'_, 1>) -> JsResult<Value> {
+/// Calls on a file that end at once: 0 or a negative errno.
+fn at_once(call: &Call<'_, 1>, work: impl FnOnce(&Fs, &Inode) -> Result<()>) -> JsResult<Value> {
     let handle = call.handle(0)?;
     let mut state = call.environment.state();
-    let tried = state
-        .file_and_volume(handle)
-        .and_then(|(file, volume)| volume.engine.fs().try_file_modified(&file.inode));
+    let tried =
+        state.file_and_volume(handle).and_then(|(file, volume)| work(volume.engine.fs(), &file.inode));
     drop(state);
     call.js.number(tried.map_or_else(|error| -f64::from(error.errno()), |()| 0.0))
+}
+
+/// tryFileModified(file)
+pub fn try_file_modified(call: &Call<'_, 1>) -> JsResult<Value> {
+    at_once(call, Fs::try_file_modified)
+}
+
+/// tryFileAccessed(file)
+pub fn try_file_accessed(call: &Call<'_, 1>) -> JsResult<Value> {
+    at_once(call, Fs::try_file_accessed)
 }
 
 /// orphanAdd(op, file)
@@ -163,6 +172,37 @@ pub fn truncate(call: &Call<'_, 3>) -> JsResult<Value> {
 /// truncateToSize(op, file)
 pub fn truncate_to_size(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.truncate_to_size(inode)))
+}
+
+/// Extents that one call of `extents` gives at most.
+const EXTENTS_PER_CALL: usize = 4096;
+
+/// fallocate(op, file, mode, pos, len)
+pub fn fallocate(call: &Call<'_, 5>) -> JsResult<Value> {
+    let mode = call.js.get_u32(call.arguments[2], "mode")?;
+    let (pos, len) = (call.bytes(3, "pos")?, call.bytes(4, "len")?);
+    call.on_file(Ending::Plain, move |fs, inode| {
+        nothing(FallocateMode::from_bits(mode).and_then(|mode| fs.fallocate(inode, mode, pos, len)))
+    })
+}
+
+/// seek(op, file, pos, whence)
+pub fn seek(call: &Call<'_, 4>) -> JsResult<Value> {
+    let pos = call.bytes(2, "pos")?;
+    let whence = call.js.get_u32(call.arguments[3], "whence")?;
+    call.on_file(Ending::Plain, move |fs, inode| {
+        let found = fs.seek(inode, pos, Whence::from_number(whence)?)?;
+        Ok((found, Outcome::None))
+    })
+}
+
+/// extents(op, file, pos, len)
+pub fn extents(call: &Call<'_, 4>) -> JsResult<Value> {
+    let (pos, len) = (call.bytes(2, "pos")?, call.bytes(3, "len")?);
+    call.on_file(Ending::Plain, move |fs, inode| {
+        let extents = fs.extents(inode, pos, len, EXTENTS_PER_CALL)?;
+        Ok((extents.len() as u64, Outcome::Extents(extents)))
+    })
 }
 
 /// sync(op, file, datasync)

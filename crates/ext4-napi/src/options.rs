@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use block_io::Engine;
 use ext4::mkfs::FormatOptions;
-use ext4::{Error, MountOptions, Result, errno};
+use ext4::{Error, ErrorMode, MountOptions, Result, errno};
 use serde_json::{Map, Value};
 
 /// How a volume is opened.
@@ -13,6 +13,16 @@ pub struct OpenVolume {
     pub mount: MountOptions,
     /// For the queue.
     pub engine: Engine,
+    /// Path of an external journal.
+    pub journal: Option<Vec<u8>>,
+}
+
+/// How a volume is recovered.
+pub struct RecoverVolume {
+    /// Only say what there is to do.
+    pub dry_run: bool,
+    /// Path of an external journal.
+    pub journal: Option<Vec<u8>>,
 }
 
 fn invalid(name: &str) -> Error {
@@ -47,6 +57,20 @@ fn uuid(value: &Value) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
+fn path(value: &Value) -> Option<Vec<u8>> {
+    value.as_str().filter(|path| !path.is_empty()).map(|path| path.as_bytes().to_vec())
+}
+
+/// errors= (EP1).
+fn error_mode(value: &Value) -> Option<ErrorMode> {
+    Some(match value.as_str()? {
+        "continue" => ErrorMode::Continue,
+        "remount-ro" => ErrorMode::RemountReadOnly,
+        "panic" => ErrorMode::Shutdown,
+        _ => return None,
+    })
+}
+
 /// The options of openVolume.
 ///
 /// # Errors
@@ -63,19 +87,34 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     if let Some(bytes) = option(&options, "pageCacheBytes", Value::as_u64)? {
         mount.page_cache_bytes = bytes;
     }
+    if let Some(percent) = option(&options, "dirtyRatio", Value::as_u64)? {
+        mount.dirty_ratio = u8::try_from(percent)
+            .ok()
+            .filter(|percent| *percent <= 100)
+            .ok_or_else(|| invalid("dirtyRatio"))?;
+    }
+    if let Some(age) = option(&options, "writeBackAgeMs", Value::as_u64)? {
+        mount.write_back_age_ms = age;
+    }
     if let Some(bytes) = option(&options, "metadataCacheBytes", Value::as_u64)? {
         mount.metadata_cache_bytes = bytes;
     }
+    mount.errors = option(&options, "errors", error_mode)?;
+    mount.barrier = option(&options, "barrier", Value::as_bool)?.unwrap_or(true);
+    mount.noload = option(&options, "noload", Value::as_bool)?.unwrap_or(false);
+    let journal = option(&options, "journal", path)?;
     let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
-    Ok(OpenVolume { mount, engine })
+    Ok(OpenVolume { mount, engine, journal })
 }
 
-/// The option of recoverVolume: only say what there is to do.
+/// The options of recoverVolume.
 ///
 /// # Errors
 /// EINVAL.
-pub fn recover_volume(json: &[u8]) -> Result<bool> {
-    Ok(option(&object(json)?, "dryRun", Value::as_bool)?.unwrap_or(false))
+pub fn recover_volume(json: &[u8]) -> Result<RecoverVolume> {
+    let options = object(json)?;
+    let dry_run = option(&options, "dryRun", Value::as_bool)?.unwrap_or(false);
+    Ok(RecoverVolume { dry_run, journal: option(&options, "journal", path)? })
 }
 
 /// The options of formatVolume.
@@ -108,9 +147,14 @@ mod tests {
         let options = open_volume(br#"{"readOnly":true,"engine":"threads","commitIntervalMs":0}"#).unwrap();
         assert!(options.mount.read_only);
         assert_eq!((options.engine, options.mount.commit_interval_ms), (Engine::Threads, 1));
-        for bad in
-            [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#]
-        {
+        for bad in [
+            &br#"[]"#[..],
+            b"",
+            br#"{"engine":"x"}"#,
+            br#"{"readOnly":1}"#,
+            br#"{"commitIntervalMs":-1}"#,
+            br#"{"dirtyRatio":101}"#,
+        ] {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use block_io::{BackendInfo, EventFd, Memory};
-use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value};
+use block_io::{BackendInfo, EventFd, IoCounts, Memory};
+use ext4::aio::{DirectRead, DirectWrite, Engine, FileId, Finished, Value, Waited};
 use ext4::{Error, Fs, Inode, Result, errno};
 
 use crate::arrivals::{Arrival, Arrivals, Mounted};
@@ -23,8 +23,8 @@ pub struct Volume {
     pub engine: Engine,
     /// What carries its direct I/O, and why.
     pub backend: BackendInfo,
-    /// Mounted for reading only.
-    pub read_only: bool,
+    /// What its device was asked for.
+    pub io_counts: Arc<IoCounts>,
     /// Transactions that the mount replayed.
     pub transactions_replayed: u32,
     /// Operations begun and not over.
@@ -269,14 +269,15 @@ impl State {
         }
     }
 
-    /// As [`State::submit`]; waits, without the eventfd, where nobody but one device can end what is under way. `false`: it
-    /// did not wait.
-    pub fn submit_and_wait(&mut self) -> bool {
+    /// As [`State::submit`]; waits, without the eventfd, where nobody but one device can end what is under way, and does the
+    /// job that the only operation waits for.
+    pub fn submit_and_wait(&mut self) -> Waited {
         let operations = self.in_flight;
-        let mut waited = false;
+        let mut waited = Waited::No;
         for handle in self.volumes.handles() {
             match self.with_engine(handle, |engine| engine.submit_and_wait(operations)) {
-                Ok(Ok(did)) => waited |= did,
+                Ok(Ok(Waited::No)) => {}
+                Ok(Ok(did)) => waited = did,
                 Ok(Err(error)) => self.give_up(handle, &error),
                 Err(_) => {}
             }
@@ -335,13 +336,14 @@ impl State {
     }
 
     fn add_volume(&mut self, mounted: Mounted) -> Result<(u64, VolumeInfo)> {
-        let Mounted { fs, device, engine, read_only, transactions_replayed } = mounted;
+        let Mounted { fs, device, engine, transactions_replayed } = mounted;
         let (queue, backend) = block_io::open_queue(&device, engine, self.event.clone())?;
-        let info = VolumeInfo::of(&fs, read_only, &backend);
+        let info = VolumeInfo::of(&fs, &backend);
         let event = self.event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
+        let io_counts = device.io_counts().clone();
         let volume =
-            Volume { engine, backend, read_only, transactions_replayed, ops: 0, files: 0, failed: false };
+            Volume { engine, backend, io_counts, transactions_replayed, ops: 0, files: 0, failed: false };
         match self.volumes.insert(volume) {
             Ok(handle) => Ok((handle, info)),
             Err(_) => Err(Error::refused(libc::ENFILE, "too many volumes")),
@@ -373,10 +375,10 @@ impl State {
     }
 
     fn opened(&mut self, volume: u64, inode: Arc<Inode>) -> (Result<u64>, Option<Detail>) {
-        let detail = Detail::Open(OpenFile::of(&inode));
-        let adopted = inode.clone();
-        let id = match self.with_engine(volume, |engine| engine.adopt(adopted)) {
-            Ok(id) => id,
+        let opened = inode.clone();
+        let adopt = |engine: &mut Engine| (OpenFile::of(engine.fs(), &opened), engine.adopt(opened));
+        let (detail, id) = match self.with_engine(volume, adopt) {
+            Ok((file, id)) => (Detail::Open(file), id),
             Err(error) => return (Err(error), None),
         };
         match self.files.insert(File { volume, id, inode }) {
@@ -417,7 +419,12 @@ fn copy_back(
     if copy.copy(js, &bytes[..count]) {
         return result;
     }
-    result.and(Err(Error::refused(errno::EINVAL, "the buffer was detached while it was read into")))
+    result.and(Err(detached()))
+}
+
+/// The buffer of a read is gone when its bytes have come.
+pub fn detached() -> Error {
+    Error::refused(errno::EINVAL, "the buffer was detached while it was read into")
 }
 
 fn detail_of(value: Value) -> Option<Detail> {
@@ -425,6 +432,7 @@ fn detail_of(value: Value) -> Option<Detail> {
         Value::Stat(stat) => Some(Detail::Stat(Box::new(stat))),
         Value::Entries(entries) => Some(Detail::Directory(entries)),
         Value::Text(text) => Some(Detail::Text(text)),
+        Value::Extents(extents) => Some(Detail::Extents(extents)),
         _ => None,
     }
 }

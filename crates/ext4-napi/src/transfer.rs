@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use ext4::Inode;
+use block_io::{AlignedBuf, Memory};
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
+use ext4::{Error, Fs, Inode, Result, errno};
 
-use crate::js::{JsResult, Value};
-use crate::memory::Slice;
+use crate::js::{Js, JsResult, Value};
+use crate::memory::{CopyBack, Slice};
 use crate::register::{Call, UNDEFINED};
-use crate::state::{Direct, Ending, State};
+use crate::state::{Direct, Ending, State, detached};
 
-/// `flags` of directWrite.
+/// Bits of `flags`. EXTENDING (2) is what the engine finds out by itself.
 const DSYNC: u32 = 1;
+const NOWAIT: u32 = 4;
+const ATOMIC: u32 = 8;
 
 /// What a transfer is about, from argument `first` on: buffer, offset, length, pos.
 struct Range {
@@ -26,6 +29,10 @@ impl<const N: usize> Call<'_, N> {
         let view = self.js.get_view(array, "buffer")?;
         let slice = Slice::of(view, self.bytes(first + 1, "offset")?, self.bytes(first + 2, "length")?)?;
         Ok(Range { array, slice, pos: self.bytes(first + 3, "pos")? })
+    }
+
+    fn flags(&self, index: usize) -> JsResult<u32> {
+        self.js.get_u32(self.arguments[index], "flags")
     }
 }
 
@@ -46,7 +53,7 @@ pub fn direct_write(call: &Call<'_, 8>) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
     let lock = call.js.get_integer(call.arguments[2], "lockMode", 0.0, 1.0)?;
     let lock = if lock == 0 { LockMode::Shared } else { LockMode::Exclusive };
-    let dsync = call.js.get_u32(call.arguments[3], "flags")? & DSYNC != 0;
+    let flags = call.flags(3)?;
     let Range { slice, pos, .. } = call.range(4)?;
     let mut state = call.environment.state();
     let Some((volume, file, _)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
@@ -56,15 +63,25 @@ pub fn direct_write(call: &Call<'_, 8>) -> JsResult<Value> {
     }
     let memory = state.memory.for_write(slice);
     state.bind(op, volume, Ending::Plain);
-    let write = DirectWrite { op: u64::from(op), file, lock, dsync, pos, memory };
+    let write = DirectWrite {
+        op: u64::from(op),
+        file,
+        lock,
+        dsync: flags & DSYNC != 0,
+        nowait: flags & NOWAIT != 0,
+        atomic: flags & ATOMIC != 0,
+        pos,
+        memory,
+    };
     state.start_direct(op, volume, Direct::Write(write));
     Ok(UNDEFINED)
 }
 
-/// directRead(op, file, buffer, offset, length, pos)
-pub fn direct_read(call: &Call<'_, 6>) -> JsResult<Value> {
+/// directRead(op, file, flags, buffer, offset, length, pos)
+pub fn direct_read(call: &Call<'_, 7>) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
-    let Range { array, slice, pos } = call.range(2)?;
+    let nowait = call.flags(2)? & NOWAIT != 0;
+    let Range { array, slice, pos } = call.range(3)?;
     let mut state = call.environment.state();
     let Some((volume, file, _)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
     if slice.len() == 0 {
@@ -73,16 +90,21 @@ pub fn direct_read(call: &Call<'_, 6>) -> JsResult<Value> {
     }
     let (memory, copy) = state.memory.for_read(call.js, array, slice)?;
     state.bind(op, volume, copy.map_or(Ending::Plain, Ending::Read));
-    state.start_direct(op, volume, Direct::Read(DirectRead { op: u64::from(op), file, pos, memory }));
+    state.start_direct(op, volume, Direct::Read(DirectRead { op: u64::from(op), file, nowait, pos, memory }));
     Ok(UNDEFINED)
 }
 
-/// bufferedWrite(op, file, buffer, offset, length, pos)
-pub fn buffered_write(call: &Call<'_, 6>) -> JsResult<Value> {
+/// bufferedWrite(op, file, flags, buffer, offset, length, pos)
+pub fn buffered_write(call: &Call<'_, 7>) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
-    let Range { slice, pos, .. } = call.range(2)?;
+    let nowait = call.flags(2)? & NOWAIT != 0;
+    let Range { slice, pos, .. } = call.range(3)?;
     let mut state = call.environment.state();
     let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    if nowait {
+        state.fail(op, &Error::errno_only(errno::EOPNOTSUPP)); // A17
+        return Ok(UNDEFINED);
+    }
     let data = slice.to_vec();
     state.run(op, volume, Ending::Plain, move |fs| {
         fs.buffered_write(&inode, pos, &data).map(|written| (written as u64, Outcome::None))
@@ -90,10 +112,11 @@ pub fn buffered_write(call: &Call<'_, 6>) -> JsResult<Value> {
     Ok(UNDEFINED)
 }
 
-/// bufferedRead(op, file, buffer, offset, length, pos)
-pub fn buffered_read(call: &Call<'_, 6>) -> JsResult<Value> {
+/// bufferedRead(op, file, flags, buffer, offset, length, pos)
+pub fn buffered_read(call: &Call<'_, 7>) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
-    let Range { array, slice, pos } = call.range(2)?;
+    let nowait = call.flags(2)? & NOWAIT != 0;
+    let Range { array, slice, pos } = call.range(3)?;
     let mut state = call.environment.state();
     let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
     let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
@@ -103,9 +126,61 @@ pub fn buffered_read(call: &Call<'_, 6>) -> JsResult<Value> {
     }
     let copy = slice.copy_back(call.js, array)?;
     let mut bytes = state.memory.take(available);
+    if nowait {
+        read_nowait(&mut state, call.js, op, handle, pos, bytes, copy);
+        return Ok(UNDEFINED);
+    }
     state.run(op, volume, Ending::Read(copy), move |fs| {
         let read = fs.buffered_read(&inode, pos, &mut bytes)?;
         Ok((read as u64, Outcome::Bytes(bytes)))
     });
     Ok(UNDEFINED)
+}
+
+/// RWF_NOWAIT: what is in the page cache, here and now.
+fn read_nowait(
+    state: &mut State,
+    js: Js,
+    op: u32,
+    handle: u64,
+    pos: u64,
+    mut bytes: AlignedBuf,
+    copy: CopyBack,
+) {
+    let read = state
+        .file_and_volume(handle)
+        .and_then(|(file, volume)| volume.engine.fs().buffered_read_nowait(&file.inode, pos, &mut bytes));
+    let copied = copy.copy(js, &bytes[..*read.as_ref().unwrap_or(&0)]);
+    state.memory.give_back(Memory::Owned(bytes));
+    match read {
+        Ok(read) if copied => state.succeed(op, read as u64),
+        Ok(_) => state.fail(op, &detached()),
+        Err(error) => state.fail(op, &error),
+    }
+}
+
+impl<const N: usize> Call<'_, N> {
+    /// Runs a call that does not wait on the file of argument 0; what fails is a negative errno.
+    fn try_now(&self, f: impl FnOnce(&Arc<Fs>, &Arc<Inode>) -> Result<usize>) -> JsResult<Value> {
+        let handle = self.handle(0)?;
+        let mut state = self.environment.state();
+        let found = state.file_and_volume(handle).map(|(file, _)| (file.volume, file.inode.clone()));
+        let done = found.and_then(|(volume, inode)| {
+            state.with_engine(volume, |engine| f(engine.fs(), &inode)).and_then(|result| result)
+        });
+        drop(state);
+        self.js.number(done.map_or_else(|error| -f64::from(error.errno()), |bytes| bytes as f64))
+    }
+}
+
+/// tryBufferedWrite(file, buffer, offset, length, pos)
+pub fn try_buffered_write(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes(|data| fs.try_buffered_write(inode, pos, data)))
+}
+
+/// tryBufferedRead(file, buffer, offset, length, pos)
+pub fn try_buffered_read(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes_mut(|out| fs.try_buffered_read(inode, pos, out)))
 }

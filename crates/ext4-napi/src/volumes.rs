@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ext4::aio::Value as Outcome;
-use ext4::{Error, errno};
+use ext4::{Error, Fs, Shutdown, errno};
 
 use crate::detail::{VolumeInfo, set_numbers};
+use crate::environment::Environment;
 use crate::js::{JsResult, MAX_SAFE_INTEGER, Thrown, Value};
 use crate::options;
 use crate::register::{Call, UNDEFINED};
@@ -79,7 +80,7 @@ pub fn recover_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     let mut state = call.environment.state();
     state.begin(op)?;
     let started =
-        options::recover_volume(&json).and_then(|dry_run| state.arrivals.recover(op, path, dry_run));
+        options::recover_volume(&json).and_then(|options| state.arrivals.recover(op, path, options));
     if let Err(error) = started {
         state.fail(op, &error);
     }
@@ -122,10 +123,44 @@ pub fn close_volume(call: &Call<'_, 2>) -> JsResult<Value> {
 
 /// syncVolume(op, volume)
 pub fn sync_volume(call: &Call<'_, 2>) -> JsResult<Value> {
-    let (op, handle) = (call.op()?, call.handle(1)?);
-    let mut state = call.environment.state();
+    run_on_volume(call.environment, call.op()?, call.handle(1)?, |fs| fs.sync())
+}
+
+/// freezeVolume(op, volume)
+pub fn freeze_volume(call: &Call<'_, 2>) -> JsResult<Value> {
+    run_on_volume(call.environment, call.op()?, call.handle(1)?, |fs| fs.freeze())
+}
+
+/// thawVolume(op, volume)
+pub fn thaw_volume(call: &Call<'_, 2>) -> JsResult<Value> {
+    run_on_volume(call.environment, call.op()?, call.handle(1)?, |fs| fs.thaw())
+}
+
+/// remountVolume(op, volume, readOnly)
+pub fn remount_volume(call: &Call<'_, 3>) -> JsResult<Value> {
+    let read_only = call.js.get_bool(call.arguments[2], "readOnly")?;
+    run_on_volume(call.environment, call.op()?, call.handle(1)?, move |fs| fs.remount(read_only))
+}
+
+/// shutdownVolume(op, volume, mode): Linux's EXT4_IOC_SHUTDOWN, 0 default, 1 log flush, 2 no log flush.
+pub fn shutdown_volume(call: &Call<'_, 3>) -> JsResult<Value> {
+    let how = match call.js.get_integer(call.arguments[2], "mode", 0.0, 2.0)? as u32 {
+        0 => Shutdown::Default,
+        1 => Shutdown::LogFlush,
+        _ => Shutdown::NoLogFlush,
+    };
+    run_on_volume(call.environment, call.op()?, call.handle(1)?, move |fs| fs.force_shutdown(how))
+}
+
+fn run_on_volume(
+    environment: &Environment,
+    op: u32,
+    volume: u64,
+    job: impl FnOnce(&Fs) -> ext4::Result<()> + Send + 'static,
+) -> JsResult<Value> {
+    let mut state = environment.state();
     state.begin(op)?;
-    state.run(op, handle, Ending::Plain, |fs| fs.sync().map(|()| (0, Outcome::None)));
+    state.run(op, volume, Ending::Plain, move |fs| job(fs).map(|()| (0, Outcome::None)));
     Ok(UNDEFINED)
 }
 
@@ -138,7 +173,7 @@ pub fn volume_info(call: &Call<'_, 1>) -> JsResult<Value> {
     let handle = call.handle(0)?;
     let mut state = call.environment.state();
     let volume = state.volume(handle).map_err(|error| unusable(&error))?;
-    let info = VolumeInfo::of(volume.engine.fs(), volume.read_only, &volume.backend);
+    let info = VolumeInfo::of(volume.engine.fs(), &volume.backend);
     drop(state);
     info.to_js(call.js)
 }
@@ -150,6 +185,8 @@ pub fn volume_stats(call: &Call<'_, 1>) -> JsResult<Value> {
     let volume = state.volume(handle).map_err(|error| unusable(&error))?;
     let counters = volume.engine.counters();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    let journal = volume.engine.fs().journal_stats();
+    let device = volume.io_counts.totals();
     let object = call.js.object()?;
     set_numbers(
         call.js,
@@ -162,6 +199,14 @@ pub fn volume_stats(call: &Call<'_, 1>) -> JsResult<Value> {
             (c"directWritesMappedByJob", count(&counters.mapped_by_job)),
             (c"directWritesEndedInPlace", count(&counters.ended_in_place)),
             (c"directWritesRefusedShared", count(&counters.refused_shared)),
+            (c"commits", journal.commits as f64),
+            (c"blocksLogged", journal.blocks_logged as f64),
+            (c"deviceReads", device.reads as f64),
+            (c"deviceWrites", device.writes as f64),
+            (c"deviceFuaWrites", device.fua_writes as f64),
+            (c"deviceFlushes", device.flushes as f64),
+            (c"deviceBytesRead", device.bytes_read as f64),
+            (c"deviceBytesWritten", device.bytes_written as f64),
         ],
     )?;
     Ok(object)

@@ -255,7 +255,16 @@ impl Runner {
         let op = self.op();
         let lock = if shared { LockMode::Shared } else { LockMode::Exclusive };
         let memory = Memory::Owned(AlignedBuf::copy_of(data));
-        self.engine.direct_write(DirectWrite { op, file, lock, dsync, pos, memory });
+        self.engine.direct_write(DirectWrite {
+            op,
+            file,
+            lock,
+            dsync,
+            nowait: false,
+            atomic: false,
+            pos,
+            memory,
+        });
         Ok(DirectWriteInFlight { op, inode, len, extending, shared })
     }
 
@@ -284,7 +293,7 @@ impl Runner {
     pub fn direct_read(&mut self, file: FileId, pos: u64, len: usize) -> Result<Vec<u8>> {
         let op = self.op();
         let memory = Memory::Owned(AlignedBuf::zeroed(len));
-        self.engine.direct_read(DirectRead { op, file, pos, memory });
+        self.engine.direct_read(DirectRead { op, file, nowait: false, pos, memory });
         let finished = self.wait(op);
         let bytes = finished.result? as usize;
         Ok(finished.memory.expect("a read returns its memory").bytes()[..bytes].to_vec())

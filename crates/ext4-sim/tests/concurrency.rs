@@ -158,6 +158,8 @@ impl Mix {
             file: self.files[file].id,
             lock: LockMode::Shared,
             dsync: op.is_multiple_of(17),
+            nowait: false,
+            atomic: false,
             pos: (block * BLOCK) as u64,
             memory: Memory::Owned(AlignedBuf::copy_of(&data)),
         });
@@ -183,6 +185,8 @@ impl Mix {
             file: id,
             lock: LockMode::Exclusive,
             dsync: false,
+            nowait: false,
+            atomic: false,
             pos: self.files[file].model.len() as u64,
             memory: Memory::Owned(AlignedBuf::copy_of(&data)),
         });
@@ -214,7 +218,7 @@ impl Mix {
         let (op, pos) = (self.volume.op(), block * BLOCK);
         let memory = Memory::Owned(AlignedBuf::zeroed(BLOCK));
         let id = self.files[file].id;
-        self.volume.engine().direct_read(DirectRead { op, file: id, pos: pos as u64, memory });
+        self.volume.engine().direct_read(DirectRead { op, file: id, nowait: false, pos: pos as u64, memory });
         let expected = self.files[file].model[pos..pos + BLOCK].to_vec();
         self.doing.insert(op, Doing::Read { file, pos, expected });
     }

@@ -171,7 +171,7 @@ impl Fs {
     /// EP2: metadata could not be read, or is damaged. Other errors are none of the volume's.
     pub(crate) fn error_found(&self, error: &Error, function: &str) {
         let is_damage = matches!(error, Error::Corrupt { .. } | Error::Device(_));
-        if !is_damage || self.read_only || self.check_writable().is_err() {
+        if !is_damage || self.is_read_only() || self.check_writable().is_err() {
             return;
         }
         let errors = &self.host.errors;
@@ -191,7 +191,11 @@ impl Fs {
 
     /// Writes what was recorded, through the journal. The caller has no handle.
     pub(crate) fn write_errors(&self) -> Result<()> {
-        if self.read_only || !self.host.errors.has_unwritten() || self.check_writable().is_err() {
+        if self.is_read_only()
+            || !self.host.errors.has_unwritten()
+            || self.journal.is_frozen()
+            || self.check_writable().is_err()
+        {
             return Ok(());
         }
         self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))

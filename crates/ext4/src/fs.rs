@@ -13,8 +13,9 @@ use jbd2::Journal;
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::dir::DirParams;
+use crate::flusher::Flusher;
 use crate::handle::Handle;
-use crate::inode::InodeCache;
+use crate::inode::{Inode, InodeCache};
 use crate::journal_host::JournalHost;
 use crate::mballoc::Allocator;
 use crate::meta::{BlockKind, Image, Meta};
@@ -48,9 +49,12 @@ pub struct Fs {
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
-    pub(crate) read_only: bool,
+    pub(crate) flusher: Flusher,
+    pub(crate) read_only: AtomicBool,
+    /// Unlinked inodes whose last close came while the volume was frozen.
+    pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,
     /// The claim on a volume that several hosts could mount (M3).
-    pub(crate) mmp: Option<MmpClaim>,
+    pub(crate) mmp: Mutex<Option<MmpClaim>>,
     /// EP4: the superblock called the volume clean before this mount.
     pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
@@ -67,10 +71,17 @@ impl Fs {
         &self.device
     }
 
-    /// A copy of the superblock, free counts included.
+    /// What the journal did since the mount.
+    pub fn journal_stats(&self) -> jbd2::Stats {
+        self.journal.stats()
+    }
+
+    /// A copy of the superblock, with what is free now: what is reserved for delayed allocation is not.
     pub fn superblock(&self) -> Superblock {
         let mut superblock = self.superblock.lock().clone();
         self.refresh_counts(&mut superblock);
+        let delayed = self.allocator.delayed_clusters() << superblock.cluster_bits();
+        superblock.set_free_blocks_count(superblock.free_blocks_count().saturating_sub(delayed));
         superblock
     }
 
@@ -96,10 +107,15 @@ impl Fs {
         self.geometry.group_first_block(group)
     }
 
+    /// Whether the mount is read-only; an aborted journal makes it so in effect only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
     /// EIO after a shutdown, EROFS after an abort or on a read-only mount (A1, C23, T29).
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_alive()?;
-        if self.read_only || self.host.aborted.load(Ordering::Acquire) != 0 {
+        if self.is_read_only() || self.host.aborted.load(Ordering::Acquire) != 0 {
             return Err(Error::errno_only(errno::EROFS));
         }
         Ok(())
@@ -125,7 +141,7 @@ impl Fs {
         if self.shut_down.load(Ordering::Acquire) {
             return IDLE_MS;
         }
-        let claim_ms = match self.mmp.as_ref().map(MmpClaim::tick) {
+        let claim_ms = match self.mmp.lock().as_ref().map(MmpClaim::tick) {
             None => u64::MAX,
             Some(Ok(pause_ms)) => pause_ms,
             Some(Err(_taken_over)) => {

@@ -6,18 +6,19 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use block_io::sync::{Mutex, RwLock};
 use ext4_format::checksum::inode_seed;
+use ext4_format::extent::ROOT_SIZE;
 use ext4_format::inode::flags;
-use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
+use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 
 use crate::buffered::PageCache;
-use crate::extents::TreeOwner;
+use crate::extents::{self, Mapping, TreeOwner};
 use crate::extents_status::ExtentStatus;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::OrphanPlace;
-use crate::{Error, Result, errno};
+use crate::{Error, Result, errno, indirect};
 
 /// Runs of the map that an inode keeps in memory.
 const STATUS_EXTENTS: usize = 4096;
@@ -112,6 +113,26 @@ impl Inode {
         self.state.lock().disk.flags & flag != 0
     }
 
+    /// Its blocks are in a block map (F54), not in extents.
+    pub fn is_bitmap_format(&self) -> bool {
+        !self.has_flag(flags::EXTENTS) && !self.has_flag(flags::INLINE_DATA)
+    }
+
+    /// Whether i_block is the root of a map: not a device's number, a link's text or inline data.
+    pub(crate) fn has_map(&self) -> bool {
+        let state = self.state.lock();
+        let disk = &state.disk;
+        let of_type = disk.is_reg() || disk.is_dir() || disk.is_symlink() && !disk.is_fast_symlink();
+        disk.has_flag(flags::EXTENTS) || of_type && !disk.has_flag(flags::INLINE_DATA)
+    }
+
+    /// What is in i_block, of an inode that has a map at all.
+    pub(crate) fn map_root(&self) -> MapRoot {
+        let state = self.state.lock();
+        let root = state.disk.i_block;
+        if state.disk.has_flag(flags::EXTENTS) { MapRoot::Extents(root) } else { MapRoot::Indirect(root) }
+    }
+
     /// What extent operations need to know of their inode.
     pub(crate) fn tree_owner(&self, fs: &Fs) -> TreeOwner {
         TreeOwner { ino: self.ino, seed: self.seed, goal: fs.inode_goal(self.ino), blocks: fs.blocks_count }
@@ -131,11 +152,34 @@ impl Inode {
                 return Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: {name}", self.ino)));
             }
         }
-        if state.disk.flags & flags::EXTENTS == 0 {
-            let detail = format!("inode {}: indirect block map", self.ino);
-            return Err(Error::refused(errno::EOPNOTSUPP, detail));
-        }
         Ok(())
+    }
+}
+
+/// The root of one of the two maps from logical to physical blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MapRoot {
+    /// An extent tree (F58).
+    Extents([u8; ROOT_SIZE]),
+    /// A block map (F54).
+    Indirect([u8; ROOT_SIZE]),
+}
+
+impl MapRoot {
+    /// What `lblk` has; the caller holds the extent lock.
+    pub fn lookup(&self, meta: &dyn Meta, owner: TreeOwner, lblk: Lblk) -> Result<Mapping> {
+        match self {
+            Self::Extents(root) => extents::lookup(meta, root, owner, lblk),
+            Self::Indirect(root) => indirect::lookup(meta, root, owner, lblk),
+        }
+    }
+
+    /// The first run that ends after `lblk`, from `lblk` on; the caller holds the extent lock.
+    pub fn next_allocated(&self, meta: &dyn Meta, owner: TreeOwner, lblk: Lblk) -> Result<Option<Mapping>> {
+        match self {
+            Self::Extents(root) => extents::next_allocated(meta, root, owner, lblk),
+            Self::Indirect(root) => indirect::next_allocated(meta, root, owner, lblk),
+        }
     }
 }
 

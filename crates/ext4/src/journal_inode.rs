@@ -14,12 +14,10 @@ use jbd2::{Journal, LogExtent, LogMap, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
+use crate::inode::MapRoot;
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{
-    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start,
-    write_superblock_directly,
-};
+use crate::mount::{SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start};
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
 
@@ -156,9 +154,6 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
     if disk.links_count == 0 || !disk.is_reg() || disk.flags & flags::ENCRYPT != 0 {
         return Err(corrupt("free, not a regular file, or encrypted"));
     }
-    if disk.flags & flags::EXTENTS == 0 {
-        return Err(Error::refused(errno::EOPNOTSUPP, "a journal on indirect blocks"));
-    }
     let blocks =
         u32::try_from(disk.size / u64::from(superblock.block_size())).map_err(|_| corrupt("too large"))?;
     let owner = TreeOwner {
@@ -167,7 +162,11 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
         goal: Pblk(0),
         blocks: superblock.blocks_count(),
     };
-    let runs = map_whole_file(&reader, &disk.i_block, owner, blocks)?;
+    let root = match disk.has_flag(flags::EXTENTS) {
+        true => MapRoot::Extents(disk.i_block),
+        false => MapRoot::Indirect(disk.i_block),
+    };
+    let runs = map_whole_file(&reader, &root, owner, blocks)?;
     debug_assert!(runs.iter().all(|run| run.state == MapState::Written));
     let inside =
         |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
@@ -223,21 +222,15 @@ pub(crate) fn recover(
     let block_size = superblock.block_size() as usize;
     let options = RecoverOptions {
         volume_blocks: superblock.blocks_count(),
-        barrier: true,
         write_bytes: jbd2::Config::default().write_bytes,
     };
     let is_dirty = needs_recovery(superblock);
     if !is_dirty {
-        recovery::discard(device.as_ref(), block_size, &map, options)?;
+        recovery::discard(device.as_ref(), block_size, &map)?;
     }
     let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
     let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
     let recovered = recovery::recover_patched(device.as_ref(), block_size, &map, options, &mut patch)?;
-    if recovered.s_errno != 0 {
-        // R15: the volume remembers the abort, then the journal forgets it.
-        write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
-        recovery::clear_errno(device.as_ref(), block_size, &map, options.barrier)?;
-    }
     Ok(match is_dirty {
         true => Replayed {
             transactions: recovered.transactions,

@@ -1,28 +1,30 @@
 //! Mount and unmount: from a device to a running file system, and back to a clean volume.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, OnceLock};
 
 use block_io::sync::{Mutex, RwLock};
-use block_io::{AlignedBuf, Device};
+use block_io::{AlignedBuf, Device, NoBarrierDevice};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
-use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
+use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, block_map, hash, mount_policy, orphan};
 use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
+use crate::flusher::Flusher;
 use crate::fs::Fs;
-use crate::inode::InodeCache;
+use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
+use crate::quiesce::mark_mounted;
 use crate::seal::Sealer;
 use crate::{Error, Result, errno, torn_superblock};
 
@@ -37,12 +39,20 @@ pub struct MountOptions {
     pub metadata_cache_bytes: u64,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
+    pub dirty_ratio: u8,
+    /// Age at which dirty data is written back by itself, in milliseconds.
+    pub write_back_age_ms: u64,
     /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
     pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
     /// The device of an external journal (J28), for a volume that has one.
     pub journal_device: Option<Arc<dyn Device>>,
+    /// `false`: no flush and no FUA, for devices without a volatile cache (T17).
+    pub barrier: bool,
+    /// The journal is neither replayed nor used: the volume as the last checkpoint left it. With `read_only` alone.
+    pub noload: bool,
 }
 
 impl Default for MountOptions {
@@ -52,9 +62,13 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             page_cache_bytes: 64 << 20,
+            dirty_ratio: 40,
+            write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
+            barrier: true,
+            noload: false,
         }
     }
 }
@@ -148,8 +162,18 @@ impl Fs {
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
-    /// device is missing or wrong.
+    /// device is missing or wrong, and for `noload` without `read_only`.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
+        if options.noload && !options.read_only {
+            return Err(Error::refused(errno::EINVAL, "noload needs a read-only mount"));
+        }
+        let with_barrier = |device: Arc<dyn Device>| match options.barrier {
+            true => device,
+            false => Arc::new(NoBarrierDevice::new(device)) as Arc<dyn Device>,
+        };
+        let device = with_barrier(device);
+        let journal_device = options.journal_device.clone().map(with_barrier);
+        let options = &MountOptions { journal_device, ..options.clone() };
         let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
@@ -157,7 +181,7 @@ impl Fs {
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
         match mounted {
             Ok((mut fs, report)) => {
-                fs.mmp = mmp;
+                *fs.mmp.get_mut() = mmp;
                 Ok((Arc::new(fs), report))
             }
             Err(error) => {
@@ -185,6 +209,7 @@ impl Fs {
         let mut report = MountReport::default();
         let mut last_commit_seconds = 0;
         let superblock = match has_journal(&superblock) {
+            true if options.noload => superblock,
             true => {
                 let recovered =
                     journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
@@ -206,8 +231,22 @@ impl Fs {
         if !read_only {
             report.orphans = fs.process_orphans()?;
             fs.record_mount()?;
+            fs.take_over_abort()?;
         }
         Ok((fs, report))
+    }
+
+    /// R15: the volume remembers an abort that the journal knows of, then the journal forgets it. Through the log: a torn
+    /// superblock could not be repaired (EP7).
+    fn take_over_abort(&self) -> Result<()> {
+        if self.journal.recorded_errno() == 0 {
+            return Ok(());
+        }
+        self.with_handle(4, |handle| {
+            self.change_superblock(handle, |superblock| superblock.state |= state::ERROR)
+        })?;
+        self.journal.commit_running()?;
+        Ok(self.journal.clear_errno()?)
     }
 
     fn assemble(
@@ -243,7 +282,7 @@ impl Fs {
             last_commit_seconds,
             ..jbd2::Config::default()
         };
-        let journal = match has_journal(&superblock) {
+        let journal = match has_journal(&superblock) && !options.noload {
             true => {
                 let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
@@ -281,9 +320,11 @@ impl Fs {
             namespace: RwLock::new(()),
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
-            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
-            read_only,
-            mmp: None,
+            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
+            flusher: Flusher::new(options.write_back_age_ms),
+            read_only: AtomicBool::new(read_only),
+            released_frozen: Mutex::default(),
+            mmp: Mutex::new(None),
             was_clean,
             shut_down: AtomicBool::new(false),
             device,
@@ -324,7 +365,7 @@ impl Fs {
     }
 
     /// EP5, through the journal.
-    fn record_mount(&self) -> Result<()> {
+    pub(crate) fn record_mount(&self) -> Result<()> {
         let now = self.clock.now().sec;
         self.with_handle(4, |handle| {
             self.change_superblock(handle, |superblock| {
@@ -335,45 +376,18 @@ impl Fs {
         })
     }
 
-    /// Unmounts: everything is written, the journal is empty, and the volume says that it is clean (T25). Files that
-    /// are still open lose their unlinked inodes at the next mount (they stay orphans).
-    ///
-    /// # Errors
-    /// The first error of write-back or of the journal; the volume then stays marked for recovery.
-    pub fn unmount(&self) -> Result<()> {
-        if self.read_only {
-            return Ok(());
-        }
-        self.sync()?;
-        self.with_handle(4, |handle| self.change_superblock(handle, |_| ()))?;
-        if !mutant(20) {
-            self.journal.close()?;
-        }
-        let no_orphans = {
-            let orphans = self.orphans.lock();
-            let slots = orphan::slots(self.block_size);
-            orphans.list.is_empty()
-                && orphans.file.as_ref().is_none_or(|file| file.free.iter().all(|&free| free == slots))
-        };
-        write_superblock_directly(self.device.as_ref(), |superblock| {
-            mark_unmounted(superblock, self.was_clean, no_orphans);
-        })?;
-        if mutant(20) {
-            self.journal.close()?;
-        }
-        self.shut_down.store(true, Ordering::Release);
-        self.device.flush()?;
-        self.mmp.as_ref().map_or(Ok(()), MmpClaim::release)
-    }
-
-    /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).
-    pub fn shut_down(&self) {
-        self.shut_down.store(true, Ordering::Release);
-    }
-
-    /// The longest file that the map and i_blocks allow (A5).
+    /// The longest file that an extent tree and i_blocks allow (A5), in bytes.
     pub fn max_file_bytes(&self) -> u64 {
-        u64::from(u32::MAX) * self.block_size as u64
+        let countable = block_map::max_i_blocks(self.block_size, &self.geometry.features());
+        countable.min(u64::from(u32::MAX)) * self.block_size as u64
+    }
+
+    /// The longest that this file may get with the map it has (A5), in bytes.
+    pub fn max_bytes(&self, inode: &Inode) -> u64 {
+        if !inode.is_bitmap_format() {
+            return self.max_file_bytes();
+        }
+        block_map::max_bytes(self.block_size, &self.geometry.features()).min(self.max_file_bytes())
     }
 
     /// Generations are random per allocation (F4 table), so that a reused number has another seed.
@@ -397,30 +411,6 @@ pub(crate) fn has_metadata_csum(superblock: &Superblock) -> bool {
     superblock.features().has_ro_compat(ro_compat::METADATA_CSUM)
 }
 
-/// T27, EP4: what says that the volume is in use.
-fn mark_mounted(superblock: &mut Superblock) {
-    if has_journal(superblock) {
-        superblock.feature_incompat |= incompat::RECOVER;
-    } else {
-        superblock.state &= !state::VALID;
-    }
-    if superblock.features().has_compat(compat::ORPHAN_FILE) {
-        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
-    }
-}
-
-/// T25: the reverse. ORPHAN_PRESENT stays while there are orphans (O4). A volume that was suspect before stays so until
-/// e2fsck has seen it.
-fn mark_unmounted(superblock: &mut Superblock, was_clean: bool, no_orphans: bool) {
-    superblock.feature_incompat &= !incompat::RECOVER;
-    if was_clean {
-        superblock.state |= state::VALID;
-    }
-    if no_orphans {
-        superblock.feature_ro_compat &= !ro_compat::ORPHAN_PRESENT;
-    }
-}
-
 /// F74: a volume that does not say how its names were hashed gets the sign of this host's char, as the kernel does.
 fn settle_hash_flags(superblock: &mut Superblock) {
     const EITHER: u32 = hash::FLAGS_SIGNED_HASH | hash::FLAGS_UNSIGNED_HASH;
@@ -430,7 +420,7 @@ fn settle_hash_flags(superblock: &mut Superblock) {
     }
 }
 
-fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
+pub(crate) fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -> Result<bool> {
     let access = mount_policy(&superblock.features())
         .map_err(|refusal| Error::refused(errno::EOPNOTSUPP, refusal.to_string()))?;
     let lbs = device.limits().logical_block_bytes as usize;
@@ -452,14 +442,14 @@ fn check_access(superblock: &Superblock, device: &dyn Device, read_only: bool) -
 /// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
 pub(crate) fn map_whole_file(
     meta: &dyn crate::meta::Meta,
-    root: &[u8; 60],
+    root: &MapRoot,
     owner: extents::TreeOwner,
     blocks: u32,
 ) -> Result<Vec<extents::Mapping>> {
     let mut runs = Vec::new();
     let mut lblk = 0;
     while lblk < blocks {
-        let mut mapping = extents::lookup(meta, root, owner, Lblk(lblk))?;
+        let mut mapping = root.lookup(meta, owner, Lblk(lblk))?;
         if mapping.state != MapState::Written {
             let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
             return Err(Error::corrupt_inode(owner.ino.0, corrupt));

@@ -24,11 +24,15 @@ pub struct Recovery {
 
 /// Replays the journal and processes the orphans of the volume on `device`, and leaves it unmounted. With `dry_run` that
 /// happens in memory and the device is only read: it takes as much memory as recovery would write. A volume that needs no
-/// recovery is only read, too.
+/// recovery is only read, too. `journal_device`: that of an external journal.
 ///
 /// # Errors
 /// Those of [`Fs::mount`] and [`Fs::unmount`].
-pub fn recover(device: Arc<dyn Device>, dry_run: bool) -> Result<Recovery> {
+pub fn recover(
+    device: Arc<dyn Device>,
+    journal_device: Option<Arc<dyn Device>>,
+    dry_run: bool,
+) -> Result<Recovery> {
     match read_superblock(device.as_ref()) {
         Ok(before) if !is_needed(&before) => {
             let has_errors = before.state & state::ERROR != 0;
@@ -38,8 +42,12 @@ pub fn recover(device: Arc<dyn Device>, dry_run: bool) -> Result<Recovery> {
         Ok(_) | Err(Error::Corrupt { corrupt: Corrupt::Checksum { .. }, .. }) => {}
         Err(error) => return Err(error),
     }
-    let device: Arc<dyn Device> = if dry_run { Arc::new(Overlay::new(device)) } else { device };
-    let (fs, report) = Fs::mount(device, &MountOptions::default())?;
+    let over = |device: Arc<dyn Device>| match dry_run {
+        true => Arc::new(Overlay::new(device)) as Arc<dyn Device>,
+        false => device,
+    };
+    let journal_device = journal_device.map(over);
+    let (fs, report) = Fs::mount(over(device), &MountOptions { journal_device, ..MountOptions::default() })?;
     fs.unmount()?;
     Ok(Recovery { needed: true, has_errors: fs.superblock().state & state::ERROR != 0, report })
 }

@@ -53,8 +53,7 @@ pub(crate) fn from_log(
         return Ok(None);
     }
     let map = journal_inode::log_map(device, &torn, journal)?;
-    let options =
-        RecoverOptions { volume_blocks: torn.blocks_count(), barrier: true, write_bytes: block_size };
+    let options = RecoverOptions { volume_blocks: torn.blocks_count(), write_bytes: block_size };
     let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;
     let (block, offset) = if block_size == 1024 { (1, 0) } else { (0, 1024) };
     let Some(copy) = plan.read(device.as_ref(), &map, block)? else { return Ok(None) };

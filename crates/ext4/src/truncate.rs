@@ -9,11 +9,11 @@ use ext4_format::inode::flags;
 
 use jbd2::mutant;
 
-use crate::extents::{MapState, Progress};
+use crate::extents::Progress;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{MAP_CREDITS, read_data_block};
+use crate::map_blocks::MAP_CREDITS;
 use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno};
 
@@ -22,38 +22,45 @@ const REVOKES_PER_HANDLE: u32 = 1024;
 
 impl Fs {
     /// ftruncate. The caller holds the inode lock exclusive and has drained direct I/O.
+    ///
+    /// # Errors
+    /// EPERM: immutable or append-only; EFBIG.
     pub fn truncate(&self, inode: &Arc<Inode>, new_size: u64) -> Result<()> {
         self.check_writable()?;
+        if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
+            return Err(Error::errno_only(errno::EPERM));
+        }
         inode.check_data_supported()?;
-        if new_size > self.max_file_bytes() {
+        if new_size > self.max_bytes(inode) {
             return Err(Error::errno_only(errno::EFBIG));
         }
+        self.file_modified(inode)?;
         let old_size = inode.size();
-        if new_size >= old_size {
+        if new_size > old_size {
             return self.grow(inode, old_size, new_size);
         }
+        // First what may fail, while nothing has changed.
+        self.zero_eof_block(inode, new_size)?;
         if let Some(pages) = inode.pages.get() {
             pages.truncate(new_size);
         }
         inode.state.lock().size = new_size;
-        self.zero_eof_block(inode, new_size)?;
         if mutant(30) {
             let first = Lblk(new_size.div_ceil(self.block_size() as u64) as u32);
-            self.remove_from(inode, first)?;
+            self.remove_range(inode, first, Lblk(u32::MAX))?;
             self.journal.commit_running()?;
         }
         self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             handle.add_orphan(inode)?;
             self.touch_for_truncate(handle, inode, new_size)
         })?;
+        // Also where the size stays: blocks that were preallocated beyond it go (D30).
         self.remove_beyond_size(inode)
     }
 
     /// The size goes up: what lies between the sizes reads as zeros (E27), KEEP_SIZE blocks stay.
     fn grow(&self, inode: &Arc<Inode>, old_size: u64, new_size: u64) -> Result<()> {
-        if new_size > old_size {
-            self.zero_eof_block(inode, old_size)?;
-        }
+        self.zero_eof_block(inode, old_size)?;
         // Buffered data may still raise i_disksize to a size below this one: never the reverse (A15).
         inode.state.lock().size = new_size;
         self.with_handle(MAP_CREDITS, |handle| self.touch_for_truncate(handle, inode, new_size))
@@ -77,49 +84,43 @@ impl Fs {
         self.change_superblock(handle, |superblock| superblock.feature_ro_compat |= ro_compat::LARGE_FILE)
     }
 
-    /// Zeroes what lies behind `size` in its block, on the device and in the page cache, if it is written.
+    /// Zeroes what lies behind `size` in its block, on the device, if it is written. A cached page has zeros there.
     pub(crate) fn zero_eof_block(&self, inode: &Inode, size: u64) -> Result<()> {
-        let block_size = self.block_size() as u64;
-        let inside = (size % block_size) as usize;
-        if inside == 0 {
-            return Ok(());
+        match size.next_multiple_of(self.block_size() as u64) {
+            end if end == size => Ok(()),
+            end => self.zero_in_block(inode, size, end),
         }
-        if let Some(pages) = inode.pages.get() {
-            pages.write_back(size - inside as u64, block_size)?;
-        }
-        let lblk = Lblk((size / block_size) as u32);
-        let mapping = self.map_lookup(inode, lblk, 1)?;
-        if mapping.state != MapState::Written {
-            return Ok(());
-        }
-        let mut data = read_data_block(self, mapping.start)?;
-        if data[inside..].iter().all(|&byte| byte == 0) {
-            return Ok(());
-        }
-        data[inside..].fill(0);
-        Ok(self.device.write(mapping.start.0 * block_size, &data, false)?)
     }
 
     /// Frees every block beyond i_size, then the inode is no orphan any more. The caller holds the inode lock
     /// exclusive.
     pub(crate) fn remove_beyond_size(&self, inode: &Arc<Inode>) -> Result<()> {
         let first = Lblk(inode.size().div_ceil(self.block_size() as u64).min(u64::from(u32::MAX)) as u32);
-        self.remove_from(inode, first)?;
+        self.remove_range(inode, first, Lblk(u32::MAX))?;
         self.with_handle(ORPHAN_CREDITS, |handle| handle.delete_orphan(inode, 0))
     }
 
-    fn remove_from(&self, inode: &Inode, first: Lblk) -> Result<()> {
+    /// Frees the blocks `first` to `last`, both included, from right to left, in transaction-sized steps.
+    pub(crate) fn remove_range(&self, inode: &Inode, first: Lblk, last: Lblk) -> Result<()> {
         let metadata = !inode.is_regular();
         self.with_handle(MAP_CREDITS, |handle| {
             handle.set_data_is_metadata(metadata);
+            let mut last = last;
             loop {
                 // Each block of a directory is revoked (T9), and credits do not count that: a few at a time.
-                let from =
-                    if metadata { handle.last_blocks(inode, REVOKES_PER_HANDLE)?.max(first) } else { first };
-                match handle.remove_blocks(inode, from, Lblk(u32::MAX))? {
+                let from = match metadata {
+                    true => {
+                        let few = Lblk(last.0.saturating_sub(REVOKES_PER_HANDLE - 1));
+                        handle.last_blocks(inode, REVOKES_PER_HANDLE)?.min(few).max(first)
+                    }
+                    false => first,
+                };
+                match handle.remove_blocks(inode, from, last)? {
                     Progress::Done if from == first => return Ok(()),
-                    Progress::Done | Progress::More { .. } => handle.restart(MAP_CREDITS)?,
+                    Progress::Done => last = Lblk(from.0 - 1),
+                    Progress::More { to, .. } => last = to,
                 }
+                handle.restart(MAP_CREDITS)?;
             }
         })
     }
@@ -131,22 +132,8 @@ impl Fs {
         unused && !std::mem::replace(&mut state.evicting, true)
     }
 
-    /// EOPNOTSUPP for an inode whose blocks hang on a map that is not built: they cannot be freed.
-    pub(crate) fn check_blocks_removable(&self, inode: &Inode) -> Result<()> {
-        let state = inode.state.lock();
-        let disk = &state.disk;
-        let maps_blocks = disk.is_reg() || disk.is_dir() || disk.is_symlink() && !disk.is_fast_symlink();
-        let xattr_sectors = if disk.file_acl == 0 { 0 } else { self.block_size() as u64 / 512 };
-        let built = disk.has_flag(flags::EXTENTS | flags::INLINE_DATA) || disk.blocks <= xattr_sectors;
-        if !maps_blocks || built {
-            return Ok(());
-        }
-        Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: indirect block map", inode.ino)))
-    }
-
     /// Deletes an unlinked inode unless it is open: blocks, xattr block, orphan entry, number.
     pub(crate) fn evict(&self, inode: &Arc<Inode>) -> Result<()> {
-        self.check_blocks_removable(inode)?;
         if !self.claim_eviction(inode) {
             return Ok(());
         }
@@ -155,15 +142,18 @@ impl Fs {
         }
         self.allocator.discard_preallocations(Some(inode.ino));
         let is_dir = inode.is_dir();
-        // By the flag alone: a crash between these transactions leaves an inode of size 0 with blocks.
-        if inode.has_flag(flags::EXTENTS) {
-            self.with_handle(MAP_CREDITS, |handle| {
-                handle.change_inode(inode, Change::Data, |state| {
-                    state.size = 0;
-                    state.disk.size = 0;
-                })
-            })?;
-            self.remove_from(inode, Lblk(0))?;
+        // Not by the size: a crash between these transactions leaves an inode of size 0 with blocks.
+        if inode.has_map() {
+            // A symbolic link's size says whether there is a map (F56); its one block goes in one transaction.
+            if !inode.is_symlink() {
+                self.with_handle(MAP_CREDITS, |handle| {
+                    handle.change_inode(inode, Change::Data, |state| {
+                        state.size = 0;
+                        state.disk.size = 0;
+                    })
+                })?;
+            }
+            self.remove_range(inode, Lblk(0), Lblk(u32::MAX))?;
         }
         self.with_handle(MAP_CREDITS, |handle| {
             self.release_xattr_block(handle, inode)?;
@@ -182,14 +172,28 @@ impl Fs {
         })
     }
 
+    fn evict_unless_frozen(&self, inode: &Arc<Inode>) -> Result<()> {
+        if self.journal.is_frozen() {
+            self.released_frozen.lock().push(inode.clone());
+            return Ok(());
+        }
+        self.evict(inode)
+    }
+
     /// The last file on an inode was closed: an unlinked one goes away (O5).
     pub fn release(&self, inode: &Arc<Inode>) -> Result<()> {
         if inode.opens.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
+        if self.journal.is_shut_down() {
+            return Ok(());
+        }
         let unlinked = inode.state.lock().disk.links_count == 0;
         if unlinked {
-            return if self.check_writable().is_ok() { self.evict(inode) } else { Ok(()) };
+            return match self.check_writable() {
+                Ok(()) => self.evict_unless_frozen(inode),
+                Err(_) => Ok(()),
+            };
         }
         let written = inode.pages.get().map_or(Ok(()), |pages| pages.write_back(0, u64::MAX));
         // Unless somebody opened it again meanwhile.

@@ -142,11 +142,33 @@ impl Journal {
         Ok(())
     }
 
-    /// T25, T26 up to and including "JSB empty": commit, checkpoint, flush, JSB empty. The host clears RECOVER after
-    /// it. The journal may go on to be used after it (thaw).
-    pub fn close(&self) -> Result<()> {
-        self.check_live()?;
+    /// T26: [`Journal::close`], and no handle starts before [`Journal::thaw`]. Those that run are waited for; one that
+    /// restarts waits for the thaw. Where it fails nothing is frozen.
+    pub fn freeze(&self) -> Result<()> {
         let _turn = self.take_commit_turn();
+        self.state.lock().frozen = true;
+        let emptied = self.empty_log();
+        if emptied.is_err() {
+            self.thaw();
+        }
+        emptied
+    }
+
+    /// Lets handles start again. The host has set RECOVER before it.
+    pub fn thaw(&self) {
+        self.state.lock().frozen = false;
+        self.changed.notify_all();
+    }
+
+    /// T25, T26 up to and including "JSB empty": commit, checkpoint, flush, JSB empty. The host clears RECOVER after
+    /// it. The journal may go on to be used after it.
+    pub fn close(&self) -> Result<()> {
+        let _turn = self.take_commit_turn();
+        self.empty_log()
+    }
+
+    fn empty_log(&self) -> Result<()> {
+        self.check_live()?;
         self.commit_in_turn()?;
         match &self.log {
             Some(log) => {

@@ -228,7 +228,7 @@ impl Journal {
             self.flush()?;
         }
         // T16: the volume's device always, for direct I/O asks nobody whether it has written to it.
-        if log.map.is_external() && self.config.barrier {
+        if log.map.is_external() {
             log.device.flush()?;
         }
         let (seconds, nanoseconds) = switched.time;
@@ -236,7 +236,7 @@ impl Journal {
         CommitBlock { tid: committing.tid.0, seconds, nanoseconds }.encode(&log.layout, &mut block);
         let offset = log.device_block(writer.position) * self.block_size as u64;
         self.check_live()?;
-        log.device.write(offset, &block, self.config.barrier && !mutant(2))?;
+        log.device.write(offset, &block, !mutant(2))?;
         if mutant(3) {
             writer.gather.write_out()?;
         }

@@ -39,8 +39,6 @@ pub trait Host: Send + Sync {
 pub struct Config {
     /// A transaction is committed by `tick` when it is this old, in milliseconds (T14: commit=).
     pub commit_interval_ms: u64,
-    /// `false`: no flush, no FUA anywhere (T17: barrier=0).
-    pub barrier: bool,
     /// Commit times in seconds never go below this: that of the last commit that recovery saw (J20).
     pub last_commit_seconds: u64,
     /// Blocks that one transaction may hold on a volume without a log.
@@ -53,7 +51,6 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             commit_interval_ms: 5000,
-            barrier: true,
             last_commit_seconds: 0,
             max_blocks_without_log: 8192,
             write_bytes: 1 << 20,

@@ -4,11 +4,14 @@
 pub type Result<T> = std::result::Result<T, Error>;
 
 const EIO: i32 = 5;
+const EBUSY: i32 = 16;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const EINVAL: i32 = 22;
 const EBADMSG: i32 = 74;
 const EOPNOTSUPP: i32 = 95;
+/// What the journal aborts with when it is shut down (T28).
+pub(crate) const ESHUTDOWN: i32 = 108;
 const EUCLEAN: i32 = 117;
 
 /// Why a journal operation failed.
@@ -29,6 +32,9 @@ pub enum Error {
         /// The positive errno of the abort.
         errno: i32,
     },
+    /// The journal is frozen: no change before the thaw (T26).
+    #[error("the volume is frozen")]
+    Frozen,
     /// A handle of more credits than a transaction may have (T3).
     #[error("{credits} credits asked for, {maximum} are possible")]
     TooManyCredits {
@@ -65,7 +71,9 @@ impl Error {
     pub fn errno(&self) -> i32 {
         match self {
             Self::Device(error) => error.errno,
+            Self::Aborted { errno: ESHUTDOWN } => EIO,
             Self::Aborted { .. } => EROFS,
+            Self::Frozen => EBUSY,
             Self::Lost { .. } | Self::CreditsExceeded { .. } | Self::LogFull => EIO,
             Self::TooManyCredits { .. } => ENOSPC,
             Self::Invalid(_) => EINVAL,

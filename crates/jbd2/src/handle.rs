@@ -160,7 +160,7 @@ impl Handle {
     /// handle is stopped.
     pub fn restart(&mut self, credits: u32) -> Result<()> {
         self.stop_now()?;
-        let mut next = self.journal.start(credits)?;
+        let mut next = self.journal.start_again(credits)?;
         (self.tid, self.credits, self.live) = (next.tid, next.credits, true);
         next.live = false;
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use block_io::sync::{Condvar, Mutex};
 use block_io::{AlignedBuf, Device};
 
+use crate::error::ESHUTDOWN;
 use crate::format::{JournalSuperblock, Layout, feature};
 use crate::handle::Handle;
 use crate::mutant::mutant;
@@ -160,10 +161,19 @@ impl Journal {
     /// T3. Waits for a transaction with room and for log space; commits and checkpoints in the caller's thread for
     /// it, so the caller holds no handle and no lock that a handle's owner may wait for.
     ///
-    /// ENOSPC: more than a transaction may have. EROFS: aborted.
+    /// ENOSPC: more than a transaction may have. EROFS: aborted. EBUSY: frozen.
     pub fn start(self: &Arc<Self>, credits: u32) -> Result<Handle> {
+        self.start_waiting(credits, Wait::Open)
+    }
+
+    /// For the rest of an operation that has begun: waits for the thaw too (T26).
+    pub(crate) fn start_again(self: &Arc<Self>, credits: u32) -> Result<Handle> {
+        self.start_waiting(credits, Wait::EvenFrozen)
+    }
+
+    fn start_waiting(self: &Arc<Self>, credits: u32, wait: Wait) -> Result<Handle> {
         loop {
-            match self.join(credits, true)? {
+            match self.join(credits, wait)? {
                 Join::Joined(handle) => return Ok(handle),
                 Join::Full(tid) => match self.commit(tid) {
                     // The loop says why the journal takes no more handles.
@@ -178,13 +188,13 @@ impl Journal {
 
     /// The same where nothing has to be waited for; else `None`.
     pub fn try_start(self: &Arc<Self>, credits: u32) -> Result<Option<Handle>> {
-        match self.join(credits, false)? {
+        match self.join(credits, Wait::Never)? {
             Join::Joined(handle) => Ok(Some(handle)),
             Join::Full(_) | Join::NoLogSpace | Join::Locked => Ok(None),
         }
     }
 
-    fn join(self: &Arc<Self>, credits: u32, wait: bool) -> Result<Join> {
+    fn join(self: &Arc<Self>, credits: u32, wait: Wait) -> Result<Join> {
         let maximum = self.sizes.max_credits;
         if credits > maximum {
             return Err(Error::TooManyCredits { credits, maximum });
@@ -193,9 +203,16 @@ impl Journal {
         if let Some(errno) = state.aborted {
             return Err(Error::Aborted { errno });
         }
+        if state.frozen {
+            if wait == Wait::EvenFrozen {
+                self.changed.wait(&mut state);
+                return Ok(Join::Locked);
+            }
+            return Err(Error::Frozen);
+        }
         if let Some(running) = &state.running {
             if running.locked {
-                if wait {
+                if wait != Wait::Never {
                     self.changed.wait(&mut state);
                 }
                 return Ok(Join::Locked);
@@ -259,6 +276,16 @@ impl Journal {
         self.state.lock().aborted
     }
 
+    /// Whether it is between a freeze and its thaw.
+    pub fn is_frozen(&self) -> bool {
+        self.state.lock().frozen
+    }
+
+    /// Whether it was shut down ([`Journal::shut_down`]).
+    pub fn is_shut_down(&self) -> bool {
+        self.aborted() == Some(ESHUTDOWN)
+    }
+
     /// T29: no more log, commit or tail writes; the running transaction is lost. The first errno (positive) wins; it
     /// is written to s_errno as far as that works.
     pub fn abort(&self, errno: i32) {
@@ -279,10 +306,45 @@ impl Journal {
         self.host.aborted(errno);
     }
 
+    /// s_errno: 0, or the negative errno of an abort, in an earlier mount too.
+    pub fn recorded_errno(&self) -> i32 {
+        self.log.as_ref().map_or(0, |log| log.superblock.lock().superblock.s_errno)
+    }
+
+    /// R15: s_errno is 0 again, durably. The volume has noted that there was an abort.
+    pub fn clear_errno(&self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let mut buffer = log.superblock.lock();
+        self.check_live()?;
+        buffer.superblock.s_errno = 0;
+        let written = self.write_superblock(log, &mut buffer, true);
+        drop(buffer);
+        self.abort_on_error(written)
+    }
+
+    /// T28: no more writes, as after an abort, but it is nobody's fault: s_errno becomes 0, also where an abort came
+    /// before. Calls fail with EIO from here on.
+    pub fn shut_down(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.aborted == Some(ESHUTDOWN) {
+                return;
+            }
+            state.aborted = Some(ESHUTDOWN);
+            self.changed.notify_all();
+        }
+        if let Some(log) = &self.log {
+            let mut buffer = log.superblock.lock();
+            buffer.superblock.s_errno = 0;
+            // The shutdown is in force, whatever becomes of this write.
+            let _ = self.write_superblock(log, &mut buffer, true);
+        }
+    }
+
     /// Aborts on any error but those of an abort before it.
     pub(crate) fn abort_on_error<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
-            && !matches!(error, Error::Aborted { .. } | Error::Lost { .. })
+            && !matches!(error, Error::Aborted { .. } | Error::Lost { .. } | Error::Frozen)
         {
             self.abort(error.errno());
         }
@@ -295,12 +357,9 @@ impl Journal {
         self.abort_on_error(self.flush())
     }
 
-    /// T17. Flushes the volume's device.
+    /// Flushes the volume's device.
     pub(crate) fn flush(&self) -> Result<()> {
-        if self.config.barrier {
-            self.device.flush()?;
-        }
-        Ok(())
+        Ok(self.device.flush()?)
     }
 
     /// Writes JSB's block as `buffer` has it. T22: FUA, but for T15.1.
@@ -308,7 +367,7 @@ impl Journal {
         let SuperblockBuffer { superblock, block } = buffer;
         superblock.encode(block);
         let offset = log.device_block(log.map.superblock()) * self.block_size as u64;
-        log.device.write(offset, block, fua && self.config.barrier)?;
+        log.device.write(offset, block, fua)?;
         Ok(())
     }
 
@@ -323,6 +382,17 @@ impl Journal {
         let (seconds, nanoseconds) = self.host.now();
         seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000))
     }
+}
+
+/// What an attempt to join waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Nothing.
+    Never,
+    /// A locked transaction.
+    Open,
+    /// A frozen journal too.
+    EvenFrozen,
 }
 
 /// How an attempt to join the running transaction ended.

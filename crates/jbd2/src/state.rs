@@ -136,6 +136,8 @@ pub(crate) struct State {
     /// What JSB on disk says, or where it will point at the next commit: log blocks from here on are in use.
     pub tail: u32,
     pub aborted: Option<i32>,
+    /// No handle may start (T26).
+    pub frozen: bool,
     pub last_commit_time: (u64, u32),
     pub stats: Stats,
 }
@@ -153,6 +155,7 @@ impl State {
             head,
             tail: head,
             aborted: None,
+            frozen: false,
             last_commit_time: (last_commit_seconds, 0),
             stats: Stats::default(),
         }

@@ -121,8 +121,7 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
         }
     }
     let trace = device.take_trace();
-    let options =
-        recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 16 };
+    let options = recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, write_bytes: 1 << 16 };
     for cut in 0..=trace.len() {
         let image = cut_image(&base, &trace, cut, seed ^ cut as u64);
         let crashed = TestDevice::of(image.clone());

@@ -33,7 +33,7 @@ fn make(image: &Path, features: &str) -> Option<LogMap> {
 }
 
 const OPTIONS: recovery::RecoverOptions =
-    recovery::RecoverOptions { volume_blocks: BLOCKS, barrier: true, write_bytes: 1 << 16 };
+    recovery::RecoverOptions { volume_blocks: BLOCKS, write_bytes: 1 << 16 };
 
 #[test]
 fn e2fsck_replays_our_log() {

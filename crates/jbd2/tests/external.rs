@@ -16,7 +16,7 @@ const VOLUME: [u8; 16] = *b"the volume's own";
 const JSB: u64 = 2;
 const FEATURES: Features = Features { wide: true, csum_v3: true, fast_commit: false };
 const OPTIONS: recovery::RecoverOptions =
-    recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 20 };
+    recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, write_bytes: 1 << 20 };
 
 /// One of two devices, whose events come in one list.
 struct Named {

@@ -12,7 +12,7 @@ use jbd2::{Config, Error, Features, Journal, Tid, recovery};
 
 const FEATURES: Features = Features { wide: true, csum_v3: true, fast_commit: false };
 const OPTIONS: recovery::RecoverOptions =
-    recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 20 };
+    recovery::RecoverOptions { volume_blocks: HOME_BLOCKS, write_bytes: 1 << 20 };
 
 fn open(device: &Arc<TestDevice>) -> (Arc<Journal>, Arc<TestHost>) {
     open_with(device, FEATURES)

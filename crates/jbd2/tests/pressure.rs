@@ -53,7 +53,7 @@ fn join_all(threads: Vec<JoinHandle<()>>) {
 fn recover(device: &TestDevice) -> recovery::Recovered {
     let (_, map) = small_log();
     let volume_blocks = HOME + HOME_BLOCKS + u64::from(LOG_BLOCKS);
-    let options = recovery::RecoverOptions { volume_blocks, barrier: true, write_bytes: 1 << 16 };
+    let options = recovery::RecoverOptions { volume_blocks, write_bytes: 1 << 16 };
     recovery::recover(device, BS, &map, options).unwrap()
 }
 

@@ -181,7 +181,7 @@ fn x28_a_discarded_log_never_comes_back() {
             log.put_jsb();
         }
         let device = log.device();
-        recovery::discard(&*device, BS, &log_map(), OPTIONS).unwrap();
+        recovery::discard(&*device, BS, &log_map()).unwrap();
         assert_eq!(device.block(0), vec![0; BS]);
         let host = std::sync::Arc::new(TestHost::default());
         let features = Features { wide: true, csum_v3: false, fast_commit: false };
@@ -196,7 +196,7 @@ fn x28_a_discarded_log_never_comes_back() {
         let recovered = recovery::recover(&*device, BS, &log_map(), OPTIONS).unwrap();
         assert_eq!((recovered.transactions, recovered.blocks), (1, 1));
         assert_eq!(device.block(5), sealed(77));
-        recovery::discard(&*device, BS, &log_map(), OPTIONS).unwrap();
+        recovery::discard(&*device, BS, &log_map()).unwrap();
     }
 }
 

@@ -423,6 +423,9 @@ impl Driver {
             Ok(write) => Some(write),
             Err(error) => self.attempt(op, path, Err(error)),
         };
+        if write.is_none() {
+            self.model.failed(path, op);
+        }
         Direct { path: path.into(), range: pos..pos + len as u64, dsync, op, write }
     }
 
@@ -431,7 +434,9 @@ impl Driver {
         let Direct { path, range, dsync, op, write } = direct;
         let Some(write) = write else { return };
         let written = self.runner.end_direct_write(&write);
-        let Some(written) = self.attempt(op, &path, written) else { return };
+        let Some(written) = self.attempt(op, &path, written) else {
+            return self.model.failed(&path, op);
+        };
         assert_eq!(written, range.end - range.start, "{path}: a short write");
         self.model.landed(&path, op);
         if dsync {

@@ -17,8 +17,7 @@ const LOG_BLOCKS: u32 = 1024;
 const TAG: SealTag = SealTag(0);
 /// The block that everything happens to.
 const HERE: u64 = 5;
-const OPTIONS: RecoverOptions =
-    RecoverOptions { volume_blocks: HOME_BLOCKS, barrier: true, write_bytes: 1 << 16 };
+const OPTIONS: RecoverOptions = RecoverOptions { volume_blocks: HOME_BLOCKS, write_bytes: 1 << 16 };
 
 struct NoHost;
 

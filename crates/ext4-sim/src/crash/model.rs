@@ -50,6 +50,8 @@ struct Version {
     buffered: bool,
     /// Zeroed by a truncation before its size is durable (T12): may be seen with the old size.
     any_size: bool,
+    /// Of a write that failed: may be there, and what was before it may stay.
+    perhaps: bool,
 }
 
 /// An operation, as the model remembers it.
@@ -101,6 +103,8 @@ struct FileAck {
 pub struct FileHistory {
     /// Size after an operation; whether a buffered write set it.
     sizes: Vec<(Op, u64, bool)>,
+    /// Operations that failed.
+    failed: Vec<Op>,
     sectors: BTreeMap<u64, Vec<Version>>,
     acks: Vec<FileAck>,
     /// Operations on its contents.
@@ -394,6 +398,19 @@ impl Model {
         self.files[file].in_flight.retain(|&other| other != op);
     }
 
+    /// It has failed: it may be seen in whole, in part or not at all, and what it added to the file is cut off again.
+    pub fn failed(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        let file = &mut self.files[file];
+        file.in_flight.retain(|&other| other != op);
+        file.failed.push(op);
+        file.sectors.values_mut().flatten().filter(|version| version.op == op).for_each(|version| {
+            version.perhaps = true;
+        });
+        let size = file.sizes.iter().rev().find(|(other, ..)| !file.failed.contains(other));
+        file.current.truncate(size.map_or(0, |(_, size, _)| *size as usize));
+    }
+
     /// The last operation on a file that a sync that begins now covers.
     fn covered(&self, file: usize) -> Op {
         self.files[file].in_flight.iter().min().map_or(self.op(), |&op| op - 1)
@@ -585,13 +602,22 @@ impl FileHistory {
                 bytes[..end - at].copy_from_slice(&self.current[at..end]);
                 Arc::from(bytes)
             });
-            self.sectors.entry(sector).or_default().push(Version { op, bytes, buffered, any_size });
+            self.sectors.entry(sector).or_default().push(Version {
+                op,
+                bytes,
+                buffered,
+                any_size,
+                perhaps: false,
+            });
         }
     }
 
     /// Sizes in force in `acked..=now`: that of `acked` and all later ones.
     fn sizes_since(&self, acked: Op, now: Op) -> impl Iterator<Item = (Op, u64, bool)> + '_ {
-        let base = self.sizes.partition_point(|(op, ..)| *op <= acked).saturating_sub(1);
+        let mut base = self.sizes.partition_point(|(op, ..)| *op <= acked).saturating_sub(1);
+        while base > 0 && self.failed.contains(&self.sizes[base].0) {
+            base -= 1;
+        }
         self.sizes[base..].iter().copied().filter(move |(op, ..)| *op <= now)
     }
 
@@ -619,7 +645,7 @@ impl FileHistory {
 
     fn check_sector(&self, sector: u64, found: &[u8], size: u64, acked: Op, now: Op) -> Result<(), String> {
         let end = (sector * SECTOR as u64 + found.len() as u64).min(size);
-        let zero = Version { op: 0, bytes: None, buffered: false, any_size: false };
+        let zero = Version { op: 0, bytes: None, buffered: false, any_size: false, perhaps: false };
         let none = Vec::new();
         let history = self.sectors.get(&sector).unwrap_or(&none);
         let versions: Vec<&Version> = std::iter::once(&zero).chain(history).collect();
@@ -629,7 +655,8 @@ impl FileHistory {
         };
         for (index, version) in versions.iter().enumerate() {
             // In force from its operation to the next one's.
-            let until = versions.get(index + 1).map_or(Op::MAX, |next| next.op);
+            let until =
+                versions[index + 1..].iter().find(|next| !next.perhaps).map_or(Op::MAX, |next| next.op);
             if until <= acked || version.op > now {
                 continue;
             }

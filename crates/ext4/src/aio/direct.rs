@@ -9,7 +9,7 @@ use iomap::{Mapping, ReadPlan, ReadRequest, WritePlan, WriteRequest};
 use super::engine::{Engine, FileId, Finished, Value};
 use crate::file::Look;
 use crate::inode::Inode;
-use crate::{Error, Result};
+use crate::{Error, Result, errno};
 
 /// How the policy holds the inode lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub struct DirectWrite {
     pub lock: LockMode,
     /// O_DSYNC: durable when it is over.
     pub dsync: bool,
+    /// RWF_NOWAIT: EAGAIN instead of a job, so it neither waits nor allocates (C5).
+    pub nowait: bool,
+    /// RWF_ATOMIC (C24).
+    pub atomic: bool,
     /// Byte position in the file.
     pub pos: u64,
     /// What to write.
@@ -42,6 +46,8 @@ pub struct DirectRead {
     pub op: u64,
     /// The file.
     pub file: FileId,
+    /// RWF_NOWAIT: EAGAIN instead of a job.
+    pub nowait: bool,
     /// Byte position in the file.
     pub pos: u64,
     /// Where to.
@@ -66,7 +72,7 @@ pub(super) struct Direct {
     op: u64,
     inode: Arc<Inode>,
     kind: Kind,
-    /// Length of the caller's memory.
+    /// Bytes of the caller's memory that take part.
     len: u64,
     /// The caller's memory, while no request uses it.
     memory: Option<Memory>,
@@ -90,11 +96,14 @@ impl Engine {
     /// Starts a direct write. It ends as a [`Finished`] with the memory and the bytes written. Under
     /// [`LockMode::Shared`] it ends with EAGAIN unless the range is an overwrite (DESIGN).
     pub fn direct_write(&mut self, write: DirectWrite) {
-        let DirectWrite { op, file, lock, dsync, pos, memory } = write;
+        let DirectWrite { op, file, lock, dsync, nowait, atomic, pos, memory } = write;
         let len = memory.len() as u64;
         let checked = self.file(file).cloned().and_then(|inode| {
             self.fs.check_writable()?;
             inode.check_data_supported()?;
+            if atomic {
+                return Err(Error::errno_only(errno::EOPNOTSUPP));
+            }
             let mappings = self.fs.map_range(&inode, pos, len, Look::Cached)?;
             if lock == LockMode::Shared {
                 let run = mappings.as_deref().unwrap_or_default();
@@ -102,9 +111,13 @@ impl Engine {
                     self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
-            let in_place = !self.fs.has_pages(&inode);
+            let in_place = !self.fs.has_pages(&inode, pos, len);
             let allocated = |mappings: &Vec<Mapping>| mappings.iter().all(Mapping::is_allocated);
-            Ok((inode, mappings.filter(|mappings| in_place && allocated(mappings))))
+            let mappings = mappings.filter(|mappings| in_place && allocated(mappings));
+            if nowait && mappings.is_none() {
+                return Err(Error::errno_only(errno::EAGAIN));
+            }
+            Ok((inode, mappings))
         });
         let (inode, mappings) = match checked {
             Ok(found) => found,
@@ -132,17 +145,28 @@ impl Engine {
 
     /// Starts a direct read. It ends as a [`Finished`] with the memory and the bytes read.
     pub fn direct_read(&mut self, read: DirectRead) {
-        let DirectRead { op, file, pos, memory } = read;
+        let DirectRead { op, file, nowait, pos, memory } = read;
         let len = memory.len() as u64;
         let checked = self.file(file).cloned().and_then(|inode| {
             self.fs.check_alive()?;
             inode.check_data_supported()?;
             let available = len.min(inode.size().saturating_sub(pos));
+            if available > 0 && available < len && pos.saturating_add(len) > self.fs.max_bytes(&inode) {
+                // The map has no such block, and a direct read asks it before it trims to i_size.
+                return Err(Error::errno_only(if inode.is_bitmap_format() {
+                    errno::EIO
+                } else {
+                    errno::EINVAL
+                }));
+            }
             let mappings = match available {
                 0 => Some(Vec::new()),
-                _ if self.fs.has_pages(&inode) => None,
+                _ if self.fs.has_dirty_pages(&inode, pos, available) => None,
                 _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
             };
+            if nowait && mappings.is_none() {
+                return Err(Error::errno_only(errno::EAGAIN));
+            }
             Ok((inode, available, mappings))
         });
         let (inode, available, mappings) = match checked {
@@ -202,6 +226,10 @@ impl Engine {
         let direct = &mut self.direct[slot];
         let Kind::Write { pos, dsync, unwritten, fua } = &mut direct.kind else { return Ok(()) };
         let memory = direct.memory.take().expect("no request uses it yet");
+        // B10: only the mapped prefix, where a hole is the buffered path's.
+        let mapped_end = mappings.last().map_or(*pos, Mapping::end_bytes);
+        direct.len = direct.len.min(mapped_end.saturating_sub(*pos));
+        direct.bytes = direct.len;
         // A13, B8: FUA makes data durable, not the metadata that leads to it.
         let metadata_is_durable = {
             let state = direct.inode.state.lock();
@@ -210,13 +238,19 @@ impl Engine {
         };
         let request = WriteRequest {
             pos: *pos,
-            data: memory.bytes(),
+            data: &memory.bytes()[..direct.len as usize],
             size_bytes: direct.inode.size(),
             block_size: self.fs.block_size() as u32,
             logical_block: self.fs.device().limits().logical_block_bytes,
             dsync: *dsync && metadata_is_durable,
         };
-        let plan = match WritePlan::new(&request, mappings) {
+        // B1, judged after mapping: what meets a hole of a block map never comes here (E20).
+        let alignment = self.fs.device().limits().memory_alignment_bytes.max(1) as usize;
+        let planned = match memory.bytes().as_ptr().addr().is_multiple_of(alignment) {
+            true => WritePlan::new(&request, mappings),
+            false => Err(errno::EINVAL),
+        };
+        let plan = match planned {
             Ok(plan) => plan,
             Err(errno) => {
                 direct.memory = Some(memory);

@@ -31,6 +31,8 @@ pub enum Value {
     Text(Vec<u8>),
     /// Bytes that a buffered read found.
     Bytes(AlignedBuf),
+    /// What a range of a file lies on.
+    Extents(Vec<crate::RangeExtent>),
     /// An inode to be opened with [`Engine::adopt`].
     Inode(Arc<Inode>),
 }
@@ -58,6 +60,17 @@ pub(super) enum Message {
         slot: usize,
         step: Step,
     },
+}
+
+/// What [`Engine::submit_and_wait`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// Nothing: the caller waits for the signal.
+    No,
+    /// Waited for the device, which gave no signal.
+    ForDevice,
+    /// Did a worker's job, which gave its signal.
+    DidJob,
 }
 
 /// Worker threads per lane.
@@ -89,7 +102,7 @@ pub struct Engine {
     general: Lane,
     end_io: Lane,
     sync: SyncLane,
-    ticker: Option<Ticker>,
+    tickers: Vec<Ticker>,
     reaped: Vec<Completion>,
 }
 
@@ -103,10 +116,14 @@ impl Engine {
             Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no worker thread")
         };
         let completions = Arc::new(Completions::new(wake));
-        let ticker = match fs.read_only {
-            true => None,
-            false => Some(Ticker::start(fs.clone()).map_err(no_thread)?),
-        };
+        let mut tickers = Vec::new();
+        if !fs.is_read_only() {
+            // T14 and M4 must not wait for write-back.
+            tickers.push(Ticker::start(fs.clone(), "uext4-journal", Fs::tick).map_err(no_thread)?);
+            let flusher = Ticker::start(fs.clone(), "uext4-flush", Fs::write_back_step).map_err(no_thread)?;
+            fs.set_flusher_wake(flusher.wake());
+            tickers.push(flusher);
+        }
         Ok(Self {
             sync: SyncLane::start(fs.clone(), completions.clone()).map_err(no_thread)?,
             fs,
@@ -118,7 +135,7 @@ impl Engine {
             files: Slab::new(),
             general: Lane::start("work", GENERAL_THREADS).map_err(no_thread)?,
             end_io: Lane::start("end-io", END_IO_THREADS).map_err(no_thread)?,
-            ticker,
+            tickers,
             reaped: Vec::new(),
         })
     }
@@ -190,21 +207,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands queued device requests to the host.
+    /// Hands queued device requests to the host, and jobs to the workers.
     pub fn submit(&mut self) -> Result<()> {
+        self.lanes().into_iter().for_each(Lane::wake);
         Ok(self.queue.submit()?)
     }
 
+    fn lanes(&self) -> [&Lane; 3] {
+        [&self.general, &self.end_io, &self.sync.lane]
+    }
+
     /// As [`Engine::submit`]. Where `operations` are under way and all of them wait for the device alone, also waits for it;
-    /// the caller collects next. `false`: it did not wait.
-    pub fn submit_and_wait(&mut self, operations: usize) -> Result<bool> {
+    /// where the one that is waits for a job of this volume, does the job. The caller collects next.
+    pub fn submit_and_wait(&mut self, operations: usize) -> Result<Waited> {
         let device_alone = operations > 0
             && self.direct.len() == operations
             && self.direct.iter().all(|(_, direct)| direct.waits_for_device());
         if device_alone {
-            return Ok(self.queue.submit_and_wait()?);
+            let waited = self.queue.submit_and_wait()?;
+            return Ok(if waited { Waited::ForDevice } else { Waited::No });
         }
-        self.submit().map(|()| false)
+        // Nobody else's: a job may take its time, and whoever waits here wants one only.
+        let job = match operations {
+            1 => self.lanes().into_iter().find_map(Lane::take),
+            _ => None,
+        };
+        self.submit()?;
+        Ok(job.map_or(Waited::No, |job| {
+            job();
+            Waited::DidJob
+        }))
     }
 
     /// Operations under way: not yet collected.
@@ -248,7 +280,7 @@ impl Engine {
         self.general.stop();
         self.end_io.stop();
         self.sync.stop();
-        self.ticker = None;
+        self.tickers.clear();
         self.direct.clear();
         self.files.clear();
     }

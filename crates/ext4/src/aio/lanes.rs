@@ -12,6 +12,8 @@ pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 struct State {
     jobs: VecDeque<Job>,
+    /// Jobs at the end of the queue that no thread was woken for.
+    unannounced: usize,
     stopping: bool,
 }
 
@@ -30,7 +32,7 @@ impl Lane {
     /// Starts `threads` threads. EAGAIN-like errors of the host surface as an I/O error.
     pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { jobs: VecDeque::new(), stopping: false }),
+            state: Mutex::new(State { jobs: VecDeque::new(), unannounced: 0, stopping: false }),
             changed: Condvar::new(),
         });
         let mut lane = Self { shared: shared.clone(), threads: Vec::new() };
@@ -44,13 +46,29 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Queues a job; jobs start in order. After [`Lane::stop`] it is dropped.
+    /// Queues a job; jobs start in order, from the next [`Lane::wake`] on. After [`Lane::stop`] it is dropped.
     pub fn push(&self, job: Job) {
         let mut state = self.shared.state.lock();
         if !state.stopping {
             state.jobs.push_back(job);
+            state.unannounced += 1;
+        }
+    }
+
+    /// Hands what was pushed to the threads.
+    pub fn wake(&self) {
+        let fresh = std::mem::take(&mut self.shared.state.lock().unannounced);
+        for _ in 0..fresh.min(self.threads.len()) {
             self.shared.changed.notify_one();
         }
+    }
+
+    /// The next job, if no thread has it yet: for a caller who would only wait for it.
+    pub fn take(&self) -> Option<Job> {
+        let mut state = self.shared.state.lock();
+        let job = state.jobs.pop_front()?;
+        state.unannounced = state.unannounced.min(state.jobs.len());
+        Some(job)
     }
 
     /// Drops jobs that have not started, and waits for those that have.
@@ -59,6 +77,7 @@ impl Lane {
             let mut state = self.shared.state.lock();
             state.stopping = true;
             state.jobs.clear();
+            state.unannounced = 0;
         }
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
@@ -80,6 +99,7 @@ fn serve(shared: &Shared) {
             let mut state = shared.state.lock();
             loop {
                 if let Some(job) = state.jobs.pop_front() {
+                    state.unannounced = state.unannounced.min(state.jobs.len());
                     break job;
                 }
                 if state.stopping {
@@ -111,10 +131,32 @@ mod tests {
                 assert!(index % 10 != 3, "a job that panics");
             }));
         }
+        lane.wake();
         for _ in 0..100 {
             receiver.recv().unwrap();
         }
         lane.stop();
         assert_eq!(count.load(Ordering::SeqCst), 100);
+    }
+
+    #[test]
+    fn who_waits_may_do_the_job() {
+        let lane = Lane::start("test", 1).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for index in 0..3 {
+            let sender = sender.clone();
+            lane.push(Box::new(move || {
+                sender.send((index, std::thread::current().id())).unwrap();
+            }));
+        }
+        lane.take().unwrap()();
+        let here = std::thread::current().id();
+        assert_eq!(receiver.recv().unwrap(), (0, here));
+        lane.wake();
+        for index in 1..3 {
+            let (done, thread) = receiver.recv().unwrap();
+            assert!(done == index && thread != here);
+        }
+        assert!(lane.take().is_none());
     }
 }

@@ -12,4 +12,4 @@ mod lanes;
 mod ticker;
 
 pub use direct::{DirectRead, DirectWrite, LockMode};
-pub use engine::{Engine, FileId, Finished, Value};
+pub use engine::{Engine, FileId, Finished, Value, Waited};

@@ -10,6 +10,7 @@ mod lookup;
 mod path;
 mod remove;
 mod rewrite;
+mod shift;
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ impl TreeOwner {
     }
 
     fn block_owner(&self, goal: Pblk) -> BlockOwner {
-        BlockOwner { ino: self.ino, goal }
+        BlockOwner { ino: self.ino, goal, below_2_32: false }
     }
 }
 

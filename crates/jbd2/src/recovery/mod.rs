@@ -19,8 +19,6 @@ use scan::{Copy, Log, Scan};
 pub struct RecoverOptions {
     /// Blocks of the volume: home locations end before it (R10).
     pub volume_blocks: u64,
-    /// `false`: no flush, no FUA (T17).
-    pub barrier: bool,
     /// Device writes gather up to this many bytes; at least one block.
     pub write_bytes: usize,
 }
@@ -38,7 +36,7 @@ pub struct Recovered {
     pub next_tid: Tid,
     /// Log block after the last commit: where the next transaction starts (R16).
     pub head: u32,
-    /// 0, or the negative errno of an abort; stays in JSB (R15: [`clear_errno`]).
+    /// 0, or the negative errno of an abort; stays in JSB (R15: [`crate::Journal::clear_errno`]).
     pub s_errno: i32,
     /// Time of the last commit in the log, 0 if there was none: for [`crate::Config::last_commit_seconds`] (J20).
     pub last_commit_seconds: u64,
@@ -153,18 +151,18 @@ impl Plan {
             gather.push(home, &image)?;
         }
         gather.write_out()?;
-        self.empty(device, map, options)
+        self.empty(device, map)
     }
 
     /// The log is empty from here on. The tid `end` is never used (R11).
-    fn empty(&mut self, device: &dyn Device, map: &LogMap, options: &RecoverOptions) -> Result<()> {
-        if options.barrier && !mutant(19) {
+    fn empty(&mut self, device: &dyn Device, map: &LogMap) -> Result<()> {
+        if !mutant(19) {
             device.flush()?;
         }
         self.superblock.s_start = 0;
         self.superblock.s_sequence = self.scan.end.next().0;
         self.superblock.s_head = self.scan.head;
-        write_superblock(device, map, &self.superblock, &mut self.block, options.barrier)
+        write_superblock(device, map, &self.superblock, &mut self.block)
     }
 }
 
@@ -173,11 +171,10 @@ fn write_superblock(
     map: &LogMap,
     superblock: &JournalSuperblock,
     block: &mut AlignedBuf,
-    fua: bool,
 ) -> Result<()> {
     superblock.encode(block);
     let (device_block, _) = map.run(map.superblock()).expect("it was read from there");
-    map.device(device).write(device_block * block.len() as u64, block, fua)?;
+    map.device(device).write(device_block * block.len() as u64, block, true)?;
     Ok(())
 }
 
@@ -213,7 +210,7 @@ pub fn recover_patched(
 }
 
 /// R1, RECOVER clear and s_start ≠ 0: throws the log away without replaying it.
-pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: RecoverOptions) -> Result<()> {
+pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap) -> Result<()> {
     let (superblock, block) = read_superblock(device, block_size, map)?;
     if is_clean(&superblock) {
         return Ok(());
@@ -225,14 +222,7 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap, options: Re
         Err(_) => Scan { end: log.latest_tid()?.next(), ..Scan::empty(&superblock) },
     };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
-    plan.empty(device, map, &options)
-}
-
-/// R15: s_errno 0 in JSB, once ERROR_FS is written.
-pub fn clear_errno(device: &dyn Device, block_size: usize, map: &LogMap, barrier: bool) -> Result<()> {
-    let (mut superblock, mut block) = read_superblock(device, block_size, map)?;
-    superblock.s_errno = 0;
-    write_superblock(device, map, &superblock, &mut block, barrier)
+    plan.empty(device, map)
 }
 
 /// Restores the magic of an escaped block (R10).

@@ -10,7 +10,7 @@ use jbd2::format::{
 use jbd2::recovery::{self, RecoverOptions, Recovered};
 
 pub const OPTIONS: RecoverOptions =
-    RecoverOptions { volume_blocks: HOME_BLOCKS + LOG_BLOCKS as u64, barrier: true, write_bytes: 1 << 16 };
+    RecoverOptions { volume_blocks: HOME_BLOCKS + LOG_BLOCKS as u64, write_bytes: 1 << 16 };
 
 /// Where the blocks of a transaction lie in the log.
 #[derive(Debug, Clone)]

@@ -182,12 +182,85 @@ impl World {
     }
 }
 
+impl World {
+    /// Moves everything from `from` on down, going on after every lack of credits; the tree is consistent each time.
+    pub fn shift_left(&mut self, from: u32, by: u32) {
+        let clear = from >= by && by > 0 && self.model.range(from - by..from).next().is_none();
+        let mut cursor = from;
+        loop {
+            match self.with(|tree| tree.shift_left(Lblk(cursor), by)) {
+                Ok(progress) => {
+                    assert!(clear, "moved onto what is mapped");
+                    let done = match progress {
+                        Progress::Done => u32::MAX,
+                        Progress::More { from, .. } => from.0,
+                    };
+                    let moved = |at: u32| (cursor..done).contains(&at);
+                    self.move_blocks(moved, |at| at - by);
+                    self.check();
+                    if progress == Progress::Done {
+                        return;
+                    }
+                    cursor = done;
+                    self.store.steps_left = 2;
+                }
+                Err(error) => {
+                    assert_eq!((error.errno(), clear), (errno::EINVAL, false));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes room at `from`: the split, and the moves from right to left.
+    pub fn shift_right(&mut self, from: u32, by: u32) {
+        if let Err(error) = self.with(|tree| tree.split_at(Lblk(from))) {
+            assert_eq!(error.errno(), errno::ENOSPC);
+            return;
+        }
+        self.check();
+        let fits = self.model.keys().next_back().is_none_or(|last| *last < from || *last < u32::MAX - by);
+        let mut cursor = u32::MAX;
+        loop {
+            match self.with(|tree| tree.shift_right(Lblk(from), Lblk(cursor), by)) {
+                Ok(progress) => {
+                    assert!(fits);
+                    let left = match progress {
+                        Progress::Done => None,
+                        Progress::More { to, .. } => Some(to.0),
+                    };
+                    let moved = |at: u32| at >= from && at <= cursor && left.is_none_or(|left| at > left);
+                    self.move_blocks(moved, |at| at + by);
+                    self.check();
+                    let Some(left) = left else { return };
+                    cursor = left;
+                    self.store.steps_left = 2;
+                }
+                Err(error) => {
+                    assert_eq!((error.errno(), fits), (errno::EINVAL, false));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn move_blocks(&mut self, moved: impl Fn(u32) -> bool, to: impl Fn(u32) -> u32) {
+        let old = std::mem::take(&mut self.model);
+        let count = old.len();
+        self.model =
+            old.into_iter().map(|(at, block)| (if moved(at) { to(at) } else { at }, block)).collect();
+        assert_eq!(self.model.len(), count, "one block moved onto another");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Insert { lblk: u32, len: u32, apart: bool, unwritten: bool },
     Stripes { lblk: u32, count: u32, step: u32, unwritten: bool },
     Convert { lblk: u32, len: u32, unwritten: bool, eof: u64 },
     Remove { from: u32, len: u32 },
+    Collapse { from: u32, len: u32 },
+    Room { from: u32, len: u32 },
     Allow { allocations: Option<usize>, steps: Option<usize> },
 }
 
@@ -201,7 +274,10 @@ fn ops() -> impl Strategy<Value = Op> {
         4 => (at.clone(), 1u32..60, any::<bool>(), 0u64..7000)
             .prop_map(|(lblk, len, unwritten, eof)| Op::Convert { lblk, len, unwritten, eof }),
         2 => (at.clone(), 1u32..60).prop_map(|(from, len)| Op::Remove { from, len }),
-        1 => (at, 1u32..4000).prop_map(|(from, len)| Op::Remove { from, len }),
+        1 => (at.clone(), 1u32..4000).prop_map(|(from, len)| Op::Remove { from, len }),
+        1 => (at.clone(), 1u32..400).prop_map(|(from, len)| Op::Collapse { from, len }),
+        1 => (at.clone(), prop_oneof![1u32..400, 1u32..400, Just(u32::MAX - 5000)])
+            .prop_map(|(from, len)| Op::Room { from, len }),
         1 => (prop::option::of(0usize..3), prop::option::of(0usize..4))
             .prop_map(|(allocations, steps)| Op::Allow { allocations, steps }),
     ]
@@ -237,6 +313,14 @@ fn run(world: &mut World, op: &Op, lane: u64) {
             world.store.steps_left = steps;
         }
         Op::Remove { from, len } => world.remove(from, from + len - 1),
+        Op::Collapse { from, len } => {
+            if lane.is_multiple_of(2) {
+                world.remove(from, from + len - 1);
+                world.check();
+            }
+            world.shift_left(from + len, len);
+        }
+        Op::Room { from, len } => world.shift_right(from, len),
         Op::Allow { allocations, steps } => {
             world.store.allocations_left = allocations.unwrap_or(usize::MAX);
             world.store.steps_left = steps.unwrap_or(usize::MAX);
@@ -252,7 +336,12 @@ proptest! {
         for (i, op) in ops.iter().enumerate() {
             run(&mut world, op, i as u64);
             world.check();
-            if let Op::Insert { lblk, .. } | Op::Convert { lblk, .. } | Op::Remove { from: lblk, .. } = *op {
+            if let Op::Insert { lblk, .. }
+            | Op::Convert { lblk, .. }
+            | Op::Remove { from: lblk, .. }
+            | Op::Collapse { from: lblk, .. }
+            | Op::Room { from: lblk, .. } = *op
+            {
                 (lblk.saturating_sub(2)..lblk + 3).for_each(|at| world.check_lookup(at));
             }
         }
@@ -297,6 +386,42 @@ fn depth_3_in_every_order() {
         }
         assert_eq!(world.root, empty_root());
     }
+}
+
+#[test]
+fn a_tree_of_depth_2_moves_in_steps_of_a_leaf() {
+    let mut world = striped(10_000, 0..10_000);
+    assert_eq!(extents::depth(&world.root, OWNER), Ok(2));
+    world.store.steps_left = 3;
+    world.shift_right(5001, 300);
+    world.check_lookup(5001);
+    world.store.steps_left = usize::MAX;
+    world.remove(2000, 2999);
+    world.store.steps_left = 3;
+    world.shift_left(3000, 1000);
+    assert_eq!(world.model.keys().next_back(), Some(&(2 * 9999 + 300 - 1000)));
+    // A move merges what comes to touch.
+    let mut world = World::new();
+    world.insert(extent(0, 10, 100, false));
+    world.insert(extent(20, 10, 110, false));
+    world.shift_left(20, 10);
+    assert_eq!(validate(&world.store, &world.root), [(0, 20, 100, false)]);
+}
+
+#[test]
+fn a_shift_that_cannot_be_changes_nothing() {
+    let mut world = World::new();
+    world.insert(extent(10, 10, 100, false));
+    world.insert(extent(u32::MAX - 20, 10, 200, true));
+    let before = world.clone();
+    world.shift_left(5, 0);
+    world.shift_left(5, 6);
+    world.shift_left(21, 2);
+    world.shift_right(10, 11);
+    assert_eq!((world.root, &world.model), (before.root, &before.model));
+    world.shift_right(10, 10);
+    world.check();
+    assert!(world.model.contains_key(&(u32::MAX - 1)));
 }
 
 #[test]

@@ -1,0 +1,74 @@
+/** `npm run exercise`: random operations against a model; exit status 1 and a list to repeat it where they differ. */
+import { access, constants, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { exercise, replay, type Broken, type Report } from './exercise.js';
+import { formatRounds, parseRounds } from './operation.js';
+import { parseOptions, UsageError, USAGE, type Options } from './options.js';
+
+function perSecond(ops: number, since: number): string {
+  return `${Math.round(ops / ((performance.now() - since) / 1000))} a second`;
+}
+
+function describe(report: Report): string {
+  const kinds = [...report.byKind].sort(([, one], [, other]) => other - one);
+  return kinds.map(([kind, count]) => `${kind} ${count}`).join(', ');
+}
+
+function tell(broken: Broken, options: Options): void {
+  console.log(`seed ${options.seed}: ${broken.message}`);
+  console.log(
+    broken.isRepeatable
+      ? `The shortest list that fails, for --replay with --block-size ${broken.blockSize} --files ${options.files}:`
+      : `It did not happen again. All of the epoch, for --replay with --block-size ${broken.blockSize} --files ${options.files}:`,
+  );
+  console.log(formatRounds(broken.rounds));
+}
+
+async function run(options: Options, image: string): Promise<number> {
+  const begun = performance.now();
+  if (options.replay !== undefined) {
+    const rounds = parseRounds(await readFile(options.replay, 'utf8'));
+    const message = await replay({ image, files: options.files }, options.blockSize ?? 4096, rounds);
+    console.log(message ?? `${rounds.length} rounds without a difference`);
+    return message === undefined ? 0 : 1;
+  }
+  const progress = (report: Report): void => {
+    if (!options.quiet) console.log(`${report.ops} operations, ${perSecond(report.ops, begun)}`);
+  };
+  const { report, broken } = await exercise({ ...options, image, progress });
+  if (broken !== undefined) tell(broken, options);
+  const verdict = broken === undefined ? 'clean' : 'FAILED';
+  console.log(
+    `seed ${options.seed}: ${report.ops} operations in ${report.rounds} rounds on ${report.epochs} volumes, ` +
+      `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)})`,
+  );
+  return broken === undefined ? 0 : 1;
+}
+
+/** Where flushes cost nothing, if there is such a place. */
+async function fastFolder(): Promise<string> {
+  const memory = '/dev/shm';
+  return access(memory, constants.W_OK).then(() => memory, tmpdir);
+}
+
+async function main(): Promise<number> {
+  let options: Options;
+  try {
+    options = parseOptions(process.argv.slice(2));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`${error.message}\n${USAGE}`);
+    return 2;
+  }
+  if (options.image !== undefined) return run(options, options.image);
+  const folder = await mkdtemp(join(await fastFolder(), 'uext4-exercise-'));
+  try {
+    return await run(options, join(folder, 'volume.img'));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,47 @@
+/** mkdir, and what node:fs makes of it with `recursive`. */
+import { begin, type Task } from './engine.js';
+import type { Mount } from './mount.js';
+import type { NativeStat } from './native/boundary.js';
+import { request } from './request.js';
+import { Stats } from './stats.js';
+
+const ENOENT = -2;
+const EEXIST = -17;
+const ENOTDIR = -20;
+
+export function* mkdirOne(mount: Mount, path: string | Uint8Array, mode: number): Task<number> {
+  return yield begin(mount.engine, (native, op) => native.mkdir(op, mount.handle, path, mode));
+}
+
+/** Makes missing parents too; `made.first` becomes the topmost directory that was made. */
+export function* mkdirAll(mount: Mount, path: string, mode: number, made: { first?: string }): Task<number> {
+  // From the deepest that exists downwards; `missing` ends with the topmost.
+  const missing: string[] = [];
+  let next = path.length > 1 ? path.replace(/\/+$/, '') || '/' : path;
+  for (;;) {
+    const result = yield* mkdirOne(mount, next, mode);
+    if (result === ENOENT && next.includes('/', 1)) {
+      missing.push(next);
+      next = next.slice(0, next.lastIndexOf('/')).replace(/\/+$/, '') || '/';
+      continue;
+    }
+    if (result === EEXIST) {
+      const directory = yield* isDirectory(mount, next);
+      if (!directory) return missing.length > 0 ? ENOTDIR : EEXIST;
+    } else if (result < 0) {
+      return result;
+    } else {
+      made.first ??= next;
+    }
+    const below = missing.pop();
+    if (below === undefined) return 0;
+    next = below;
+  }
+}
+
+function* isDirectory(mount: Mount, path: string): Task<boolean> {
+  const { result, value } = yield* request(mount.engine, (native, op) =>
+    native.stat(op, mount.handle, path, true),
+  );
+  return result >= 0 && new Stats(value as NativeStat, 0).isDirectory();
+}
