@@ -356,6 +356,7 @@ impl Runner {
     pub fn begin_sync(&mut self, file: FileId, datasync: bool) -> Result<u64> {
         let op = self.op();
         self.engine.sync(op, file, datasync)?;
+        self.engine.submit()?;
         Ok(op)
     }
 
