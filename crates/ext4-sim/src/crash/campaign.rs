@@ -15,6 +15,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Only workloads whose name has this in it.
     pub workload: Option<String>,
+    /// States of each workload, instead of a share of `states`; 0: all of CM5.
+    pub each: Option<usize>,
     /// Lets the kernel judge every 200th state.
     pub kernel: bool,
 }
@@ -59,6 +61,9 @@ pub fn run(campaign: &Campaign, progress: &(dyn Fn(String) + Sync)) -> (Counts, 
             let recording = job();
             let states = campaign.states * share / shares.max(1);
             let mut budget = Budget::of(campaign.seed, states.max(8));
+            if let Some(each) = campaign.each {
+                budget.states = Some(each).filter(|each| *each > 0);
+            }
             // CM8 (g): 200 states, or every 200th.
             budget.kernel_every = if campaign.kernel { (campaign.states / 200).clamp(1, 200) } else { 0 };
             let result = explore(&recording, &budget);

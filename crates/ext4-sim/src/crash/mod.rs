@@ -265,7 +265,7 @@ impl<'r> Explorer<'r> {
         verdict: &Verdict,
     ) -> Box<Failure> {
         let text = format!(
-            "verdict ({}) on {:?} with seed {}, after {events} of {} events, during {:?}\nin flight: {}\n{}\nlast events:\n{}",
+            "verdict ({}) on {:?} with seed {}, after {events} of {} events, during {:?}\nin flight: {}\n{}\nlast operations:\n{}\nlast events:\n{}\nagain: {}",
             verdict.letter,
             self.recording.name,
             self.budget.seed,
@@ -273,11 +273,22 @@ impl<'r> Explorer<'r> {
             expectation.operation(),
             state.choice,
             verdict.detail,
+            expectation.last_operations(12),
             self.last_events(events),
+            self.replay_command(),
         );
         let keep = || self.outside.keep(&replay.image.device(&state.patches).snapshot());
         let image = self.keeps_images.then(keep).flatten();
         Box::new(Failure { text, image })
+    }
+
+    /// CM15: what makes the same choices.
+    fn replay_command(&self) -> String {
+        let states = self.budget.states.map_or("all".into(), |states| states.to_string());
+        format!(
+            "cargo run --release -p ext4-sim -- crash --seed {} --each {states} --workload {:?}",
+            self.budget.seed, self.recording.name
+        )
     }
 
     fn last_events(&self, events: usize) -> String {

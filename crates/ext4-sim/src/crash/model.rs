@@ -233,7 +233,9 @@ impl Model {
             for node in old.iter().chain(&node) {
                 self.changed.insert(node.ino, version);
             }
-            if let Some(dir) = self.tree.get(parent(&path)) {
+            // Attributes of what a directory names are not the directory's.
+            let is_entry = old.as_ref().map(|node| node.ino) != node.as_ref().map(|node| node.ino);
+            if let Some(dir) = self.tree.get(parent(&path)).filter(|_| is_entry) {
                 self.changed.insert(dir.ino, version);
             }
             hash = hash.wrapping_sub(old.map_or(0, |old| node_hash(&path, &old)));
@@ -492,6 +494,24 @@ impl Expectation<'_> {
         &self.model.ops[self.now as usize].what
     }
 
+    /// The last operations that had begun, a line each: the events before each, its transactions, the names' version after
+    /// it.
+    pub fn last_operations(&self, count: usize) -> String {
+        let now = self.now as usize;
+        let line = |operation: &Operation| {
+            let Operation { events, version, what, tids } = operation;
+            let last = tids.last.map_or("?".into(), |last| last.to_string());
+            format!("  {events}: {what} (transactions {} to {last}, version {version})", tids.first)
+        };
+        let shown = &self.model.ops[(now + 1).saturating_sub(count)..=now];
+        shown.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The promises in force, as versions of names.
+    fn kept_versions(&self) -> Vec<(usize, usize)> {
+        self.model.acks.iter().copied().filter(|(event, _)| *event <= self.events).collect()
+    }
+
     /// The stronger rule of CM8 (d): recovery found `tid` to be the last whole transaction, so that metadata is as at its
     /// end.
     pub fn at_end_of(&self, tid: i64) -> Self {
@@ -532,7 +552,13 @@ impl Expectation<'_> {
 
     /// How a tree differs from the versions that it may be, for people.
     pub fn describe(&self, found: &BTreeMap<String, String>) -> String {
-        let mut text = format!("names may be of versions {:?}\n", self.versions);
+        let kept = self.kept_versions();
+        let mut text = format!(
+            "names may be of versions {:?}; transaction {:?}; promises (event, version) {:?}\n",
+            self.versions,
+            self.tid,
+            &kept[kept.len().saturating_sub(4)..]
+        );
         for version in [self.versions.start, self.versions.end - 1] {
             for (path, history) in &self.model.names {
                 let wanted = self
@@ -571,13 +597,17 @@ impl Expectation<'_> {
         let in_force = || file.acks.iter().filter(|ack| ack.event <= self.events);
         let acked = in_force().filter(|ack| ack.range.is_none()).map(|ack| ack.op).max().unwrap_or(0);
         let size = data.len() as u64;
-        let promised_end = in_force()
-            .filter(|ack| ack.op > acked)
-            .filter_map(|ack| Some((ack.op, ack.range.clone()?.end)))
-            .max();
-        let acked_size = promised_end.map_or(acked, |(op, _)| op.max(acked));
         let (least, may_be) = self.sizes_by_tid(file);
-        file.check_size(size, acked_size.max(least), self.now, block_size, &may_be)?;
+        file.check_size(size, acked.max(least), self.now, block_size, &may_be)?;
+        // O_DSYNC promises the size that its range needs, unless somebody shortens the file after it.
+        for ack in in_force() {
+            let Some(end) = ack.range.as_ref().map(|range| range.end).filter(|end| *end > size) else {
+                continue;
+            };
+            if file.sizes_since(ack.op, self.now).all(|(_, after, _)| after >= end) {
+                return Err(format!("size {size}, but O_DSYNC promised {end}"));
+            }
+        }
         for (sector, found) in (0u64..).zip(data.chunks(SECTOR)) {
             let at = sector * SECTOR as u64;
             let acked = in_force()
