@@ -5,12 +5,14 @@ use block_io::FaultOn;
 use super::driver::{Driver, Recording, Volume};
 use super::mix;
 
+type Run = Box<dyn Fn(&str, u32) -> Recording + Send + Sync>;
+
 /// A workload by name.
 pub struct Workload {
     /// What it is called in a failure.
     pub name: String,
     /// Runs it on a volume with blocks of this many bytes.
-    run: Box<dyn Fn(&str, u32) -> Recording + Send + Sync>,
+    run: Run,
 }
 
 impl Workload {
