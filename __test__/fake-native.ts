@@ -62,6 +62,7 @@ export class FakeNative implements Native {
     freeInodes: 89,
     features: ['extents'],
     readOnly: false,
+    dax: false,
     backend: 'memory',
     backendReason: 'test',
     dioOffsetAlign: 512,
@@ -122,6 +123,7 @@ export class FakeNative implements Native {
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
+  readonly removeMemory = (op: Token): void => this.#run(op, 'removeMemory', () => [0]);
   readonly closeVolume = (op: Token): void => this.#run(op, 'closeVolume', () => [0]);
   readonly syncVolume = (op: Token): void => this.#run(op, 'syncVolume', () => [0]);
   readonly freezeVolume = (op: Token): void => this.#run(op, 'freezeVolume', () => [0]);
@@ -157,6 +159,7 @@ export class FakeNative implements Native {
           size: inode.size,
           maxSize: inode.maxSize,
           bitmapFormat: inode.bitmapFormat,
+          dax: false,
         },
       ];
     });
@@ -380,6 +383,22 @@ export class FakeNative implements Native {
     this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
       this.#read(file, buffer, offset, length, pos),
     ]);
+  }
+  daxWrite(...[op, file, buffer, offset, length, pos]: Parameters<Native['daxWrite']>): void {
+    this.#run(op, `daxWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+  }
+  daxRead(...[op, file, buffer, offset, length, pos]: Parameters<Native['daxRead']>): void {
+    this.#run(op, `daxRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  }
+  tryDaxWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxWrite']>): number {
+    if (!this.cached) return -EAGAIN;
+    this.calls.push(`tryDaxWrite ${length}@${pos}`);
+    return this.#write(file, buffer, offset, length, pos);
+  }
+  tryDaxRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxRead']>): number {
+    if (!this.cached) return -EAGAIN;
+    this.calls.push(`tryDaxRead ${length}@${pos}`);
+    return this.#read(file, buffer, offset, length, pos);
   }
   tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
     return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;

@@ -50,6 +50,8 @@ pub struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) flusher: Flusher,
+    /// File data is loaded and stored in place (A18).
+    pub(crate) dax: bool,
     pub(crate) read_only: AtomicBool,
     /// Unlinked inodes whose last close came while the volume was frozen.
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,

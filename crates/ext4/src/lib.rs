@@ -5,6 +5,7 @@ mod attr;
 mod block_cache;
 mod buffered;
 mod clock;
+mod dax;
 pub mod dir;
 mod dir_file;
 mod error;
