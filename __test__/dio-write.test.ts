@@ -360,6 +360,19 @@ test('A19: reads are shared and counted in flight; empty ones take no lock', asy
   t.deepEqual(native.calls, ['directRead 4096@0']);
 });
 
+test('A19: a read moves the time of access where that is due, whatever it comes to', async (t) => {
+  const { native, engine, io } = setup();
+  native.probe = ProbeFlag.ACCESS_DUE;
+  for (const changes of [{}, { direct: false }, { countBytes: 0 }]) {
+    const read = io(changes);
+    await engine.run(readIter(read), read);
+  }
+  t.deepEqual(
+    native.calls.map((call) => call.split(' ')[0]),
+    ['tryFileAccessed', 'directRead', 'tryFileAccessed', 'bufferedRead'],
+  );
+});
+
 test('A19: buffered reads hold the lock shared; unsupported direct reads go buffered', async (t) => {
   const { native, fake, inode, io, engine } = setup();
   fake.flags = ProbeFlag.DIO_UNSUPPORTED;

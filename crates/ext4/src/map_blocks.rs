@@ -173,6 +173,12 @@ impl Handle<'_> {
         }
         self.set_use_reserve(false);
         self.store_root(inode, root, tree_blocks)?;
+        // What was converted is about to be overwritten or read, by somebody who may not wait (C5).
+        if converted.is_ok()
+            && let Ok(mapping) = extents::lookup(self, &root, owner, lblk)
+        {
+            inode.extents.lock().insert(mapping.into());
+        }
         converted
     }
 
