@@ -42,6 +42,7 @@ export declare function removexattr(op: number, volume: number, path: string | U
 export declare function inodeSizes(file: number, out: Float64Array): void;
 export declare function probeWrite(file: number, pos: number, len: number): number;
 export declare function tryFileModified(file: number): number;
+export declare function tryFileAccessed(file: number): number;
 export declare function lookupWrite(op: number, file: number, pos: number, len: number): void;
 export declare function fileModified(op: number, file: number): void;
 export declare function orphanAdd(op: number, file: number): void;

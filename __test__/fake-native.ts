@@ -357,15 +357,14 @@ export class FakeNative implements Native {
     if (this.tryModified === 0) this.calls.push('tryFileModified');
     return this.tryModified;
   }
+  tryFileAccessed = (): number => Math.min(0, this.calls.push('tryFileAccessed'));
   fileModified(op: Token): void {
     this.#run(op, 'fileModified', () => [0]);
   }
   orphanAdd(op: Token): void {
     this.#run(op, 'orphanAdd', () => [0]);
   }
-  orphanDelete(op: Token): void {
-    this.#run(op, 'orphanDelete', () => [0]);
-  }
+  orphanDelete = (op: Token): void => this.#run(op, 'orphanDelete', () => [0]);
   directWrite(
     op: Token,
     file: number,

@@ -36,6 +36,8 @@ export const ProbeFlag = {
   DIO_UNSUPPORTED: 128,
   /** A read-only mount, or an emergency (C23). */
   READ_ONLY: 256,
+  /** Of an empty range, which reads ask about: {@link Native.tryFileAccessed} has something to do. */
+  ACCESS_DUE: 1024,
 } as const;
 
 /** `lockMode` of {@link Native.directWrite}. */
@@ -287,6 +289,8 @@ export interface Native {
    * have to wait or privileges may have to go.
    */
   tryFileModified(file: NativeFile): number;
+  /** Moves the time of access where a read is to (A19: relatime), without waiting: 0, or a negative errno. */
+  tryFileAccessed(file: NativeFile): number;
   /** The same bits as the result; may read the disk. */
   lookupWrite(op: Token, file: NativeFile, pos: number, len: number): void;
   /** Strips privileges and updates times, journalled (A4.9). */

@@ -130,6 +130,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"inodeSizes" => files::inode_sizes [2],
         c"probeWrite" => files::probe_write [3],
         c"tryFileModified" => files::try_file_modified [1],
+        c"tryFileAccessed" => files::try_file_accessed [1],
         c"lookupWrite" => files::lookup_write [4],
         c"fileModified" => files::file_modified [2],
         c"orphanAdd" => files::orphan_add [2],

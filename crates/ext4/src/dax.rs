@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use block_io::Dax;
 use ext4_format::Lblk;
-use ext4_format::inode::flags;
 
 use crate::extents::{MapState, Mapping};
 use crate::file::{Look, block_range};
@@ -20,24 +19,24 @@ impl Fs {
         self.dax
     }
 
-    /// Whether a file's data is loaded and stored in place: any regular file's but what goes through the journal.
+    /// Whether a file's data is loaded and stored in place: any regular file's but what goes through the journal, or went.
     pub fn is_dax(&self, inode: &Inode) -> bool {
         self.dax
             && inode.is_regular()
-            && !inode.has_flag(flags::JOURNAL_DATA)
+            && !self.journals_data(inode)
+            && !inode.has_logged_data()
             && inode.check_data_supported().is_ok()
     }
 
-    fn memory(&self) -> Result<&dyn Dax> {
-        self.device.dax().filter(|_| self.dax).ok_or(Error::errno_only(errno::EOPNOTSUPP))
+    fn memory(&self, inode: &Inode) -> Result<&dyn Dax> {
+        self.device.dax().filter(|_| self.is_dax(inode)).ok_or(Error::errno_only(errno::EOPNOTSUPP))
     }
 
     /// Copies up to `out.len()` bytes at `pos` out of the file; returns how many it has there. The caller holds the inode
     /// lock. With [`Look::Cached`], WouldBlock where the map is not in memory.
     pub fn dax_read(&self, inode: &Inode, pos: u64, out: &mut [u8], look: Look) -> Result<usize> {
         self.check_alive()?;
-        inode.check_data_supported()?;
-        let memory = self.memory()?;
+        let memory = self.memory(inode)?;
         let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
         let out = &mut out[..available];
         if available == 0 {
@@ -67,8 +66,7 @@ impl Fs {
     /// WouldBlock, with nothing done.
     pub fn try_dax_write(&self, inode: &Inode, pos: u64, data: &[u8]) -> Result<usize> {
         self.check_writable()?;
-        inode.check_data_supported()?;
-        let memory = self.memory()?;
+        let memory = self.memory(inode)?;
         let (size, disk_size) = self.sizes(inode);
         let end = pos.checked_add(data.len() as u64).filter(|&end| end <= size.min(disk_size));
         if end.is_none() || data.is_empty() {
@@ -95,8 +93,7 @@ impl Fs {
     /// fewer than given if space ran out on the way; what was allocated beyond them is the caller's to remove.
     pub fn dax_write(&self, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
         self.check_writable()?;
-        inode.check_data_supported()?;
-        let memory = self.memory()?;
+        let memory = self.memory(inode)?;
         let end = pos.checked_add(data.len() as u64).filter(|&end| end <= self.max_bytes(inode));
         let end = end.ok_or(Error::errno_only(errno::EFBIG))?;
         let size = inode.size();

@@ -43,6 +43,8 @@ impl Probe {
     pub const READ_ONLY: u32 = 256;
     /// Shut down.
     pub const SHUT_DOWN: u32 = 512;
+    /// Of an empty range, which reads ask about: the time of access is due (A19).
+    pub const ACCESS_DUE: u32 = 1024;
 
     /// Whether all of `bits` are set.
     pub fn has(self, bits: u32) -> bool {
@@ -93,9 +95,10 @@ impl Fs {
             bits |= if disk.has_flag(flags::APPEND) { Probe::APPEND } else { 0 };
             bits |= if may_strip_privileges(&state) { Probe::MAY_STRIP } else { 0 };
             bits |= if self.needs_modified(&state) { Probe::NEEDS_MODIFIED } else { 0 };
+            bits |= if len == 0 && self.access_is_due(&state) { Probe::ACCESS_DUE } else { 0 };
             state.size
         };
-        if inode.check_data_supported().is_err() {
+        if inode.check_data_supported().is_err() || self.journals_data(inode) {
             return Ok(Probe(bits | Probe::DIO_UNSUPPORTED));
         }
         if pos.checked_add(len).is_none_or(|end| end > size) || len == 0 {

@@ -180,6 +180,12 @@ impl Handle<'_> {
         }
         self.set_use_reserve(false);
         self.store_root(inode, root, tree_blocks)?;
+        // What was converted is about to be overwritten or read, by somebody who may not wait (C5).
+        if converted.is_ok()
+            && let Ok(mapping) = extents::lookup(self, &root, owner, lblk)
+        {
+            inode.extents.lock().insert(mapping.into());
+        }
         converted
     }
 
@@ -304,9 +310,9 @@ impl Handle<'_> {
 }
 
 /// Reads one block of file data into owned memory.
-pub(crate) fn read_data_block(fs: &Fs, block: Pblk) -> Result<AlignedBuf> {
+pub(crate) fn read_data_block(fs: &Fs, inode: &Inode, block: Pblk) -> Result<AlignedBuf> {
     let mut data = AlignedBuf::zeroed(fs.block_size());
-    fs.device.read(block.0 * fs.block_size() as u64, &mut data)?;
+    fs.read_data(inode, block.0 * fs.block_size() as u64, &mut data)?;
     Ok(data)
 }
 
