@@ -172,7 +172,9 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
     posBytes,
     countBytes,
     endedInsideSize,
-    mayBeginInHole: io.inode.bitmapFormat && !overwrite && posBytes < sizeBytes,
+    // A hole inside i_size begins there; i_size itself may lie in the middle of one.
+    mayBeginInHole:
+      io.inode.bitmapFormat && !overwrite && posBytes - (posBytes % io.limits.blockBytes) < sizeBytes,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     modifies: needsFileModified(flags),
     extending: isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes }),
