@@ -12,9 +12,12 @@ use jbd2::Tid;
 
 use crate::inode::Inode;
 
-/// Byte ranges of files by transaction.
+/// Byte ranges of files.
+type Ranges = Vec<(Arc<Inode>, Range<u64>)>;
+
+/// Those that each transaction lists.
 #[derive(Default)]
-pub(crate) struct OrderedData(Mutex<HashMap<Tid, Vec<(Arc<Inode>, Range<u64>)>>>);
+pub(crate) struct OrderedData(Mutex<HashMap<Tid, Ranges>>);
 
 impl OrderedData {
     /// `tid` must not commit before what the page cache has of `range` is on the device. A handle of `tid` lives.
