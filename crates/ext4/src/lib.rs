@@ -31,6 +31,7 @@ pub mod mkfs;
 mod mmp;
 mod mount;
 mod namei;
+mod ordered;
 mod orphan;
 mod overlay;
 mod path;
