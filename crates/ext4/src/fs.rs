@@ -54,6 +54,7 @@ pub struct Fs {
     /// File data is loaded and stored in place (A18).
     pub(crate) dax: bool,
     pub(crate) data_mode: DataMode,
+    pub(crate) dioread_nolock: bool,
     /// The last data of any file that was logged.
     pub(crate) logged_data: LoggedData,
     pub(crate) read_only: AtomicBool,
