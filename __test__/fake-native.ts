@@ -70,6 +70,7 @@ export class FakeNative implements Native {
     transactions: 0,
     blocks: 0,
     revoked: 0,
+    fastCommits: 0,
     orphansDeleted: 0,
     orphansTruncated: 0,
     orphansBad: 0,

@@ -12,6 +12,7 @@ mod error_policy;
 pub mod extents;
 pub mod extents_status;
 mod fallocate;
+mod fast_commit;
 mod file;
 mod fs;
 mod handle;

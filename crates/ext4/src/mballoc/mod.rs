@@ -4,6 +4,7 @@
 
 mod allocate;
 mod buddy;
+mod claim;
 mod free;
 mod group;
 mod preallocation;
