@@ -41,6 +41,7 @@ export declare function removexattr(op: number, volume: number, path: string | U
 export declare function inodeSizes(file: number, out: Float64Array): void;
 export declare function probeWrite(file: number, pos: number, len: number): number;
 export declare function tryFileModified(file: number): number;
+export declare function tryFileAccessed(file: number): number;
 export declare function lookupWrite(op: number, file: number, pos: number, len: number): void;
 export declare function fileModified(op: number, file: number): void;
 export declare function orphanAdd(op: number, file: number): void;
@@ -49,6 +50,8 @@ export declare function directWrite(op: number, file: number, lockMode: number, 
 export declare function directRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function bufferedWrite(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function bufferedRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+export declare function tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
 export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;

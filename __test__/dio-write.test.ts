@@ -360,6 +360,19 @@ test('A19: reads are shared and counted in flight; empty ones take no lock', asy
   t.deepEqual(native.calls, ['directRead 4096@0']);
 });
 
+test('A19: a read moves the time of access where that is due, whatever it comes to', async (t) => {
+  const { native, engine, io } = setup();
+  native.probe = ProbeFlag.ACCESS_DUE;
+  for (const changes of [{}, { direct: false }, { countBytes: 0 }]) {
+    const read = io(changes);
+    await engine.run(readIter(read), read);
+  }
+  t.deepEqual(
+    native.calls.map((call) => call.split(' ')[0]),
+    ['tryFileAccessed', 'directRead', 'tryFileAccessed', 'bufferedRead'],
+  );
+});
+
 test('A19: buffered reads hold the lock shared; unsupported direct reads go buffered', async (t) => {
   const { native, fake, inode, io, engine } = setup();
   fake.flags = ProbeFlag.DIO_UNSUPPORTED;
@@ -370,6 +383,29 @@ test('A19: buffered reads hold the lock shared; unsupported direct reads go buff
   native.release();
   await done;
   t.deepEqual(native.calls, ['bufferedRead 4096@0']);
+  t.true(isFree(inode));
+});
+
+test('A17, A19: a hit in the cache needs no worker; the lock decides as ever', async (t) => {
+  const { native, inode, io, write, engine } = setup();
+  native.cached = true;
+  native.tryModified = 0;
+  t.is(await write({ direct: false, posBytes: 4096 }), 4096);
+  const one = io({ direct: false });
+  t.is(await engine.run(readIter(one), one), 4096);
+  t.is(one.posBytes, 4096);
+  t.is(engine.runSync(readIter(one), one), 4096);
+  t.deepEqual(native.calls, [
+    'tryBufferedWrite 4096@4096',
+    'tryBufferedRead 4096@0',
+    'tryBufferedRead 4096@4096',
+  ]);
+  t.true(isFree(inode));
+  inode.lock.tryWrite();
+  const waiting = engine.run(readIter(one), one);
+  t.is(native.calls.length, 3);
+  inode.lock.unlockWrite();
+  await waiting;
   t.true(isFree(inode));
 });
 
@@ -407,6 +443,20 @@ test('promise driver: one doorbell per tick', async (t) => {
   const { native, write } = setup();
   await Promise.all(Array.from({ length: 32 }, () => write()));
   t.is(native.submits, 1);
+});
+
+test('promise driver: a loop of calls that end at once does not starve the event loop', async (t) => {
+  const { io, engine, fake } = setup();
+  fake.size = 0;
+  const turned = new Set<number>();
+  setImmediate(() => turned.add(1));
+  let calls = 0;
+  while (turned.size === 0 && calls < 1000) {
+    const empty = io({ countBytes: 0 });
+    await engine.run(readIter(empty), empty);
+    calls += 1;
+  }
+  t.true(calls > 10 && calls < 1000);
 });
 
 test('a native call that throws gives the lock and the token back', async (t) => {

@@ -1,4 +1,6 @@
 /** What the fake native layer's files and directories are made of. */
+import type { NativeRecovery } from '../src/native/boundary.js';
+
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;
@@ -6,6 +8,7 @@ export const S_IFLNK = 0o120000;
 export const EPERM = 1;
 export const ENOENT = 2;
 export const ENXIO = 6;
+export const EAGAIN = 11;
 export const EEXIST = 17;
 export const ENOTDIR = 20;
 export const EISDIR = 21;
@@ -55,3 +58,17 @@ export function direntType(inode: FakeInode): number {
   if (format === S_IFDIR) return 2;
   return format === S_IFLNK ? 7 : 1;
 }
+
+/** A volume that needed nothing. */
+export const NO_RECOVERY: NativeRecovery = {
+  needed: false,
+  hasErrors: false,
+  transactions: 0,
+  blocks: 0,
+  revoked: 0,
+  fastCommits: 0,
+  orphansDeleted: 0,
+  orphansTruncated: 0,
+  orphansBad: 0,
+  orphansUnsupported: 0,
+};

@@ -17,6 +17,7 @@ import {
   S_IFLNK,
   EPERM,
   ENOENT,
+  EAGAIN,
   EEXIST,
   ENOTDIR,
   EISDIR,
@@ -24,6 +25,7 @@ import {
   ELOOP,
   ENOTEMPTY,
   ENODATA,
+  NO_RECOVERY,
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
@@ -41,10 +43,12 @@ export class FakeNative implements Native {
   readonly calls: string[] = [];
   /** Scripted results, first in first out, by the name of the call. */
   readonly script = new Map<string, number[]>();
-  /** Completions stay queued until `release` while this is set. */
+  /** Completions wait for `release` while this is set. */
   hold = false;
   /** What tryFileModified answers: that it would have to wait. */
-  tryModified = -11;
+  tryModified = -EAGAIN;
+  /** Whether tryBufferedRead and tryBufferedWrite are hits. */
+  cached = false;
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
@@ -64,18 +68,7 @@ export class FakeNative implements Native {
     dioMemoryAlign: 4,
     maxFileSize: 2 ** 44 - 4096,
   };
-  recovery: NativeRecovery = {
-    needed: false,
-    hasErrors: false,
-    transactions: 0,
-    blocks: 0,
-    revoked: 0,
-    fastCommits: 0,
-    orphansDeleted: 0,
-    orphansTruncated: 0,
-    orphansBad: 0,
-    orphansUnsupported: 0,
-  };
+  recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
   submits = 0;
@@ -361,15 +354,14 @@ export class FakeNative implements Native {
     if (this.tryModified === 0) this.calls.push('tryFileModified');
     return this.tryModified;
   }
+  tryFileAccessed = (): number => Math.min(0, this.calls.push('tryFileAccessed'));
   fileModified(op: Token): void {
     this.#run(op, 'fileModified', () => [0]);
   }
   orphanAdd(op: Token): void {
     this.#run(op, 'orphanAdd', () => [0]);
   }
-  orphanDelete(op: Token): void {
-    this.#run(op, 'orphanDelete', () => [0]);
-  }
+  orphanDelete = (op: Token): void => this.#run(op, 'orphanDelete', () => [0]);
   directWrite(
     op: Token,
     file: number,
@@ -387,6 +379,15 @@ export class FakeNative implements Native {
     this.#run(op, `directRead${flagText(flags)} ${length}@${pos}`, () => [
       this.#read(file, buffer, offset, length, pos),
     ]);
+  }
+  tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
+    return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
+    return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
+  }
+  #hit(call: string): boolean {
+    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
   }
   bufferedWrite(
     ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>

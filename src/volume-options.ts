@@ -61,6 +61,12 @@ export interface OpenOptions {
   noload?: boolean;
   /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
   maxFileSize?: number;
+  /** Memory for buffered file data, in bytes; default 64 MiB. */
+  pageCacheBytes?: number;
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  dirtyRatio?: number;
+  /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
+  writeBackAgeMs?: number;
 }
 
 /** `errors=` of mount(8). */
@@ -121,7 +127,7 @@ export function recoverJson(options: RecoverOptions): string {
   return JSON.stringify({ dryRun: options.dryRun === true, journal: journalPath(options.journal) });
 }
 
-/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE */
+/** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE */
 export function openJson(options: OpenOptions): string {
   validateObject(options);
   validateBoolean(options.readOnly, 'options.readOnly');
@@ -134,6 +140,10 @@ export function openJson(options: OpenOptions): string {
   if (commitIntervalMs !== undefined)
     validateInteger(commitIntervalMs, 'options.commitIntervalMs', 1, 3_600_000);
   if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
+  const { pageCacheBytes, dirtyRatio, writeBackAgeMs } = options;
+  if (pageCacheBytes !== undefined) validateInteger(pageCacheBytes, 'options.pageCacheBytes', 0);
+  if (dirtyRatio !== undefined) validateInteger(dirtyRatio, 'options.dirtyRatio', 0, 100);
+  if (writeBackAgeMs !== undefined) validateInteger(writeBackAgeMs, 'options.writeBackAgeMs', 0);
   return JSON.stringify({
     readOnly: readOnly === true,
     engine: engine ?? 'auto',
@@ -142,6 +152,9 @@ export function openJson(options: OpenOptions): string {
     barrier,
     errors,
     noload,
+    pageCacheBytes,
+    dirtyRatio,
+    writeBackAgeMs,
   });
 }
 

@@ -1,4 +1,6 @@
 /** Direct I/O on a real volume. */
+import { setTimeout as delay } from 'node:timers/promises';
+
 import { allocAligned, constants, Volume } from '../../src/index.js';
 import { e2e, MiB, pattern, withVolume } from './support.js';
 
@@ -157,6 +159,37 @@ e2e('buffered and direct I/O on one file see each other', (t) =>
     const { buffer } = await buffered.read(Buffer.alloc(BLOCK), 0, BLOCK, 2 * BLOCK);
     t.true(buffer.equals(block));
     await direct.close();
+    await buffered.close();
+  }),
+);
+
+e2e('A19: the time of access is relative: moved by the first read after a change, and once a day', (t) =>
+  withVolume(t, {}, async (volume) => {
+    await volume.writeFile('/file', pattern(BLOCK));
+    const atimeOf = async (): Promise<number> => (await volume.stat('/file')).atimeMs;
+    const file = await volume.open('/file', O_RDONLY | O_DIRECT);
+    const buffered = await volume.open('/file');
+    const read = async (from: typeof file): Promise<void> => {
+      await from.read(allocAligned(BLOCK), 0, BLOCK, 0);
+    };
+    const now = Date.now() / 1000;
+    for (const from of [file, buffered]) {
+      // Younger than a day, and than every change: left alone. Changing the times is a change, so that comes first.
+      await volume.utimes('/file', now - 3600, now - 7200);
+      // The clock's steps are 4 ms long: what is equal to a change does not count as younger.
+      await delay(10);
+      await read(from);
+      t.true((await atimeOf()) > (now - 60) * 1000, 'older than the inode change');
+      const first = await atimeOf();
+      await read(from);
+      t.is(await atimeOf(), first);
+      await volume.utimes('/file', now - 2 * 86400, now - 3 * 86400);
+      await from.read(allocAligned(BLOCK), 0, 0, 0);
+      t.is(await atimeOf(), (now - 2 * 86400) * 1000, 'an empty read leaves it alone');
+      await read(from);
+      t.true((await atimeOf()) > (now - 60) * 1000);
+    }
+    await file.close();
     await buffered.close();
   }),
 );

@@ -7,6 +7,7 @@ import { type Native } from '../../src/native/boundary.js';
 import { loadNative } from '../../src/native/load.js';
 import { MIB, temporaryPath } from './volumes.js';
 
+const EAGAIN = 11;
 const EBADF = 9;
 const EBUSY = 16;
 const EINVAL = 22;
@@ -90,6 +91,8 @@ test('handles that name nothing', async (t) => {
     t.is((await bare().call((op) => native.bufferedRead(op, bad, 0, bytes, 0, 4096, 0))).result, -EBADF);
     t.is((await bare().call((op) => native.sync(op, bad, true))).result, -EBADF);
     t.is(native.probeWrite(bad, 0, 1), -EBADF);
+    t.is(native.tryBufferedRead(bad, bytes, 0, 4096, 0), -EBADF);
+    t.is(native.tryBufferedWrite(bad, bytes, 0, 4096, 0), -EBADF);
     t.throws(() => native.inodeSizes(bad, new Float64Array(2)));
   }
   for (const bad of [0, -1, file, volume + 1]) {
@@ -150,6 +153,31 @@ test('an operation id is not used twice', async (t) => {
   });
   t.like(native.takeResult(op), { size: 0, nlink: 1 });
   t.is(native.takeResult(op), undefined);
+  await close();
+});
+
+test('a hit in the page cache answers at once, and what is none says so', async (t) => {
+  const { native } = bare();
+  const { file, close } = await opened(t);
+  const data = new Uint8Array(10000).fill(5);
+  // The map of an empty file is not in memory before somebody has asked.
+  await bare().call((op) => native.lookupWrite(op, file, 0, 1));
+  t.is((await bare().call((op) => native.bufferedWrite(op, file, 0, data, 0, 4096, 0))).result, 4096);
+  t.is(native.tryBufferedWrite(file, data, 0, 10000, 4000), 10000);
+  const back = new Uint8Array(20000);
+  t.is(native.tryBufferedRead(file, back, 100, 19000, 0), 14000);
+  t.true(back.subarray(100, 14100).every((byte) => byte === 5));
+  t.is(back[99], 0);
+  t.is(back[14100], 0);
+  t.is(native.tryBufferedRead(file, back, 0, 100, 14000), 0);
+  t.is(native.tryBufferedWrite(file, data, 0, 10, 100000), -EAGAIN, 'a gap');
+  t.is(native.tryBufferedRead(file, back, 20000, 0, 0), 0);
+  t.throws(() => native.tryBufferedRead(file, back, 1, 20000, 0), { instanceOf: RangeError });
+  t.is((await bare().call((op) => native.writeAndWait(op, file, 0, 20000))).result, 0);
+  t.is((await bare().call((op) => native.invalidate(op, file, 0, 20000))).result, 0);
+  t.is(native.tryBufferedRead(file, back, 0, 100, 0), -EAGAIN, 'not cached any more');
+  t.is((await bare().call((op) => native.bufferedRead(op, file, 0, back, 0, 100, 0))).result, 100);
+  t.is(native.tryBufferedRead(file, back, 0, 100, 50), 100);
   await close();
 });
 

@@ -36,6 +36,8 @@ export const ProbeFlag = {
   DIO_UNSUPPORTED: 128,
   /** A read-only mount, or an emergency (C23). */
   READ_ONLY: 256,
+  /** Of an empty range, which reads ask about: {@link Native.tryFileAccessed} has something to do. */
+  ACCESS_DUE: 1024,
 } as const;
 
 /** `lockMode` of {@link Native.directWrite}. */
@@ -283,6 +285,8 @@ export interface Native {
    * have to wait or privileges may have to go.
    */
   tryFileModified(file: NativeFile): number;
+  /** Moves the time of access where a read is to (A19: relatime), without waiting: 0, or a negative errno. */
+  tryFileAccessed(file: NativeFile): number;
   /** The same bits as the result; may read the disk. */
   lookupWrite(op: Token, file: NativeFile, pos: number, len: number): void;
   /** Strips privileges and updates times, journalled (A4.9). */
@@ -329,6 +333,28 @@ export interface Native {
     length: number,
     pos: number,
   ): void;
+  /**
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
+   * somebody would have to be waited for.
+   */
+  tryBufferedRead(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
+  /**
+   * {@link Native.bufferedWrite} at once and of all the bytes: their number, or a negative errno, with nothing written.
+   * -EAGAIN: the disk, space or memory would have to be waited for.
+   */
+  tryBufferedWrite(
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): number;
   writeAndWait(op: Token, file: NativeFile, pos: number, len: number): void;
   invalidate(op: Token, file: NativeFile, pos: number, len: number): void;
   /** The caller holds the inode lock exclusive and has drained direct I/O. */

@@ -62,9 +62,11 @@ function* directRead(io: Kiocb): Task<number> {
   return result;
 }
 
-/** As {@link directRead}. */
+/** As {@link directRead}. A hit needs no worker; what is no hit, an error included, takes the long way. */
 function* bufferedRead(io: Kiocb): Task<number> {
   try {
+    const hit = io.engine.native.tryBufferedRead(io.file, io.buffer, io.offset, io.countBytes, io.posBytes);
+    if (hit >= 0) return hit;
     return yield begin(io.engine, (native, op) =>
       native.bufferedRead(op, io.file, readFlags(io), io.buffer, io.offset, io.countBytes, io.posBytes),
     );
@@ -78,9 +80,14 @@ function readFlags(io: Kiocb): number {
   return io.nowait ? TransferFlag.NOWAIT : 0;
 }
 
-/** A3 holds for reads too: where direct I/O is unsupported they go through the page cache. */
+/**
+ * A3 holds for reads too: where direct I/O is unsupported they go through the page cache. On the way the time of access
+ * is moved, if that is due, whatever the read comes to; where it would have to wait it is left to the next read.
+ */
 function readsDirect(io: Kiocb): boolean {
-  if (!io.direct) return false;
-  const flags = io.engine.native.probeWrite(io.file, io.posBytes, 0);
-  return flags < 0 || (flags & ProbeFlag.DIO_UNSUPPORTED) === 0;
+  const { native } = io.engine;
+  const flags = native.probeWrite(io.file, io.posBytes, 0);
+  if (flags < 0) return io.direct;
+  if ((flags & ProbeFlag.ACCESS_DUE) !== 0) native.tryFileAccessed(io.file);
+  return io.direct && (flags & ProbeFlag.DIO_UNSUPPORTED) === 0;
 }

@@ -5,7 +5,6 @@ import { ProbeFlag } from '../native/boundary.js';
 import { EAGAIN, EINVAL, EIO, ENOTBLK, EOPNOTSUPP } from '../native/errno.js';
 import { readSizes } from '../sizes.js';
 import {
-  countDrain,
   countExclusive,
   countFallback,
   countNowait,
@@ -14,7 +13,7 @@ import {
   uncountShared,
 } from '../write-counts.js';
 import { isMisalignedIo, isUnalignedIo } from './alignment.js';
-import { bufferedWriteIter, fileModified, needsFileModified } from './buffered-write.js';
+import { bufferedWriteIter, drainFor, fileModified, needsFileModified } from './buffered-write.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
 import { writeTail } from './fallback.js';
 import {
@@ -40,6 +39,8 @@ interface Plan extends DioShape {
   /** file_modified has something to do. */
   readonly modifies: boolean;
   readonly endedInsideSize: boolean;
+  /** It may begin in a hole of a block map, which the page cache fills whatever the alignment; Rust sees if so. */
+  readonly mayBeginInHole: boolean;
 }
 
 /** How one attempt under a lock ended: to be repeated elsewhere, with a result before anything was submitted, or after. */
@@ -164,16 +165,20 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
     );
     if (flags < 0) return flags;
   }
+  const overwrite = endedInsideSize && (flags & ProbeFlag.OVERWRITE) !== 0;
   return {
     exclusive,
     nowait: io.nowait,
     posBytes,
     countBytes,
     endedInsideSize,
+    // A hole inside i_size begins there; i_size itself may lie in the middle of one.
+    mayBeginInHole:
+      io.inode.bitmapFormat && !overwrite && posBytes - (posBytes % io.limits.blockBytes) < sizeBytes,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     modifies: needsFileModified(flags),
     extending: isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes }),
-    overwrite: endedInsideSize && (flags & ProbeFlag.OVERWRITE) !== 0,
+    overwrite,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
     unaligned: isUnalignedIo(io, posBytes, countBytes),
     journalled: io.atomic && io.limits.atomicJournalled,
@@ -183,17 +188,14 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
 /** Drain, file_modified, alignment, orphan: C25.5–7 up to the submission. Returns 0 or a negative errno. */
 function* prepare(io: Kiocb, plan: Plan): Task<number> {
   const drains = whyDrain(plan);
-  if (drains !== undefined) {
-    countDrain(io.counts, drains);
-    yield* io.inode.lock.drain();
-  }
+  if (drains !== undefined) yield* drainFor(io, drains);
   if (plan.modifies) {
     const modified = io.nowait ? io.engine.native.tryFileModified(io.file) : yield* fileModified(io);
     if (modified === -EAGAIN) countNowait(io.counts, 'times');
     if (modified < 0) return modified;
   }
   // After file_modified: a misaligned write has updated mtime and stripped setuid, as on Linux.
-  if (isMisalignedIo(io, plan.posBytes, plan.countBytes)) return -EINVAL;
+  if (!plan.mayBeginInHole && isMisalignedIo(io, plan.posBytes, plan.countBytes)) return -EINVAL;
   return plan.extending ? yield* addOrphan(io) : 0;
 }
 

@@ -116,7 +116,7 @@ const RO_COMPAT_WRITABLE: u32 = ro_compat::SPARSE_SUPER
     | ro_compat::ORPHAN_PRESENT;
 
 /// F13 for the features built so far: unknown incompat bits refuse; known ones that only touch some inodes, and
-/// ro_compat bits that a writer would have to maintain, leave reading; a volume without extents is read only.
+/// ro_compat bits that a writer would have to maintain, leave reading.
 pub fn mount_policy(features: &Features) -> Result<Access, Refusal> {
     let known = INCOMPAT_NAMES.iter().fold(0, |mask, (bit, _)| mask | bit);
     let refused = features.incompat & (REFUSED | !known);
@@ -131,9 +131,6 @@ pub fn mount_policy(features: &Features) -> Result<Access, Refusal> {
     };
     if unwritable != Features::default() {
         return Ok(Access::ReadOnly(format!("features that cannot be written: {unwritable}")));
-    }
-    if !features.has_incompat(incompat::EXTENTS) {
-        return Ok(Access::ReadOnly("a volume without the extent feature cannot be written".into()));
     }
     Ok(Access::ReadWrite)
 }
@@ -271,8 +268,8 @@ mod tests {
         let writable = "dir_prealloc imagic_inodes ^has_journal ^ext_attr ^resize_inode ^dir_index sparse_super2 \
             fast_commit stable_inodes ^orphan_file ^filetype needs_recovery meta_bg ^64bit mmp ^flex_bg \
             ^metadata_csum_seed ^sparse_super ^large_file ^huge_file uninit_bg ^dir_nlink ^extra_isize \
-            ^metadata_csum orphan_present";
-        let readable = "^extent ea_inode large_dir inline_data encrypt btree_dir snapshot_bitmap quota \
+            ^metadata_csum orphan_present ^extent";
+        let readable = "ea_inode large_dir inline_data encrypt btree_dir snapshot_bitmap quota \
             bigalloc replica read-only project shared_blocks verity";
         let refused = "compression dirdata journal_dev casefold";
         for (list, expected) in [(writable, "rw"), (readable, "ro"), (refused, "no")] {

@@ -1,6 +1,7 @@
 //! What the bytes of an ext4 volume mean. No I/O happens here.
 
 pub mod bitmap;
+pub mod block_map;
 pub mod checksum;
 mod codec;
 mod corrupt;

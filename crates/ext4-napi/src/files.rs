@@ -121,15 +121,24 @@ pub fn file_modified(call: &Call<'_, 2>) -> JsResult<Value> {
     call.on_file(Ending::Plain, |fs, inode| nothing(fs.file_modified(inode)))
 }
 
-/// tryFileModified(file)
-pub fn try_file_modified(call: &Call<'_, 1>) -> JsResult<Value> {
+/// Calls on a file that end at once: 0 or a negative errno.
+fn at_once(call: &Call<'_, 1>, work: impl FnOnce(&Fs, &Inode) -> Result<()>) -> JsResult<Value> {
     let handle = call.handle(0)?;
     let mut state = call.environment.state();
-    let tried = state
-        .file_and_volume(handle)
-        .and_then(|(file, volume)| volume.engine.fs().try_file_modified(&file.inode));
+    let tried =
+        state.file_and_volume(handle).and_then(|(file, volume)| work(volume.engine.fs(), &file.inode));
     drop(state);
     call.js.number(tried.map_or_else(|error| -f64::from(error.errno()), |()| 0.0))
+}
+
+/// tryFileModified(file)
+pub fn try_file_modified(call: &Call<'_, 1>) -> JsResult<Value> {
+    at_once(call, Fs::try_file_modified)
+}
+
+/// tryFileAccessed(file)
+pub fn try_file_accessed(call: &Call<'_, 1>) -> JsResult<Value> {
+    at_once(call, Fs::try_file_accessed)
 }
 
 /// orphanAdd(op, file)

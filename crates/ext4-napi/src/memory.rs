@@ -152,6 +152,20 @@ impl Slice {
         self.bytes().to_vec()
     }
 
+    /// Runs `f` on the bytes, to be read.
+    pub fn with_bytes<R>(self, f: impl FnOnce(&[u8]) -> R) -> R {
+        f(self.bytes())
+    }
+
+    /// Runs `f` on the bytes, to be filled.
+    pub fn with_bytes_mut<R>(self, f: impl FnOnce(&mut [u8]) -> R) -> R {
+        if self.len == 0 {
+            return f(&mut []);
+        }
+        // SAFETY: inside the array; no JavaScript runs while the slice is used, and nobody else has a reference.
+        f(unsafe { std::slice::from_raw_parts_mut(self.start, self.len) })
+    }
+
     fn bytes<'a>(self) -> &'a [u8] {
         if self.len == 0 {
             return &[];

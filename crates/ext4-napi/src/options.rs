@@ -87,6 +87,15 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     if let Some(bytes) = option(&options, "pageCacheBytes", Value::as_u64)? {
         mount.page_cache_bytes = bytes;
     }
+    if let Some(percent) = option(&options, "dirtyRatio", Value::as_u64)? {
+        mount.dirty_ratio = u8::try_from(percent)
+            .ok()
+            .filter(|percent| *percent <= 100)
+            .ok_or_else(|| invalid("dirtyRatio"))?;
+    }
+    if let Some(age) = option(&options, "writeBackAgeMs", Value::as_u64)? {
+        mount.write_back_age_ms = age;
+    }
     if let Some(bytes) = option(&options, "metadataCacheBytes", Value::as_u64)? {
         mount.metadata_cache_bytes = bytes;
     }
@@ -138,9 +147,14 @@ mod tests {
         let options = open_volume(br#"{"readOnly":true,"engine":"threads","commitIntervalMs":0}"#).unwrap();
         assert!(options.mount.read_only);
         assert_eq!((options.engine, options.mount.commit_interval_ms), (Engine::Threads, 1));
-        for bad in
-            [&br#"[]"#[..], b"", br#"{"engine":"x"}"#, br#"{"readOnly":1}"#, br#"{"commitIntervalMs":-1}"#]
-        {
+        for bad in [
+            &br#"[]"#[..],
+            b"",
+            br#"{"engine":"x"}"#,
+            br#"{"readOnly":1}"#,
+            br#"{"commitIntervalMs":-1}"#,
+            br#"{"dirtyRatio":101}"#,
+        ] {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";

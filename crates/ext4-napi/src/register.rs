@@ -130,6 +130,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"inodeSizes" => files::inode_sizes [2],
         c"probeWrite" => files::probe_write [3],
         c"tryFileModified" => files::try_file_modified [1],
+        c"tryFileAccessed" => files::try_file_accessed [1],
         c"lookupWrite" => files::lookup_write [4],
         c"fileModified" => files::file_modified [2],
         c"orphanAdd" => files::orphan_add [2],
@@ -146,6 +147,8 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"directRead" => transfer::direct_read [7],
         c"bufferedWrite" => transfer::buffered_write [7],
         c"bufferedRead" => transfer::buffered_read [7],
+        c"tryBufferedWrite" => transfer::try_buffered_write [5],
+        c"tryBufferedRead" => transfer::try_buffered_read [5],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use block_io::{AlignedBuf, Memory};
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
-use ext4::{Error, Inode, errno};
+use ext4::{Error, Fs, Inode, Result, errno};
 
 use crate::js::{Js, JsResult, Value};
 use crate::memory::{CopyBack, Slice};
@@ -157,4 +157,30 @@ fn read_nowait(
         Ok(_) => state.fail(op, &detached()),
         Err(error) => state.fail(op, &error),
     }
+}
+
+impl<const N: usize> Call<'_, N> {
+    /// Runs a call that does not wait on the file of argument 0; what fails is a negative errno.
+    fn try_now(&self, f: impl FnOnce(&Arc<Fs>, &Arc<Inode>) -> Result<usize>) -> JsResult<Value> {
+        let handle = self.handle(0)?;
+        let mut state = self.environment.state();
+        let found = state.file_and_volume(handle).map(|(file, _)| (file.volume, file.inode.clone()));
+        let done = found.and_then(|(volume, inode)| {
+            state.with_engine(volume, |engine| f(engine.fs(), &inode)).and_then(|result| result)
+        });
+        drop(state);
+        self.js.number(done.map_or_else(|error| -f64::from(error.errno()), |bytes| bytes as f64))
+    }
+}
+
+/// tryBufferedWrite(file, buffer, offset, length, pos)
+pub fn try_buffered_write(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes(|data| fs.try_buffered_write(inode, pos, data)))
+}
+
+/// tryBufferedRead(file, buffer, offset, length, pos)
+pub fn try_buffered_read(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes_mut(|out| fs.try_buffered_read(inode, pos, out)))
 }

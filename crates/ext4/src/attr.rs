@@ -12,6 +12,9 @@ use crate::inode::{Change, Inode, InodeState};
 use crate::map_blocks::MAP_CREDITS;
 use crate::{Error, Result, errno};
 
+/// How often a time of access is moved without a change of the file (relatime).
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
 /// What stat(2) shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -68,7 +71,8 @@ impl Fs {
             uid: disk.uid,
             gid: disk.gid,
             size: state.size,
-            sectors: disk.blocks,
+            // Space that is reserved counts: tools take a file without sectors for a hole.
+            sectors: disk.blocks + inode.pages.get().map_or(0, |pages| pages.delayed_bytes() / 512),
             // i_block of any other inode is a map.
             device: match disk.mode & S_IFMT {
                 S_IFCHR | S_IFBLK => disk.device(),
@@ -151,17 +155,43 @@ impl Fs {
         if !due {
             return self.check_writable();
         }
+        let now = self.timestamp();
+        self.try_change_times(inode, |disk| {
+            disk.mtime = now;
+            disk.ctime = now;
+        })
+    }
+
+    fn try_change_times(&self, inode: &Inode, mut change: impl FnMut(&mut DiskInode)) -> Result<()> {
         let (block, _) = self.allocator.inode_location(inode.ino)?;
         if self.journal.lookup(block.0).is_none() && self.cache.get(block).is_none() {
             return Err(Error::WouldBlock);
         }
-        let now = self.timestamp();
         let mut handle = Handle::try_start(self, 1)?;
-        handle.change_inode(inode, Change::Attributes, |state| {
-            state.disk.mtime = now;
-            state.disk.ctime = now;
-        })?;
+        handle.change_inode(inode, Change::Attributes, |state| change(&mut state.disk))?;
         handle.stop()
+    }
+
+    /// Whether a read has the time of access moved: that of a file that changed since, or once a day (relatime).
+    pub(crate) fn access_is_due(&self, state: &InodeState) -> bool {
+        let (now, disk) = (self.timestamp(), &state.disk);
+        let is_stale = disk.atime <= disk.mtime
+            || disk.atime <= disk.ctime
+            || now.sec.saturating_sub(disk.atime.sec) >= DAY_SECONDS;
+        is_stale && disk.atime != now && !disk.has_flag(flags::NOATIME)
+    }
+
+    /// The time of access, if it is due, without waiting (A19). What could not be done now is due at the next read.
+    ///
+    /// # Errors
+    /// WouldBlock where the journal or the disk would have to be waited for.
+    pub fn try_file_accessed(&self, inode: &Inode) -> Result<()> {
+        let due = self.access_is_due(&*inode.state.try_lock().ok_or(Error::WouldBlock)?);
+        if !due || self.check_writable().is_err() {
+            return Ok(());
+        }
+        let now = self.timestamp();
+        self.try_change_times(inode, |disk| disk.atime = now)
     }
 
     /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.
@@ -202,6 +232,11 @@ impl Fs {
             self.journal.flush_device()?;
         }
         Ok(())
+    }
+
+    /// Commits the running transaction, if there is one, without buffered data that is not part of it.
+    pub fn commit(&self) -> Result<()> {
+        Ok(self.journal.commit_running()?)
     }
 
     /// syncfs(2): buffered data of every file, then all metadata.

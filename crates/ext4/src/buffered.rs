@@ -1,18 +1,28 @@
 //! Buffered reads and writes of regular files, through the page cache.
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use block_io::Device;
+use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
 
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
+use crate::indirect;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
 
 /// The page cache of an inode.
 pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
+
+/// Space to set aside for a block of data: in a block map, where none is kept for metadata (D14), its tables too.
+fn reserved_per_block(inode: &Inode) -> u64 {
+    if inode.is_bitmap_format() { 1 + indirect::MAX_TABLES } else { 1 }
+}
 
 /// What the page cache knows of its file. Weak on both sides: they own the cache.
 pub(crate) struct InodeMapping {
@@ -33,26 +43,75 @@ impl FileMapping for InodeMapping {
     fn map_read(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
-        let lblk = ext4_format::Lblk(blocks.start as u32);
+        let lblk = Lblk(blocks.start as u32);
         let mapping = fs.map_lookup(&inode, lblk, (blocks.end - blocks.start) as u32)?;
         Ok(fs.to_io_mapping(&mapping, false))
     }
 
-    fn map_write(&self, pos: u64, len_bytes: u64) -> Result<IoMapping> {
+    fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+        let (fs, inode) = self.both().ok()?;
+        let lblk = check_lblk(pos / fs.block_size() as u64).ok()?;
+        fs.try_map_cached(&inode, lblk, 1).map(|mapping| mapping.state != MapState::Hole)
+    }
+
+    fn reserve(&self, blocks: u64) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        fs.allocator.reserve_delayed(blocks * reserved_per_block(&inode))
+    }
+
+    fn release(&self, blocks: u64) {
+        // Without its volume nobody counts.
+        if let Ok((fs, inode)) = self.both() {
+            fs.allocator.release_delayed(blocks * reserved_per_block(&inode));
+        }
+    }
+
+    fn map_write(&self, pos: u64, len_bytes: u64, delayed_bytes: u64) -> Result<IoMapping> {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
-        let (lblk, count) = (ext4_format::Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        let (lblk, count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        // Lest the journal writes what it has of these blocks over what the caller is about to write.
+        fs.settle_data(&inode)?;
         let found = fs.map_lookup(&inode, lblk, count)?;
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
         }
-        let (mapping, new) = fs.with_handle(MAP_CREDITS, |handle| {
-            handle.map_create(&inode, lblk, found.len, Allocate::Unwritten, mballoc::RequestKind::Data)
+        let bitmap_format = inode.is_bitmap_format();
+        let delayed = (delayed_bytes / fs.block_size() as u64) as u32;
+        let (len, kind) = match delayed {
+            0 => (found.len, mballoc::RequestKind::Data),
+            delayed => (found.len.min(delayed), mballoc::RequestKind::Delayed),
+        };
+        let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            let created = handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)?;
+            // Written zeros beyond i_disksize: a crash must free them (D9), until write-back raises it.
+            let disk_blocks = fs.sizes(&inode).1.div_ceil(fs.block_size() as u64);
+            if bitmap_format && created.0.end() > disk_blocks {
+                handle.add_orphan(&inode)?;
+            }
+            Ok(created)
         })?;
         if jbd2::mutant(13) {
-            self.end_write(pos, pos + len_bytes)?;
+            self.end_write(pos, pos + u64::from(mapping.len) * fs.block_size() as u64)?;
             fs.journal.commit_running()?;
         }
+        Ok(fs.to_io_mapping(&mapping, new))
+    }
+
+    fn read_mapped(&self, _device: &dyn Device, device_offset_bytes: u64, out: &mut [u8]) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        fs.read_data(&inode, device_offset_bytes, out)
+    }
+
+    fn is_journalled(&self) -> bool {
+        self.both().is_ok_and(|(fs, inode)| fs.journals_data(&inode))
+    }
+
+    fn journal(&self, pos: u64, data: &[u8], delayed_bytes: u64) -> Result<IoMapping> {
+        let (fs, inode) = self.both()?;
+        let block_size = fs.block_size() as u64;
+        let lblk = check_lblk(pos / block_size)?;
+        let (mapping, new) = fs.log_blocks(&inode, lblk, data, (delayed_bytes / block_size) as u32)?;
         Ok(fs.to_io_mapping(&mapping, new))
     }
 
@@ -64,21 +123,29 @@ impl FileMapping for InodeMapping {
             fs.map_range(&inode, pos, end - pos, crate::file::Look::Disk)?.is_some_and(|mappings| {
                 mappings.iter().any(|mapping| matches!(mapping.address, iomap::Address::Unwritten { .. }))
             });
-        if !unwritten && end_of_data <= disk_size {
+        let is_orphan = inode.is_bitmap_format() && inode.state.lock().orphan.is_some();
+        if !unwritten && !is_orphan && end_of_data <= disk_size {
             return Ok(());
         }
-        fs.with_handle(MAP_CREDITS, |handle| {
+        fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
             fs.require_large_file(handle, end_of_data)?;
             handle.change_inode(&inode, Change::Data, |state| {
                 state.disk.size = state.disk.size.max(end_of_data);
             })?;
+            if is_orphan {
+                handle.delete_orphan(&inode, 0)?;
+            }
             if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
         })
     }
 
     fn size_bytes(&self) -> u64 {
         self.inode.upgrade().map_or(0, |inode| inode.size())
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.fs.upgrade().map_or(0, |fs| fs.now_ms())
     }
 }
 
@@ -102,6 +169,23 @@ impl Fs {
         Ok(available)
     }
 
+    /// [`Fs::buffered_read`] of what is cached, without waiting.
+    ///
+    /// # Errors
+    /// WouldBlock where the disk or a lock would have to be waited for.
+    pub fn try_buffered_read(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<usize> {
+        self.check_alive()?;
+        inode.check_data_supported()?;
+        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        let done = available == 0 || self.pages(inode).try_read(pos, &mut out[..available]);
+        if done { Ok(available) } else { Err(Error::WouldBlock) }
+    }
+
     /// [`Fs::buffered_read`] of what needs no waiting: cached pages, and blocks that are known to read as zeros. Fewer bytes than
     /// there are where that stops.
     ///
@@ -123,7 +207,7 @@ impl Fs {
             let mut copied = pages.read_cached(at, &mut out[done..available]);
             if copied == 0 {
                 let lblk = block_range(self.block_size(), at, 1)?.start;
-                let run = self.try_map_cached(inode, ext4_format::Lblk(lblk as u32), 1);
+                let run = self.try_map_cached(inode, Lblk(lblk as u32), 1);
                 if run.is_none_or(|run| run.state == MapState::Written) || !pages.is_clear(at, 1) {
                     break;
                 }
@@ -138,12 +222,7 @@ impl Fs {
     /// Writes into the page cache and raises i_size. The caller holds the inode lock exclusive and has done the checks of
     /// A4. Returns the bytes taken: fewer than given if space ran out on the way.
     pub fn buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
-        self.check_writable()?;
-        inode.check_data_supported()?;
-        let end = pos.checked_add(data.len() as u64).ok_or(Error::errno_only(errno::EFBIG))?;
-        if end > self.max_file_bytes() {
-            return Err(Error::errno_only(errno::EFBIG));
-        }
+        self.check_buffered_write(inode, pos, data.len())?;
         let size = inode.size();
         if pos > size {
             self.zero_eof_block(inode, size)?;
@@ -154,11 +233,50 @@ impl Fs {
             Err((taken, _)) => (taken, Ok(taken)),
         };
         if taken > 0 {
-            let mut state = inode.state.lock();
-            state.size = state.size.max(pos + taken as u64);
+            raise_size(inode, pos + taken as u64);
+            if self.journals_data(inode) {
+                // Part of the running transaction when the call returns, as on Linux: it commits by age.
+                self.write_and_wait(inode, pos, taken as u64)?;
+            }
         }
         self.balance_memory();
+        self.throttle_writer(inode);
+        self.wake_flusher();
         result
+    }
+
+    /// [`Fs::buffered_write`] of all of `data`, if neither the disk, nor space, nor memory has to be waited for.
+    ///
+    /// # Errors
+    /// WouldBlock, with nothing done.
+    pub fn try_buffered_write(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
+        self.check_buffered_write(inode, pos, data.len())?;
+        if pos > inode.size() || !self.pages(inode).try_write(pos, data) {
+            return Err(Error::WouldBlock);
+        }
+        raise_size(inode, pos + data.len() as u64);
+        self.wake_flusher();
+        Ok(data.len())
+    }
+
+    fn check_buffered_write(&self, inode: &Inode, pos: u64, len: usize) -> Result<()> {
+        self.check_writable()?;
+        inode.check_data_supported()?;
+        match pos.checked_add(len as u64) {
+            Some(end) if end <= self.max_bytes(inode) => Ok(()),
+            _ => Err(Error::errno_only(errno::EFBIG)),
+        }
+    }
+
+    /// The first run of bytes in a range, block-rounded, whose data is newer in the page cache than on the device: it is
+    /// data even where the map shows a hole or unwritten blocks.
+    pub fn next_dirty(&self, inode: &Inode, pos: u64, len: u64) -> Option<Range<u64>> {
+        inode.pages.get()?.next_dirty(pos, len)
+    }
+
+    /// The first run of bytes in a range, block-rounded, whose allocation is delayed: data without blocks.
+    pub fn next_delayed(&self, inode: &Inode, pos: u64, len: u64) -> Option<Range<u64>> {
+        inode.pages.get()?.next_delayed(pos, len)
     }
 
     /// Writes back and waits for the dirty pages of a range (B4).
@@ -181,6 +299,7 @@ impl Fs {
     /// through it instead.
     pub(crate) fn prepare_direct_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
         self.write_and_wait(inode, pos, len)?;
+        self.settle_data(inode)?;
         self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
     }
 
@@ -205,4 +324,9 @@ impl Fs {
             }
         }
     }
+}
+
+fn raise_size(inode: &Inode, end: u64) {
+    let mut state = inode.state.lock();
+    state.size = state.size.max(end);
 }

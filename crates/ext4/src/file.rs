@@ -43,6 +43,8 @@ impl Probe {
     pub const READ_ONLY: u32 = 256;
     /// Shut down.
     pub const SHUT_DOWN: u32 = 512;
+    /// Of an empty range, which reads ask about: the time of access is due (A19).
+    pub const ACCESS_DUE: u32 = 1024;
 
     /// Whether all of `bits` are set.
     pub fn has(self, bits: u32) -> bool {
@@ -93,9 +95,10 @@ impl Fs {
             bits |= if disk.has_flag(flags::APPEND) { Probe::APPEND } else { 0 };
             bits |= if may_strip_privileges(&state) { Probe::MAY_STRIP } else { 0 };
             bits |= if self.needs_modified(&state) { Probe::NEEDS_MODIFIED } else { 0 };
+            bits |= if len == 0 && self.access_is_due(&state) { Probe::ACCESS_DUE } else { 0 };
             state.size
         };
-        if inode.check_data_supported().is_err() {
+        if inode.check_data_supported().is_err() || self.journals_data(inode) {
             return Ok(Probe(bits | Probe::DIO_UNSUPPORTED));
         }
         if pos.checked_add(len).is_none_or(|end| end > size) || len == 0 {
@@ -180,9 +183,15 @@ impl Fs {
     /// Maps a range for writing, allocating its holes (A12): unwritten below i_size, written from there on. One
     /// transaction per run. On an error, what was allocated stays: unwritten blocks read as zeros, and those beyond i_size
     /// are the policy's to remove (C15).
+    ///
+    /// A hole of a block map inside i_size ends the mappings before it: there is no unwritten block to put there.
+    ///
+    /// # Errors
+    /// ENOTBLK if that is where the range begins.
     pub(crate) fn map_for_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<Vec<IoMapping>> {
         let blocks = block_range(self.block_size(), pos, len)?;
         let size_blocks = inode.size().div_ceil(self.block_size() as u64);
+        let bitmap_format = inode.is_bitmap_format();
         let mut mappings = Vec::new();
         let mut block = blocks.start;
         while block < blocks.end {
@@ -193,6 +202,7 @@ impl Fs {
             let (lblk, count) = (Lblk(block as u32), (end - block) as u32);
             let found = self.map_lookup(inode, lblk, count)?;
             let (mapping, new) = match found.state {
+                MapState::Hole if bitmap_format && how == Allocate::Unwritten => break,
                 MapState::Hole => self.with_handle(MAP_CREDITS, |handle| {
                     handle.map_create(inode, lblk, count, how, mballoc::RequestKind::Data)
                 })?,
@@ -201,7 +211,7 @@ impl Fs {
             mappings.push(self.to_io_mapping(&mapping, new));
             block += u64::from(mapping.len);
         }
-        Ok(mappings)
+        if mappings.is_empty() { Err(Error::errno_only(errno::ENOTBLK)) } else { Ok(mappings) }
     }
 
     /// A10: records an inode that is about to grow.

@@ -13,9 +13,11 @@ use jbd2::Journal;
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::dir::DirParams;
+use crate::flusher::Flusher;
 use crate::handle::Handle;
 use crate::inode::{Inode, InodeCache};
 use crate::journal_host::JournalHost;
+use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::meta::{BlockKind, Image, Meta};
 use crate::mmp::MmpClaim;
@@ -48,6 +50,10 @@ pub struct Fs {
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
+    pub(crate) flusher: Flusher,
+    pub(crate) data_mode: DataMode,
+    /// The last data of any file that was logged.
+    pub(crate) logged_data: LoggedData,
     pub(crate) read_only: AtomicBool,
     /// Unlinked inodes whose last close came while the volume was frozen.
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,
@@ -74,10 +80,12 @@ impl Fs {
         self.journal.stats()
     }
 
-    /// A copy of the superblock, free counts included.
+    /// A copy of the superblock, with what is free now: what is reserved for delayed allocation is not.
     pub fn superblock(&self) -> Superblock {
         let mut superblock = self.superblock.lock().clone();
         self.refresh_counts(&mut superblock);
+        let delayed = self.allocator.delayed_clusters() << superblock.cluster_bits();
+        superblock.set_free_blocks_count(superblock.free_blocks_count().saturating_sub(delayed));
         superblock
     }
 

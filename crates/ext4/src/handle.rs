@@ -19,6 +19,8 @@ pub struct Handle<'f> {
     data_is_metadata: bool,
     /// Allocation may use the reserve of D14.
     use_reserve: bool,
+    /// Metadata is allocated out of what was set aside for delayed data.
+    use_delayed: bool,
     /// Something was changed since the last point where the volume was consistent.
     changed: bool,
 }
@@ -32,6 +34,7 @@ impl<'f> Handle<'f> {
             journal: fs.journal.start(credits)?,
             data_is_metadata: false,
             use_reserve: false,
+            use_delayed: false,
             changed: false,
         })
     }
@@ -40,7 +43,14 @@ impl<'f> Handle<'f> {
     pub(crate) fn try_start(fs: &'f Fs, credits: u32) -> Result<Self> {
         fs.check_writable()?;
         let journal = fs.journal.try_start(credits)?.ok_or(Error::WouldBlock)?;
-        Ok(Self { fs, journal, data_is_metadata: false, use_reserve: false, changed: false })
+        Ok(Self {
+            fs,
+            journal,
+            data_is_metadata: false,
+            use_reserve: false,
+            use_delayed: false,
+            changed: false,
+        })
     }
 
     /// The volume.
@@ -56,6 +66,11 @@ impl<'f> Handle<'f> {
     /// Lets conversions and removals use the reserve (D14).
     pub(crate) fn set_use_reserve(&mut self, on: bool) {
         self.use_reserve = on;
+    }
+
+    /// Takes metadata out of what [`mballoc::Allocator::reserve_delayed`] has set aside.
+    pub(crate) fn set_use_delayed(&mut self, on: bool) {
+        self.use_delayed = on;
     }
 
     /// T4: the caller left the volume consistent; what follows may commit in a later transaction.
@@ -99,6 +114,10 @@ impl Meta for Handle<'_> {
         self.fs.read_metadata(block, kind)
     }
 
+    fn is_system_zone(&self, start: Pblk, len: u64) -> bool {
+        self.fs.allocator.metadata_zone(start, len)
+    }
+
     fn update(&mut self, block: Pblk, kind: BlockKind, change: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         let fs = self.fs;
         fs.check_block(block)?;
@@ -134,10 +153,14 @@ impl Meta for Handle<'_> {
             goal: owner.goal,
             len: 1,
             min_len: 1,
-            kind: mballoc::RequestKind::Metadata,
+            kind: if self.use_delayed {
+                mballoc::RequestKind::Delayed
+            } else {
+                mballoc::RequestKind::Metadata
+            },
             may_use_reserve: self.use_reserve,
             preallocate: false,
-            below_2_32: false,
+            below_2_32: owner.below_2_32,
         };
         Ok(allocator.allocate(self, &request)?.start)
     }
@@ -187,6 +210,10 @@ impl Meta for Reader<'_> {
 
     fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image> {
         self.0.read_metadata(block, kind)
+    }
+
+    fn is_system_zone(&self, start: Pblk, len: u64) -> bool {
+        self.0.allocator.metadata_zone(start, len)
     }
 
     fn update(&mut self, _block: Pblk, _kind: BlockKind, _change: &mut dyn FnMut(&mut [u8])) -> Result<()> {

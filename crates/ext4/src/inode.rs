@@ -6,18 +6,20 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use block_io::sync::{Mutex, RwLock};
 use ext4_format::checksum::inode_seed;
+use ext4_format::extent::ROOT_SIZE;
 use ext4_format::inode::flags;
-use ext4_format::{Corrupt, Ino, Inode as DiskInode, Pblk};
+use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 
 use crate::buffered::PageCache;
-use crate::extents::TreeOwner;
+use crate::extents::{self, Mapping, TreeOwner};
 use crate::extents_status::ExtentStatus;
 use crate::fs::Fs;
 use crate::handle::Handle;
+use crate::journalled_data::LoggedData;
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::OrphanPlace;
-use crate::{Error, Result, errno};
+use crate::{Error, Result, errno, indirect};
 
 /// Runs of the map that an inode keeps in memory.
 const STATUS_EXTENTS: usize = 4096;
@@ -56,6 +58,8 @@ pub struct Inode {
     pub(crate) extents: Mutex<ExtentStatus>,
     /// Buffered data, made at the first buffered access.
     pub(crate) pages: OnceLock<PageCache>,
+    /// What the journal may hold of its data.
+    pub(crate) logged_data: LoggedData,
     /// Open files.
     pub(crate) opens: AtomicU32,
 }
@@ -82,6 +86,7 @@ impl Inode {
             map_lock: RwLock::new(()),
             extents: Mutex::new(ExtentStatus::new(STATUS_EXTENTS)),
             pages: OnceLock::new(),
+            logged_data: fs.logged_data.inherited(),
             opens: AtomicU32::new(0),
         }
     }
@@ -94,11 +99,6 @@ impl Inode {
     /// i_mode.
     pub fn mode(&self) -> u16 {
         self.state.lock().disk.mode
-    }
-
-    /// Mapped by indirect blocks rather than an extent tree.
-    pub fn is_bitmap_format(&self) -> bool {
-        !self.has_flag(flags::EXTENTS) && !self.has_flag(flags::INLINE_DATA)
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -117,6 +117,26 @@ impl Inode {
         self.state.lock().disk.flags & flag != 0
     }
 
+    /// Its blocks are in a block map (F54), not in extents.
+    pub fn is_bitmap_format(&self) -> bool {
+        !self.has_flag(flags::EXTENTS) && !self.has_flag(flags::INLINE_DATA)
+    }
+
+    /// Whether i_block is the root of a map: not a device's number, a link's text or inline data.
+    pub(crate) fn has_map(&self) -> bool {
+        let state = self.state.lock();
+        let disk = &state.disk;
+        let of_type = disk.is_reg() || disk.is_dir() || disk.is_symlink() && !disk.is_fast_symlink();
+        disk.has_flag(flags::EXTENTS) || of_type && !disk.has_flag(flags::INLINE_DATA)
+    }
+
+    /// What is in i_block, of an inode that has a map at all.
+    pub(crate) fn map_root(&self) -> MapRoot {
+        let state = self.state.lock();
+        let root = state.disk.i_block;
+        if state.disk.has_flag(flags::EXTENTS) { MapRoot::Extents(root) } else { MapRoot::Indirect(root) }
+    }
+
     /// What extent operations need to know of their inode.
     pub(crate) fn tree_owner(&self, fs: &Fs) -> TreeOwner {
         TreeOwner { ino: self.ino, seed: self.seed, goal: fs.inode_goal(self.ino), blocks: fs.blocks_count }
@@ -124,23 +144,42 @@ impl Inode {
 
     /// Refuses data of formats that are not built, instead of guessing (DESIGN, "Safety of volumes").
     pub(crate) fn check_data_supported(&self) -> Result<()> {
-        const UNBUILT: [(u32, &str); 4] = [
-            (flags::INLINE_DATA, "inline data"),
-            (flags::ENCRYPT, "encryption"),
-            (flags::VERITY, "verity"),
-            (flags::JOURNAL_DATA, "journalled data"),
-        ];
+        const UNBUILT: [(u32, &str); 3] =
+            [(flags::INLINE_DATA, "inline data"), (flags::ENCRYPT, "encryption"), (flags::VERITY, "verity")];
         let state = self.state.lock();
         for (flag, name) in UNBUILT {
             if state.disk.flags & flag != 0 {
                 return Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: {name}", self.ino)));
             }
         }
-        if state.disk.flags & flags::EXTENTS == 0 {
-            let detail = format!("inode {}: indirect block map", self.ino);
-            return Err(Error::refused(errno::EOPNOTSUPP, detail));
-        }
         Ok(())
+    }
+}
+
+/// The root of one of the two maps from logical to physical blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MapRoot {
+    /// An extent tree (F58).
+    Extents([u8; ROOT_SIZE]),
+    /// A block map (F54).
+    Indirect([u8; ROOT_SIZE]),
+}
+
+impl MapRoot {
+    /// What `lblk` has; the caller holds the extent lock.
+    pub fn lookup(&self, meta: &dyn Meta, owner: TreeOwner, lblk: Lblk) -> Result<Mapping> {
+        match self {
+            Self::Extents(root) => extents::lookup(meta, root, owner, lblk),
+            Self::Indirect(root) => indirect::lookup(meta, root, owner, lblk),
+        }
+    }
+
+    /// The first run that ends after `lblk`, from `lblk` on; the caller holds the extent lock.
+    pub fn next_allocated(&self, meta: &dyn Meta, owner: TreeOwner, lblk: Lblk) -> Result<Option<Mapping>> {
+        match self {
+            Self::Extents(root) => extents::next_allocated(meta, root, owner, lblk),
+            Self::Indirect(root) => indirect::next_allocated(meta, root, owner, lblk),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use jbd2::{Journal, LogExtent, LogMap};
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
 use crate::fast_commit::{self, FastCommits};
+use crate::inode::MapRoot;
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::mount::{
@@ -157,9 +158,6 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
     if disk.links_count == 0 || !disk.is_reg() || disk.flags & flags::ENCRYPT != 0 {
         return Err(corrupt("free, not a regular file, or encrypted"));
     }
-    if disk.flags & flags::EXTENTS == 0 {
-        return Err(Error::refused(errno::EOPNOTSUPP, "a journal on indirect blocks"));
-    }
     let blocks =
         u32::try_from(disk.size / u64::from(superblock.block_size())).map_err(|_| corrupt("too large"))?;
     let owner = TreeOwner {
@@ -168,7 +166,11 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
         goal: Pblk(0),
         blocks: superblock.blocks_count(),
     };
-    let runs = map_whole_file(&reader, &disk.i_block, owner, blocks)?;
+    let root = match disk.has_flag(flags::EXTENTS) {
+        true => MapRoot::Extents(disk.i_block),
+        false => MapRoot::Indirect(disk.i_block),
+    };
+    let runs = map_whole_file(&reader, &root, owner, blocks)?;
     debug_assert!(runs.iter().all(|run| run.state == MapState::Written));
     let inside =
         |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();

@@ -2,14 +2,15 @@
 //! tree; allocation, conversion and removal under the extent lock.
 
 use block_io::AlignedBuf;
-use ext4_format::extent::Extent;
+use ext4_format::extent::{Extent, ROOT_SIZE};
 use ext4_format::{Lblk, Pblk};
 
 use crate::extents::{self, MapState, Mapping, Progress, Tree};
 use crate::extents_status::{Status, StatusExtent};
 use crate::fs::Fs;
 use crate::handle::{Handle, Reader, zero_blocks};
-use crate::inode::{Change, Inode};
+use crate::indirect::{self, BlockMap};
+use crate::inode::{Change, Inode, MapRoot};
 use crate::meta::Meta;
 use crate::{Error, Result, errno, mballoc};
 
@@ -26,7 +27,8 @@ pub(crate) const CREDITS_BESIDE_TREE: u32 = 4;
 /// How blocks are allocated for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allocate {
-    /// Unwritten: the data is not on the device yet, and the blocks are inside i_size (A12, C4).
+    /// Unwritten: the data is not on the device yet, and the blocks are inside i_size (A12, C4). In a block map they are
+    /// written zeros instead.
     Unwritten,
     /// Written: beyond i_size, where nobody can read before the size moves (A12); journalled contents.
     Written,
@@ -46,8 +48,7 @@ impl Fs {
             return Ok(clip(mapping, len));
         }
         let _map = inode.map_lock.read();
-        let root = inode.state.lock().disk.i_block;
-        let mapping = extents::lookup(&Reader(self), &root, inode.tree_owner(self), lblk)?;
+        let mapping = inode.map_root().lookup(&Reader(self), inode.tree_owner(self), lblk)?;
         inode.extents.lock().insert(mapping.into());
         Ok(clip(mapping, len))
     }
@@ -95,13 +96,20 @@ impl Handle<'_> {
             return Ok((found, false));
         }
         let _map = inode.map_lock.write();
-        let mut root = inode.state.lock().disk.i_block;
         let owner = inode.tree_owner(fs);
-        let found = extents::lookup(self, &root, owner, lblk)?;
+        let root = inode.map_root();
+        let found = root.lookup(self, owner, lblk)?;
         if found.state != MapState::Hole {
             return Ok((clip(found, len), false));
         }
         let found = clip(found, len.min(MAX_MAP_BLOCKS));
+        let mut root = match root {
+            MapRoot::Extents(root) => root,
+            MapRoot::Indirect(root) => {
+                let mapping = self.create_indirect(inode, root, found, how, kind)?;
+                return Ok((mapping, true));
+            }
+        };
         let goal = extents::goal(self, &root, owner, lblk)?;
         let request = mballoc::Request {
             ino: inode.ino,
@@ -111,10 +119,13 @@ impl Handle<'_> {
             min_len: 1,
             kind,
             may_use_reserve: false,
-            preallocate: kind == mballoc::RequestKind::Data,
+            preallocate: kind != mballoc::RequestKind::Metadata,
             below_2_32: false,
         };
         let run = self.allocate_data(&request)?;
+        // What maps delayed data must be there too: it was kept for it.
+        let delayed = kind == mballoc::RequestKind::Delayed;
+        self.set_use_reserve(delayed);
         let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
         let mapping = Mapping { lblk, len: run.len, start: run.start, state };
 
@@ -126,9 +137,13 @@ impl Handle<'_> {
             unwritten: how == Allocate::Unwritten,
         });
         let tree_blocks = tree.meta_blocks_delta;
+        self.set_use_reserve(false);
         if let Err(error) = inserted {
             // The tree is as it was: give the run back, in the same transaction.
             self.free_data(run.start, run.len, inode.ino)?;
+            if delayed {
+                fs.allocator.delay_again(run.len.into());
+            }
             return Err(error);
         }
         self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;
@@ -141,7 +156,7 @@ impl Handle<'_> {
     pub(crate) fn convert_unwritten(&mut self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Progress> {
         let fs = self.fs();
         let _map = inode.map_lock.write();
-        let mut root = inode.state.lock().disk.i_block;
+        let MapRoot::Extents(mut root) = inode.map_root() else { return Ok(Progress::Done) };
         let owner = inode.tree_owner(fs);
         self.set_use_reserve(true);
         let device = fs.device.clone();
@@ -158,6 +173,12 @@ impl Handle<'_> {
         }
         self.set_use_reserve(false);
         self.store_root(inode, root, tree_blocks)?;
+        // What was converted is about to be overwritten or read, by somebody who may not wait (C5).
+        if converted.is_ok()
+            && let Ok(mapping) = extents::lookup(self, &root, owner, lblk)
+        {
+            inode.extents.lock().insert(mapping.into());
+        }
         converted
     }
 
@@ -165,12 +186,22 @@ impl Handle<'_> {
     pub(crate) fn remove_blocks(&mut self, inode: &Inode, from: Lblk, to: Lblk) -> Result<Progress> {
         let fs = self.fs();
         let _map = inode.map_lock.write();
-        let mut root = inode.state.lock().disk.i_block;
         let owner = inode.tree_owner(fs);
         self.set_use_reserve(true);
-        let mut tree = Tree::new(self, &mut root, owner);
-        let removed = tree.remove(from, to);
-        let delta = tree.meta_blocks_delta - tree.data_blocks_freed as i64;
+        let (removed, root, delta) = match inode.map_root() {
+            MapRoot::Extents(mut root) => {
+                let mut tree = Tree::new(self, &mut root, owner);
+                let removed = tree.remove(from, to);
+                let delta = tree.meta_blocks_delta - tree.data_blocks_freed as i64;
+                (removed, root, delta)
+            }
+            MapRoot::Indirect(mut root) => {
+                let mut map = BlockMap::new(self, &mut root, owner);
+                let removed = map.remove(from, to);
+                let delta = map.meta_blocks_delta - map.data_blocks_freed as i64;
+                (removed, root, delta)
+            }
+        };
         inode.extents.lock().remove(from, to);
         self.set_use_reserve(false);
         self.store_root(inode, root, delta)?;
@@ -179,9 +210,67 @@ impl Handle<'_> {
 
     /// Where the last `count` blocks of the map begin.
     pub(crate) fn last_blocks(&self, inode: &Inode, count: u32) -> Result<Lblk> {
-        let root = inode.state.lock().disk.i_block;
-        let last = extents::last_block(self, &root, inode.tree_owner(self.fs()))?;
+        let owner = inode.tree_owner(self.fs());
+        let last = match inode.map_root() {
+            MapRoot::Extents(root) => extents::last_block(self, &root, owner)?,
+            MapRoot::Indirect(root) => indirect::last_block(self, &root, owner)?,
+        };
         Ok(Lblk(last.map_or(0, |last| last.0.saturating_sub(count - 1))))
+    }
+
+    /// [`Handle::map_create`] in a block map, which has no unwritten blocks: where readers may look before the data is on
+    /// the device, zeros go there first.
+    fn create_indirect(
+        &mut self,
+        inode: &Inode,
+        mut root: [u8; ROOT_SIZE],
+        hole: Mapping,
+        how: Allocate,
+        kind: mballoc::RequestKind,
+    ) -> Result<Mapping> {
+        let fs = self.fs();
+        let owner = inode.tree_owner(fs);
+        let lblk = hole.lblk;
+        let room = indirect::room(fs.block_size(), lblk).ok_or(Error::errno_only(errno::EFBIG))?;
+        let request = mballoc::Request {
+            ino: inode.ino,
+            lblk: Some(lblk),
+            goal: indirect::goal(self, &root, owner, lblk)?,
+            len: hole.len.min(room),
+            min_len: 1,
+            kind,
+            may_use_reserve: false,
+            preallocate: kind != mballoc::RequestKind::Metadata,
+            below_2_32: true,
+        };
+        let run = self.allocate_data(&request)?;
+        let zeroed = match how {
+            Allocate::Written => Ok(()),
+            Allocate::Unwritten => zero_blocks(fs.device.as_ref(), fs.block_size(), run.start, run.len),
+        };
+        let delayed = kind == mballoc::RequestKind::Delayed;
+        self.set_use_delayed(delayed);
+        let mut map = BlockMap::new(self, &mut root, owner);
+        let inserted = zeroed.and_then(|()| map.insert(lblk, run.len, run.start));
+        let tables = map.meta_blocks_delta;
+        self.set_use_delayed(false);
+        if let Err(error) = inserted {
+            // The map is as it was: give the run back, in the same transaction.
+            self.free_data(run.start, run.len, inode.ino)?;
+            if delayed {
+                fs.allocator.delay_again(run.len.into());
+            }
+            return Err(error);
+        }
+        if delayed {
+            // Each block had tables of its own set aside; most share them.
+            let unused = u64::from(run.len) * indirect::MAX_TABLES;
+            fs.allocator.release_delayed(unused.saturating_sub(tables.unsigned_abs()));
+        }
+        self.store_root(inode, root, i64::from(run.len) + tables)?;
+        let mapping = Mapping { lblk, len: run.len, start: run.start, state: MapState::Written };
+        inode.extents.lock().insert(mapping.into());
+        Ok(mapping)
     }
 
     pub(crate) fn store_root(&mut self, inode: &Inode, root: [u8; 60], blocks_delta: i64) -> Result<()> {
@@ -217,9 +306,9 @@ impl Handle<'_> {
 }
 
 /// Reads one block of file data into owned memory.
-pub(crate) fn read_data_block(fs: &Fs, block: Pblk) -> Result<AlignedBuf> {
+pub(crate) fn read_data_block(fs: &Fs, inode: &Inode, block: Pblk) -> Result<AlignedBuf> {
     let mut data = AlignedBuf::zeroed(fs.block_size());
-    fs.device.read(block.0 * fs.block_size() as u64, &mut data)?;
+    fs.read_data(inode, block.0 * fs.block_size() as u64, &mut data)?;
     Ok(data)
 }
 
@@ -245,6 +334,7 @@ mod tests {
             .map(|block_size| credits_for_remove(DEPTH, block_size, 1))
             .into_iter()
             .chain([credits_for_convert(DEPTH), credits_for_insert(DEPTH)])
+            .chain([indirect::credits_for_insert(), indirect::credits_for_remove(8)])
             .max();
         assert!(largest.is_some_and(|largest| largest + CREDITS_BESIDE_TREE <= MAP_CREDITS), "{largest:?}");
         let namespace = 2 * (crate::dir::credits_for_insert(true) + MAP_CREDITS);

@@ -54,6 +54,8 @@ pub struct BlockOwner {
     pub ino: Ino,
     /// A block near which it should lie.
     pub goal: Pblk,
+    /// A block map names it, in 32 bits (D15).
+    pub below_2_32: bool,
 }
 
 /// Metadata access of one running handle. Every change is part of the handle's transaction.
@@ -68,6 +70,11 @@ pub trait Meta {
 
     /// The current contents of a block, from the journal, the cache or the device, its checksum verified.
     fn read(&self, block: Pblk, kind: BlockKind) -> Result<Image>;
+
+    /// Whether a run of blocks touches what no file may own (F27).
+    fn is_system_zone(&self, _start: Pblk, _len: u64) -> bool {
+        false
+    }
 
     /// Write access, change, dirty (T5, T7). `change` runs once, under the block's lock: it must not call back.
     fn update(&mut self, block: Pblk, kind: BlockKind, change: &mut dyn FnMut(&mut [u8])) -> Result<()>;

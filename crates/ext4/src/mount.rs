@@ -8,17 +8,19 @@ use block_io::{AlignedBuf, Device, NoBarrierDevice};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
-use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, hash, mount_policy, orphan};
+use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, block_map, hash, mount_policy, orphan};
 use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
+use crate::flusher::Flusher;
 use crate::fs::Fs;
-use crate::inode::{Inode, InodeCache};
+use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
+use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
@@ -36,8 +38,15 @@ pub struct MountOptions {
     pub commit_interval_ms: u64,
     /// Memory for clean metadata blocks, in bytes.
     pub metadata_cache_bytes: u64,
+    /// What becomes of file data before metadata commits; `None`: what the volume itself says. EINVAL for a choice on a volume
+    /// without a journal.
+    pub data: Option<DataMode>,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
+    /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
+    pub dirty_ratio: u8,
+    /// Age at which dirty data is written back by itself, in milliseconds.
+    pub write_back_age_ms: u64,
     /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
     pub errors: Option<ErrorMode>,
     /// Where times come from.
@@ -56,7 +65,10 @@ impl Default for MountOptions {
             read_only: false,
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
+            data: None,
             page_cache_bytes: 64 << 20,
+            dirty_ratio: 40,
+            write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
@@ -272,6 +284,12 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let data_mode = match (options.data, journal.has_log()) {
+            (Some(_), false) if !read_only => {
+                return Err(Error::refused(errno::EINVAL, "data= on a volume without a journal"));
+            }
+            (mode, _) => mode.unwrap_or_else(|| DataMode::of_superblock(&superblock)),
+        };
         let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
@@ -298,7 +316,10 @@ impl Fs {
             namespace: RwLock::new(()),
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
-            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes)),
+            page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
+            flusher: Flusher::new(options.write_back_age_ms),
+            data_mode,
+            logged_data: LoggedData::default(),
             read_only: AtomicBool::new(read_only),
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),
@@ -353,9 +374,10 @@ impl Fs {
         })
     }
 
-    /// The longest file that an extent tree allows (A5), in bytes.
+    /// The longest file that an extent tree and i_blocks allow (A5), in bytes.
     pub fn max_file_bytes(&self) -> u64 {
-        u64::from(u32::MAX) * self.block_size as u64
+        let countable = block_map::max_i_blocks(self.block_size, &self.geometry.features());
+        countable.min(u64::from(u32::MAX)) * self.block_size as u64
     }
 
     /// The longest that this file may get with the map it has (A5), in bytes.
@@ -363,22 +385,13 @@ impl Fs {
         if !inode.is_bitmap_format() {
             return self.max_file_bytes();
         }
-        let huge_file = self.superblock().features().has_ro_compat(ro_compat::HUGE_FILE);
-        max_bitmap_bytes(self.block_size as u64, huge_file).min(self.max_file_bytes())
+        block_map::max_bytes(self.block_size, &self.geometry.features()).min(self.max_file_bytes())
     }
 
     /// Generations are random per allocation (F4 table), so that a reused number has another seed.
     pub(crate) fn next_generation(&self) -> u32 {
         uuid::Uuid::new_v4().as_u128() as u32
     }
-}
-
-/// A5: the longest file that indirect blocks map, short of what i_blocks can count: sectors in 32 bits, or blocks in 48.
-fn max_bitmap_bytes(block_size: u64, huge_file: bool) -> u64 {
-    let p = block_size / 4;
-    let blocks = if huge_file { (1 << 48) - 1 } else { u64::from(u32::MAX) / (block_size / 512) };
-    let metadata = 1 + (1 + p) + (1 + p + p * p);
-    (12 + p + p * p + p * p * p).min(blocks - metadata) * block_size
 }
 
 /// has_journal.
@@ -427,14 +440,14 @@ pub(crate) fn check_access(superblock: &Superblock, device: &dyn Device, read_on
 /// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
 pub(crate) fn map_whole_file(
     meta: &dyn crate::meta::Meta,
-    root: &[u8; 60],
+    root: &MapRoot,
     owner: extents::TreeOwner,
     blocks: u32,
 ) -> Result<Vec<extents::Mapping>> {
     let mut runs = Vec::new();
     let mut lblk = 0;
     while lblk < blocks {
-        let mut mapping = extents::lookup(meta, root, owner, Lblk(lblk))?;
+        let mut mapping = root.lookup(meta, owner, Lblk(lblk))?;
         if mapping.state != MapState::Written {
             let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
             return Err(Error::corrupt_inode(owner.ino.0, corrupt));
@@ -444,20 +457,4 @@ pub(crate) fn map_whole_file(
         runs.push(mapping);
     }
     Ok(runs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::max_bitmap_bytes;
-
-    #[test]
-    fn a5_bitmap_format() {
-        assert_eq!(max_bitmap_bytes(4096, true), 4_402_345_721_856);
-        assert_eq!(max_bitmap_bytes(1024, true), 17_247_252_480);
-        assert_eq!(max_bitmap_bytes(1024, false), 17_247_252_480);
-        // i_blocks counts sectors in 32 bits: 2 TiB, less the largest map's own blocks.
-        assert_eq!(max_bitmap_bytes(4096, false), (536_870_911 - 1_050_627) * 4096);
-        // 48 bits of blocks are less than what 64 KiB blocks could map.
-        assert!(max_bitmap_bytes(65536, true) > u64::from(u32::MAX) * 65536);
-    }
 }

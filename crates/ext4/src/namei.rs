@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ext4_format::dirent::file_type;
 use ext4_format::extent::empty_root;
+use ext4_format::features::incompat;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
 use ext4_format::{Ino, Inode as DiskInode, Lblk, Timestamp};
 
@@ -186,7 +187,7 @@ impl Fs {
         if parent.must_be_dir {
             return Err(Error::errno_only(errno::ENOTDIR));
         }
-        self.check_removable(&parent.dir, &inode)?;
+        self.check_not_frozen(&parent.dir, &inode)?;
         let now = self.timestamp();
         self.with_handle(self.dir_credits() + ORPHAN_CREDITS, |handle| {
             dir::remove(&mut DirFile { handle, inode: &parent.dir }, &self.dir_params(parent.dir.ino), name)?;
@@ -209,7 +210,7 @@ impl Fs {
         if !inode.is_dir() {
             return Err(Error::errno_only(errno::ENOTDIR));
         }
-        self.check_removable(&parent.dir, &inode)?;
+        self.check_not_frozen(&parent.dir, &inode)?;
         if !dir::is_empty(&DirReader { fs: self, inode: &inode }, &self.dir_params(inode.ino))? {
             return Err(Error::errno_only(errno::ENOTEMPTY));
         }
@@ -278,13 +279,6 @@ impl Fs {
     pub(crate) fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
         let unlinked = inode.state.lock().disk.links_count == 0;
         if unlinked { self.evict(inode) } else { Ok(()) }
-    }
-
-    /// EPERM for immutable and append-only; EOPNOTSUPP where freeing would need a map that is not built.
-    pub(crate) fn check_removable(&self, dir: &Inode, inode: &Inode) -> Result<()> {
-        self.check_not_frozen(dir, inode)?;
-        let last_link = inode.is_dir() || inode.state.lock().disk.links_count <= 1;
-        if last_link { self.check_blocks_removable(inode) } else { Ok(()) }
     }
 
     /// EPERM for a name that cannot go: an immutable or append-only inode's, or one in such a directory.
@@ -370,8 +364,11 @@ impl Fs {
         disk.uid = new.uid;
         disk.gid = if setgid { dir_gid } else { new.gid };
         disk.links_count = 1;
-        disk.flags = flags::EXTENTS | flags::inherited(dir_flags, new.mode);
-        disk.i_block = empty_root();
+        disk.flags = flags::inherited(dir_flags, new.mode);
+        if self.geometry.features().has_incompat(incompat::EXTENTS) {
+            disk.flags |= flags::EXTENTS;
+            disk.i_block = empty_root();
+        }
         disk.generation = self.next_generation();
         let now = self.timestamp();
         (disk.atime, disk.mtime, disk.ctime, disk.crtime) = (now, now, now, now);
@@ -383,7 +380,8 @@ impl Fs {
 
     fn undo_new_inode(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>) -> Result<()> {
         let is_dir = inode.is_dir();
-        if !inode.is_symlink() || inode.size() >= 60 {
+        // A link's text is set together with its size (F56).
+        if !inode.is_symlink() || inode.size() == 0 || inode.size() >= 60 {
             handle.set_data_is_metadata(true);
             let _all = handle.remove_blocks(inode, Lblk(0), Lblk(u32::MAX))?;
             handle.set_data_is_metadata(false);

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Pblk, orphan};
 
 use crate::fs::Fs;
@@ -88,8 +89,10 @@ impl Handle<'_> {
         let mut orphans = fs.orphans.lock();
         let place = {
             let state = inode.state.lock();
-            // Unlinked meanwhile: it stays an orphan until it is deleted.
-            if dtime == 0 && state.disk.links_count == 0 {
+            // Unlinked meanwhile: it stays an orphan until it is deleted. So does a block map whose pages have written blocks
+            // beyond i_disksize (D9), until write-back has raised that.
+            let extends = !state.disk.has_flag(flags::EXTENTS) && state.size > state.disk.size;
+            if dtime == 0 && (state.disk.links_count == 0 || extends) {
                 return Ok(());
             }
             state.orphan
@@ -148,13 +151,11 @@ impl Fs {
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
         let deleted = inode.state.lock().disk.links_count == 0;
-        let supported =
-            if deleted { self.check_blocks_removable(inode) } else { inode.check_data_supported() };
-        if supported.is_err() {
-            processed.unsupported += 1;
-        } else if deleted {
+        if deleted {
             self.evict(inode)?;
             processed.deleted += 1;
+        } else if inode.check_data_supported().is_err() {
+            processed.unsupported += 1;
         } else {
             let size = inode.size();
             self.zero_eof_block(inode, size)?;

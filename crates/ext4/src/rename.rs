@@ -134,7 +134,7 @@ impl Fs {
                 match (is_dir, target.is_dir()) {
                     (true, false) => return Err(Error::errno_only(errno::ENOTDIR)),
                     (false, true) => return Err(Error::errno_only(errno::EISDIR)),
-                    _ => self.check_removable(new_dir, target)?,
+                    _ => self.check_not_frozen(new_dir, target)?,
                 }
             }
         }

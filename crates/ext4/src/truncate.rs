@@ -31,7 +31,7 @@ impl Fs {
             return Err(Error::errno_only(errno::EPERM));
         }
         inode.check_data_supported()?;
-        if new_size > self.max_file_bytes() {
+        if new_size > self.max_bytes(inode) {
             return Err(Error::errno_only(errno::EFBIG));
         }
         self.file_modified(inode)?;
@@ -102,12 +102,13 @@ impl Fs {
 
     /// Frees the blocks `first` to `last`, both included, from right to left, in transaction-sized steps.
     pub(crate) fn remove_range(&self, inode: &Inode, first: Lblk, last: Lblk) -> Result<()> {
-        let metadata = !inode.is_regular();
+        // What the journal may hold of it is forgotten and revoked.
+        let metadata = !inode.is_regular() || inode.has_logged_data();
         self.with_handle(MAP_CREDITS, |handle| {
             handle.set_data_is_metadata(metadata);
             let mut last = last;
             loop {
-                // Each block of a directory is revoked (T9), and credits do not count that: a few at a time.
+                // Each block is revoked (T9), and credits do not count that: a few at a time.
                 let from = match metadata {
                     true => {
                         let few = Lblk(last.0.saturating_sub(REVOKES_PER_HANDLE - 1));
@@ -132,22 +133,8 @@ impl Fs {
         unused && !std::mem::replace(&mut state.evicting, true)
     }
 
-    /// EOPNOTSUPP for an inode whose blocks hang on a map that is not built: they cannot be freed.
-    pub(crate) fn check_blocks_removable(&self, inode: &Inode) -> Result<()> {
-        let state = inode.state.lock();
-        let disk = &state.disk;
-        let maps_blocks = disk.is_reg() || disk.is_dir() || disk.is_symlink() && !disk.is_fast_symlink();
-        let xattr_sectors = if disk.file_acl == 0 { 0 } else { self.block_size() as u64 / 512 };
-        let built = disk.has_flag(flags::EXTENTS | flags::INLINE_DATA) || disk.blocks <= xattr_sectors;
-        if !maps_blocks || built {
-            return Ok(());
-        }
-        Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: indirect block map", inode.ino)))
-    }
-
     /// Deletes an unlinked inode unless it is open: blocks, xattr block, orphan entry, number.
     pub(crate) fn evict(&self, inode: &Arc<Inode>) -> Result<()> {
-        self.check_blocks_removable(inode)?;
         if !self.claim_eviction(inode) {
             return Ok(());
         }
@@ -156,14 +143,17 @@ impl Fs {
         }
         self.allocator.discard_preallocations(Some(inode.ino));
         let is_dir = inode.is_dir();
-        // By the flag alone: a crash between these transactions leaves an inode of size 0 with blocks.
-        if inode.has_flag(flags::EXTENTS) {
-            self.with_handle(MAP_CREDITS, |handle| {
-                handle.change_inode(inode, Change::Data, |state| {
-                    state.size = 0;
-                    state.disk.size = 0;
-                })
-            })?;
+        // Not by the size: a crash between these transactions leaves an inode of size 0 with blocks.
+        if inode.has_map() {
+            // A symbolic link's size says whether there is a map (F56); its one block goes in one transaction.
+            if !inode.is_symlink() {
+                self.with_handle(MAP_CREDITS, |handle| {
+                    handle.change_inode(inode, Change::Data, |state| {
+                        state.size = 0;
+                        state.disk.size = 0;
+                    })
+                })?;
+            }
             self.remove_range(inode, Lblk(0), Lblk(u32::MAX))?;
         }
         self.with_handle(MAP_CREDITS, |handle| {

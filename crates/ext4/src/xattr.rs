@@ -105,8 +105,11 @@ impl Fs {
         // A shared block stays as it is for the others: this inode gets one of its own (F86).
         let header = XattrHeader::decode(&image, None, block).map_err(corrupt)?;
         let shared = header.refcount > 1;
-        let own =
-            if shared { handle.allocate_block(BlockOwner { ino: inode.ino, goal: block })? } else { block };
+        let own = if shared {
+            handle.allocate_block(BlockOwner { ino: inode.ino, goal: block, below_2_32: false })?
+        } else {
+            block
+        };
         let mut write = |bytes: &mut [u8]| {
             XattrHeader { refcount: 1, blocks: 1, hash: 0, checksum: 0 }.encode_into(bytes);
             bytes[XattrHeader::SIZE..].copy_from_slice(&kept);

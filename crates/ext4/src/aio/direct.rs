@@ -72,7 +72,7 @@ pub(super) struct Direct {
     op: u64,
     inode: Arc<Inode>,
     kind: Kind,
-    /// Length of the caller's memory.
+    /// Bytes of the caller's memory that take part.
     len: u64,
     /// The caller's memory, while no request uses it.
     memory: Option<Memory>,
@@ -111,7 +111,10 @@ impl Engine {
                     self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
-            let in_place = !self.fs.has_pages(&inode, pos, len);
+            if self.fs.journals_data(&inode) {
+                return Err(Error::errno_only(errno::ENOTBLK)); // A3
+            }
+            let in_place = !self.fs.has_pages(&inode, pos, len) && !inode.has_logged_data();
             let allocated = |mappings: &Vec<Mapping>| mappings.iter().all(Mapping::is_allocated);
             let mappings = mappings.filter(|mappings| in_place && allocated(mappings));
             if nowait && mappings.is_none() {
@@ -161,7 +164,7 @@ impl Engine {
             }
             let mappings = match available {
                 0 => Some(Vec::new()),
-                _ if self.fs.has_dirty_pages(&inode, pos, available) => None,
+                _ if self.fs.has_dirty_pages(&inode, pos, available) || inode.has_logged_data() => None,
                 _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
             };
             if nowait && mappings.is_none() {
@@ -180,6 +183,7 @@ impl Engine {
                 // B4: what is dirty must be on the device before it is read from there.
                 let mapped = fs
                     .write_and_wait(&inode, pos, available)
+                    .and_then(|()| fs.settle_data(&inode))
                     .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk));
                 Step::Mapped(mapped.map(Option::unwrap_or_default))
             }),
@@ -226,6 +230,10 @@ impl Engine {
         let direct = &mut self.direct[slot];
         let Kind::Write { pos, dsync, unwritten, fua } = &mut direct.kind else { return Ok(()) };
         let memory = direct.memory.take().expect("no request uses it yet");
+        // B10: only the mapped prefix, where a hole is the buffered path's.
+        let mapped_end = mappings.last().map_or(*pos, Mapping::end_bytes);
+        direct.len = direct.len.min(mapped_end.saturating_sub(*pos));
+        direct.bytes = direct.len;
         // A13, B8: FUA makes data durable, not the metadata that leads to it.
         let metadata_is_durable = {
             let state = direct.inode.state.lock();
@@ -234,13 +242,19 @@ impl Engine {
         };
         let request = WriteRequest {
             pos: *pos,
-            data: memory.bytes(),
+            data: &memory.bytes()[..direct.len as usize],
             size_bytes: direct.inode.size(),
             block_size: self.fs.block_size() as u32,
             logical_block: self.fs.device().limits().logical_block_bytes,
             dsync: *dsync && metadata_is_durable,
         };
-        let plan = match WritePlan::new(&request, mappings) {
+        // B1, judged after mapping: what meets a hole of a block map never comes here (E20).
+        let alignment = self.fs.device().limits().memory_alignment_bytes.max(1) as usize;
+        let planned = match memory.bytes().as_ptr().addr().is_multiple_of(alignment) {
+            true => WritePlan::new(&request, mappings),
+            false => Err(errno::EINVAL),
+        };
+        let plan = match planned {
             Ok(plan) => plan,
             Err(errno) => {
                 direct.memory = Some(memory);

@@ -102,7 +102,7 @@ pub struct Engine {
     general: Lane,
     end_io: Lane,
     sync: SyncLane,
-    ticker: Option<Ticker>,
+    tickers: Vec<Ticker>,
     reaped: Vec<Completion>,
 }
 
@@ -116,10 +116,14 @@ impl Engine {
             Error::refused(error.raw_os_error().unwrap_or(errno::EAGAIN), "no worker thread")
         };
         let completions = Arc::new(Completions::new(wake));
-        let ticker = match fs.is_read_only() {
-            true => None,
-            false => Some(Ticker::start(fs.clone()).map_err(no_thread)?),
-        };
+        let mut tickers = Vec::new();
+        if !fs.is_read_only() {
+            // T14 and M4 must not wait for write-back.
+            tickers.push(Ticker::start(fs.clone(), "uext4-journal", Fs::tick).map_err(no_thread)?);
+            let flusher = Ticker::start(fs.clone(), "uext4-flush", Fs::write_back_step).map_err(no_thread)?;
+            fs.set_flusher_wake(flusher.wake());
+            tickers.push(flusher);
+        }
         Ok(Self {
             sync: SyncLane::start(fs.clone(), completions.clone()).map_err(no_thread)?,
             fs,
@@ -131,7 +135,7 @@ impl Engine {
             files: Slab::new(),
             general: Lane::start("work", GENERAL_THREADS).map_err(no_thread)?,
             end_io: Lane::start("end-io", END_IO_THREADS).map_err(no_thread)?,
-            ticker,
+            tickers,
             reaped: Vec::new(),
         })
     }
@@ -276,7 +280,7 @@ impl Engine {
         self.general.stop();
         self.end_io.stop();
         self.sync.stop();
-        self.ticker = None;
+        self.tickers.clear();
         self.direct.clear();
         self.files.clear();
     }

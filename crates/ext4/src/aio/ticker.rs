@@ -1,4 +1,4 @@
-//! The thread that lets the journal commit by age (T14) and keeps the claim on the volume (M4).
+//! Threads that do nothing but call a step function of the volume when it is due.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,33 +8,56 @@ use block_io::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::fs::Fs;
 
-/// Calls the volume's step function until it is stopped.
+/// Does what is due and returns the milliseconds until the next useful call.
+pub(super) type StepFn = fn(&Fs) -> u64;
+
+#[derive(Default)]
+struct Signal {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    woken: bool,
+}
+
+/// Calls a step function of the volume until it is stopped.
 pub(super) struct Ticker {
-    stop: Arc<(Mutex<bool>, Condvar)>,
+    signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    pub fn start(fs: Arc<Fs>) -> std::io::Result<Self> {
-        let stop = Arc::new((Mutex::new(false), Condvar::new()));
-        let shared = stop.clone();
-        let thread = std::thread::Builder::new().name("uext4-journal".into()).spawn(move || {
-            let (stopped, changed) = &*shared;
-            let mut guard = stopped.lock();
-            while !*guard {
-                let pause = MutexGuard::unlocked(&mut guard, || fs.tick());
-                if !*guard {
-                    changed.wait_for(&mut guard, Duration::from_millis(pause.max(1)));
+    pub fn start(fs: Arc<Fs>, name: &str, step: StepFn) -> std::io::Result<Self> {
+        let signal = Arc::<Signal>::default();
+        let shared = signal.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let mut state = shared.state.lock();
+            while !state.stopped {
+                state.woken = false;
+                let pause = MutexGuard::unlocked(&mut state, || step(&fs));
+                if !state.stopped && !state.woken {
+                    shared.changed.wait_for(&mut state, Duration::from_millis(pause.max(1)));
                 }
             }
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { signal, thread: Some(thread) })
+    }
+
+    /// What makes the next step come at once.
+    pub fn wake(&self) -> Box<dyn Fn() + Send + Sync> {
+        let signal = self.signal.clone();
+        Box::new(move || {
+            signal.state.lock().woken = true;
+            signal.changed.notify_all();
+        })
     }
 
     pub fn stop(&mut self) {
-        let (stopped, changed) = &*self.stop;
-        *stopped.lock() = true;
-        changed.notify_all();
+        self.signal.state.lock().stopped = true;
+        self.signal.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             let _died = thread.join();
         }

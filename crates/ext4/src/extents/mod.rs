@@ -42,7 +42,7 @@ impl TreeOwner {
     }
 
     fn block_owner(&self, goal: Pblk) -> BlockOwner {
-        BlockOwner { ino: self.ino, goal }
+        BlockOwner { ino: self.ino, goal, below_2_32: false }
     }
 }
 

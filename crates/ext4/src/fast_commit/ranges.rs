@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ext4_format::extent::Extent;
+use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Lblk, Pblk};
 
 use super::replay::Replay;
@@ -34,8 +35,8 @@ impl Replay<'_> {
             return Ok(());
         };
         inode.check_data_supported()?;
-        if inode.is_dir() {
-            let corrupt = Corrupt::structure("fast commit", "a range of a directory");
+        if inode.is_dir() || !inode.has_flag(flags::EXTENTS) {
+            let corrupt = Corrupt::structure("fast commit", "a range of a directory, or of a block map");
             return Err(Error::corrupt_inode(ino.0, corrupt));
         }
         self.claim(extent)?;

@@ -16,6 +16,8 @@ use crate::{Error, Result};
 pub enum RequestKind {
     /// Contents of a file.
     Data,
+    /// The same, out of what [`Allocator::reserve_delayed`] has set aside.
+    Delayed,
     /// Extent tree, directory, xattr blocks.
     Metadata,
 }
@@ -87,15 +89,15 @@ const TRIES: u32 = 3;
 /// A goal is kept even if only this many clusters follow there.
 const GOAL_RUN: u32 = 8;
 
-/// Clusters claimed from the free count for an allocation under way.
+/// Clusters claimed from the free count, or from what is reserved, for an allocation under way.
 struct Claim<'a> {
-    unclaimed: &'a AtomicU64,
+    pool: &'a AtomicU64,
     clusters: u32,
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.unclaimed.fetch_add(self.clusters.into(), Relaxed);
+        self.pool.fetch_add(self.clusters.into(), Relaxed);
     }
 }
 
@@ -105,7 +107,7 @@ impl Allocator {
     pub fn allocate(&self, meta: &mut dyn Meta, request: &Request) -> Result<Run> {
         assert!(request.len > 0 && request.min_len > 0 && request.min_len <= request.len);
         let mut wish = self.wish(request);
-        let mut claim = self.claim(&wish, request.may_use_reserve)?;
+        let mut claim = self.claim(&wish, request)?;
         wish.len = claim.clusters;
         if let Some(run) = self.allocate_preallocated(meta, request, &wish, &mut claim)? {
             return Ok(run);
@@ -140,7 +142,9 @@ impl Allocator {
             logical: request.lblk.map(|lblk| u64::from(lblk.0 >> bits)),
             local: false,
         };
-        if let (Some(lblk), true, RequestKind::Data) = (request.lblk, request.preallocate, request.kind) {
+        if let (Some(lblk), true, RequestKind::Data | RequestKind::Delayed) =
+            (request.lblk, request.preallocate, request.kind)
+        {
             let end = u64::from(lblk.0) + u64::from(request.len);
             wish.local = end <= SMALL_FILE_BLOCKS && !request.below_2_32;
             let blocks = match wish.local {
@@ -159,16 +163,20 @@ impl Allocator {
     }
 
     /// D14: what is free beyond the reserve, at most `wish.len` and at least `wish.min`.
-    fn claim(&self, wish: &Wish, may_use_reserve: bool) -> Result<Claim<'_>> {
-        let reserve = if may_use_reserve { 0 } else { self.reserved_clusters() };
+    fn claim(&self, wish: &Wish, request: &Request) -> Result<Claim<'_>> {
+        let (pool, kept) = match request.kind {
+            RequestKind::Delayed => (&self.delayed, 0),
+            _ if request.may_use_reserve => (&self.unclaimed, 0),
+            _ => (&self.unclaimed, self.kept_clusters(0)),
+        };
         let mut clusters = 0;
-        let claimed = self.unclaimed.fetch_update(Relaxed, Relaxed, |unclaimed| {
-            let usable = unclaimed.saturating_sub(reserve);
+        let claimed = pool.fetch_update(Relaxed, Relaxed, |free| {
+            let usable = free.saturating_sub(kept);
             clusters = usable.min(wish.len.into()) as u32;
-            (clusters >= wish.min).then(|| unclaimed - u64::from(clusters))
+            (clusters >= wish.min).then(|| free - u64::from(clusters))
         });
         match claimed {
-            Ok(_) => Ok(Claim { unclaimed: &self.unclaimed, clusters }),
+            Ok(_) => Ok(Claim { pool, clusters }),
             Err(_) => Err(Error::errno_only(errno::ENOSPC)),
         }
     }
@@ -180,7 +188,9 @@ impl Allocator {
         wish: &Wish,
         claim: &mut Claim<'_>,
     ) -> Result<Option<Run>> {
-        let (Some(logical), RequestKind::Data) = (wish.logical, request.kind) else { return Ok(None) };
+        let (Some(logical), RequestKind::Data | RequestKind::Delayed) = (wish.logical, request.kind) else {
+            return Ok(None);
+        };
         let piece = {
             let mut all = self.preallocations.lock();
             let own = all.take(request.ino, logical, wish.len);

@@ -5,6 +5,7 @@
 mod allocate;
 mod buddy;
 mod claim;
+mod delayed;
 mod free;
 mod group;
 mod preallocation;
@@ -47,6 +48,8 @@ pub struct Allocator {
     free: AtomicU64,
     /// Of those, what no running allocation has set its eyes on (D14).
     unclaimed: AtomicU64,
+    /// Set aside for data in memory that has no blocks yet. Not among the unclaimed ones.
+    delayed: AtomicU64,
     pub(crate) free_inodes: AtomicU64,
     pub(crate) dirs: AtomicU64,
     /// D13, in the order of freeing.
@@ -96,6 +99,7 @@ impl Allocator {
         Ok(Self {
             free: free.into(),
             unclaimed: free.into(),
+            delayed: 0.into(),
             free_inodes: sum(&|desc| desc.free_inodes).into(),
             dirs: sum(&|desc| desc.used_dirs).into(),
             slots: descs.into_iter().map(Slot::new).collect(),

@@ -92,6 +92,9 @@ fn resolve_features(options: &FormatOptions, blocks: u64) -> Result<Features> {
     if features.has_incompat(incompat::MMP) {
         return Err(Error::refused(errno::EOPNOTSUPP, "multi-mount protection cannot be set up by mkfs"));
     }
+    if !features.has_incompat(incompat::EXTENTS) {
+        return Err(Error::refused(errno::EOPNOTSUPP, "mkfs makes no volumes without extents"));
+    }
     match mount_policy(&features) {
         Ok(Access::ReadWrite) => {}
         Ok(Access::ReadOnly(reason)) => return Err(Error::refused(errno::EOPNOTSUPP, reason)),

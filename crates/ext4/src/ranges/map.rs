@@ -3,7 +3,7 @@
 use ext4_format::inode::flags;
 use ext4_format::{Lblk, extent};
 
-use crate::extents::{self, MapState, Mapping};
+use crate::extents::{MapState, Mapping};
 use crate::fs::Fs;
 use crate::handle::Reader;
 use crate::inode::Inode;
@@ -46,8 +46,8 @@ impl Fs {
     /// whoever gets so many asks again from the end of the last. The caller holds the inode lock.
     ///
     /// # Errors
-    /// EINVAL for an empty range; EFBIG for one that begins beyond the largest file; EOPNOTSUPP for an inode without
-    /// extents.
+    /// EINVAL for an empty range; EFBIG for one that begins beyond the largest file;
+    /// EOPNOTSUPP for data in a format that is not built.
     pub fn extents(&self, inode: &Inode, pos: u64, len: u64, limit: usize) -> Result<Vec<RangeExtent>> {
         self.check_alive()?;
         if len == 0 || limit == 0 {
@@ -94,8 +94,7 @@ impl Fs {
         let Ok(lblk) = u32::try_from(block).map(Lblk) else { return Ok(None) };
         let mapped = {
             let _map = inode.map_lock.read();
-            let root = inode.state.lock().disk.i_block;
-            extents::next_allocated(&Reader(self), &root, inode.tree_owner(self), lblk)?
+            inode.map_root().next_allocated(&Reader(self), inode.tree_owner(self), lblk)?
         };
         let hole_end = mapped.map_or(u64::from(u32::MAX), |mapping| u64::from(mapping.lblk.0));
         let dirty = inode

@@ -1,6 +1,7 @@
 //! A device in memory and a file on it, whose blocks hold garbage before they are written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use block_io::sync::Mutex;
 use block_io::{Device, Error, Limits, Result};
@@ -25,6 +26,10 @@ pub struct TestDevice {
     pub fail_read_at: Mutex<Option<u64>>,
     /// Called when the next read has its bytes and has not returned.
     pub after_read: Mutex<Option<Hook>>,
+    /// Called when the next write begins.
+    pub before_write: Mutex<Option<Hook>>,
+    /// Reads so far.
+    pub reads: AtomicUsize,
 }
 
 impl TestDevice {
@@ -47,6 +52,8 @@ impl TestDevice {
             fail_write,
             fail_read_at: Mutex::new(None),
             after_read: Mutex::new(None),
+            before_write: Mutex::new(None),
+            reads: AtomicUsize::new(0),
         })
     }
 
@@ -73,6 +80,7 @@ impl Device for TestDevice {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         Self::check(offset, buf.len());
+        self.reads.fetch_add(1, Ordering::Relaxed);
         if self.fail_read_at.lock().is_some_and(|at| (offset..offset + buf.len() as u64).contains(&at)) {
             return Err(Error::at("read", offset, 5));
         }
@@ -86,6 +94,10 @@ impl Device for TestDevice {
 
     fn write(&self, offset: u64, buf: &[u8], _fua: bool) -> Result<()> {
         Self::check(offset, buf.len());
+        let hook = self.before_write.lock().take();
+        if let Some(hook) = hook {
+            hook(self);
+        }
         if let Some(left) = self.fail_write.lock().as_mut() {
             if *left == 0 {
                 return Err(Error::at("write", offset, 5));
@@ -122,6 +134,10 @@ pub struct FileState {
     gap_every: u64,
     /// ENOSPC from there on.
     pub device_blocks: u64,
+    /// Blocks set aside for delayed allocation.
+    pub reserved: u64,
+    /// The clock.
+    pub now_ms: u64,
 }
 
 /// A file as ext4 would keep it, in the least code.
@@ -132,7 +148,16 @@ impl FakeFile {
     pub fn new(gap_every: u64) -> Self {
         let blocks = vec![Block::Hole; FILE_BLOCKS as usize];
         let device_blocks = DEVICE_BLOCKS;
-        let state = FileState { blocks, size: 0, disk_size: 0, next_free: 8, gap_every, device_blocks };
+        let state = FileState {
+            blocks,
+            size: 0,
+            disk_size: 0,
+            next_free: 8,
+            gap_every,
+            device_blocks,
+            reserved: 0,
+            now_ms: 0,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -271,11 +296,50 @@ impl FileMapping for FakeFile {
         Ok(self.0.lock().run(pos / BLOCK, len.div_ceil(BLOCK)))
     }
 
-    fn map_write(&self, pos: u64, len: u64) -> Result<Mapping> {
+    fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+        Some(self.0.lock().blocks[(pos / BLOCK) as usize] != Block::Hole)
+    }
+
+    fn reserve(&self, blocks: u64) -> Result<()> {
+        let mut state = self.0.lock();
+        let free = (state.next_free..state.device_blocks).filter(|at| !at.is_multiple_of(state.gap_every));
+        if (free.count() as u64) < state.reserved + blocks {
+            return Err(Error::new("reserve", 28));
+        }
+        state.reserved += blocks;
+        Ok(())
+    }
+
+    fn release(&self, blocks: u64) {
+        self.0.lock().reserved -= blocks;
+    }
+
+    fn map_write(&self, pos: u64, len: u64, delayed: u64) -> Result<Mapping> {
         let mut state = self.0.lock();
         let (first, count) = (pos / BLOCK, len.div_ceil(BLOCK));
-        state.allocate(first, false)?;
-        Ok(state.run(first, count))
+        if state.blocks[first as usize] != Block::Hole {
+            return Ok(state.run(first, count));
+        }
+        let count = if delayed > 0 { count.min(delayed / BLOCK) } else { count };
+        let start = first..(first + count).min(FILE_BLOCKS);
+        let holes = start.take_while(|&index| state.blocks[index as usize] == Block::Hole).count() as u64;
+        // What is contiguous.
+        let mut allocated = 0;
+        while allocated < holes && state.run(first, allocated.max(1)).len_bytes == allocated * BLOCK
+            || allocated == 0
+        {
+            if allocated > 0 && state.next_free.is_multiple_of(state.gap_every) {
+                break;
+            }
+            state.allocate(first + allocated, false)?;
+            allocated += 1;
+        }
+        if delayed > 0 {
+            state.reserved -= allocated;
+        }
+        let mut mapping = state.run(first, allocated);
+        mapping.flags.new = true;
+        Ok(mapping)
     }
 
     fn end_write(&self, pos: u64, end: u64) -> Result<()> {
@@ -289,6 +353,10 @@ impl FileMapping for FakeFile {
 
     fn size_bytes(&self) -> u64 {
         self.size()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.0.lock().now_ms
     }
 }
 

@@ -18,7 +18,7 @@ struct Rig {
 impl Rig {
     fn new(gap: u64, budget_blocks: u64) -> Self {
         let (device, file) = (TestDevice::new(), FakeFile::new(gap));
-        let budget = Arc::new(CacheBudget::new(budget_blocks * BLOCK));
+        let budget = Arc::new(CacheBudget::new(budget_blocks * BLOCK, 100));
         let cache = PageCache::new(file.clone(), device.clone(), budget.clone(), BLOCK as usize);
         Self { device, file, budget, cache: Arc::new(cache) }
     }
@@ -36,6 +36,15 @@ impl Rig {
         let mut out = vec![GARBAGE; len.min(self.file.size().saturating_sub(pos) as usize)];
         self.cache.read(pos, &mut out).unwrap();
         out
+    }
+
+    fn delayed_blocks(&self) -> u64 {
+        let (mut at, mut blocks) = (0, 0);
+        while let Some(run) = self.cache.next_delayed(at, u64::MAX) {
+            blocks += (run.end - run.start) / BLOCK;
+            at = run.end;
+        }
+        blocks
     }
 
     fn whole(&self) -> Vec<u8> {
@@ -85,8 +94,10 @@ impl Rig {
 #[derive(Debug, Clone)]
 enum Op {
     Write(u64, usize, u64),
+    TryWrite(u64, usize, u64),
     DirectWrite(u64, u64, u64),
     Read(u64, usize),
+    TryRead(u64, usize),
     WriteBack(u64, u64),
     Invalidate(u64, u64),
     SetSize(u64),
@@ -100,8 +111,10 @@ fn op() -> impl Strategy<Value = Op> {
     const LEN: u64 = 6 * BLOCK;
     prop_oneof![
         6 => (0..SIZE, 1..LEN as usize, any::<u64>()).prop_map(|(pos, len, seed)| Op::Write(pos, len, seed)),
+        4 => (0..SIZE, 1..LEN as usize, any::<u64>()).prop_map(|(pos, len, seed)| Op::TryWrite(pos, len, seed)),
         3 => (0..SIZE / 512, 1..LEN / 512, any::<u64>()).prop_map(|(at, n, seed)| Op::DirectWrite(at * 512, n * 512, seed)),
         4 => (0..SIZE, 1..LEN as usize).prop_map(|(pos, len)| Op::Read(pos, len)),
+        3 => (0..SIZE, 1..LEN as usize).prop_map(|(pos, len)| Op::TryRead(pos, len)),
         2 => (0..SIZE, 1..LEN).prop_map(|(pos, len)| Op::WriteBack(pos, len)),
         2 => (0..SIZE, 1..LEN).prop_map(|(pos, len)| Op::Invalidate(pos, len)),
         2 => (0..SIZE).prop_map(Op::SetSize),
@@ -116,7 +129,10 @@ proptest! {
 
     #[test]
     fn the_cache_is_the_file(
-        gap in 2..12u64, budget in prop_oneof![Just(2u64), Just(9), Just(1000)], ops in prop::collection::vec(op(), 1..30),
+        gap in 2..12u64,
+        budget in prop_oneof![Just(2u64), Just(9), Just(1000)],
+        sync_at_end in any::<bool>(),
+        ops in prop::collection::vec(op(), 1..30),
     ) {
         let rig = Rig::new(gap, budget);
         let mut model = Vec::new();
@@ -126,6 +142,26 @@ proptest! {
                     let data = pattern(seed, len);
                     rig.write(pos, &data);
                     write_model(&mut model, pos, &data);
+                }
+                Op::TryWrite(pos, len, seed) => {
+                    let data = pattern(seed, len);
+                    let reads = rig.device.reads.load(Ordering::Relaxed);
+                    // Its caller sends what leaves a gap the long way.
+                    if pos <= rig.file.size() && rig.cache.try_write(pos, &data) {
+                        rig.file.raise_size(pos + len as u64);
+                        write_model(&mut model, pos, &data);
+                    }
+                    prop_assert_eq!(rig.device.reads.load(Ordering::Relaxed), reads);
+                }
+                Op::TryRead(pos, len) => {
+                    let end = model.len().min(pos as usize + len);
+                    let expected = model.get(pos as usize..end).unwrap_or_default();
+                    let mut out = vec![GARBAGE; expected.len()];
+                    let reads = rig.device.reads.load(Ordering::Relaxed);
+                    if rig.cache.try_read(pos, &mut out) {
+                        prop_assert_eq!(out, expected);
+                    }
+                    prop_assert_eq!(rig.device.reads.load(Ordering::Relaxed), reads);
                 }
                 Op::DirectWrite(pos, len, seed) => {
                     let data = pattern(seed, len as usize);
@@ -159,10 +195,17 @@ proptest! {
             }
         }
         prop_assert!(rig.whole() == model);
-        rig.cache.sync().unwrap();
-        prop_assert!(rig.file.on_disk(&rig.device) == model);
+        let delayed = rig.delayed_blocks();
+        prop_assert_eq!(rig.file.0.lock().reserved, delayed, "what is reserved is what has no block yet");
+        prop_assert_eq!(rig.budget.dirty_bytes(), rig.cache.dirty_bytes());
+        if sync_at_end {
+            rig.cache.sync().unwrap();
+            prop_assert_eq!(rig.file.0.lock().reserved, 0);
+            prop_assert!(rig.file.on_disk(&rig.device) == model);
+        }
         drop(rig.cache);
-        prop_assert_eq!(rig.budget.used_bytes(), 0);
+        prop_assert_eq!((rig.budget.used_bytes(), rig.budget.dirty_bytes()), (0, 0));
+        prop_assert_eq!(rig.file.0.lock().reserved, 0);
     }
 }
 
@@ -414,4 +457,90 @@ impl Rig {
     fn direct_write_retrying(&self, pos: u64, data: &[u8]) -> bool {
         data.is_empty() || (0..1_000_000).any(|_| self.direct_write(pos, data))
     }
+}
+
+/// A hit neither waits nor reads; a miss, a block to be read and a full memory are sent the long way.
+#[test]
+fn what_a_try_does_and_what_it_leaves() {
+    let rig = Rig::new(100, 8);
+    let data = pattern(1, 2 * BLOCK as usize);
+    assert!(rig.cache.try_write(0, &data), "an append needs nothing but space");
+    rig.file.raise_size(2 * BLOCK);
+    let mut out = vec![0; 100];
+    assert!(rig.cache.try_read(BLOCK - 50, &mut out));
+    assert_eq!(out, data[BLOCK as usize - 50..][..100]);
+    rig.cache.sync().unwrap();
+    assert!(rig.cache.try_write(10, &[7; 10]), "into a page that is clean and has a block");
+    assert_eq!(rig.file.0.lock().reserved, 0);
+    rig.cache.sync().unwrap();
+    rig.cache.invalidate(0, 2 * BLOCK).unwrap();
+    assert!(!rig.cache.try_read(0, &mut out), "not cached");
+    assert!(!rig.cache.try_write(10, &[7; 10]), "the rest of the block must be read");
+    assert!(rig.cache.try_write(0, &data[..BLOCK as usize]), "a whole block need not");
+    let whole = vec![1; 9 * BLOCK as usize];
+    assert!(rig.cache.try_write(2 * BLOCK, &whole), "the budget was not exceeded before");
+    rig.file.raise_size(11 * BLOCK);
+    assert!(!rig.cache.try_write(0, &[1; 10]), "but is now");
+    rig.cache.sync().unwrap();
+    assert_eq!(rig.file.on_disk(&rig.device)[2 * BLOCK as usize..], whole);
+}
+
+/// Delayed allocation: blocks written in any order lie together, and what is deleted before it was written back never
+/// had a block.
+#[test]
+fn allocation_waits_for_write_back() {
+    let rig = Rig::new(100, 100);
+    rig.write(0, &[1; 8 * BLOCK as usize]);
+    for block in [5, 3, 4, 2, 7, 6] {
+        rig.write(block * BLOCK, &pattern(block, BLOCK as usize));
+    }
+    assert_eq!(rig.file.0.lock().reserved, 8);
+    assert_eq!(rig.cache.next_dirty(BLOCK, u64::MAX), Some(BLOCK..8 * BLOCK));
+    assert!(rig.file.map(0, 8 * BLOCK).iter().all(|mapping| !mapping.is_allocated()));
+    rig.set_size(6 * BLOCK);
+    assert_eq!(rig.file.0.lock().reserved, 6);
+    rig.cache.sync().unwrap();
+    assert_eq!(rig.file.0.lock().reserved, 0);
+    assert_eq!(rig.device.writes.lock().len(), 1, "one run");
+    assert_eq!(rig.cache.next_delayed(0, u64::MAX), None);
+}
+
+/// A page may be written to while its former bytes are on their way to the device, and is dirty again after it.
+#[test]
+fn a_write_during_write_back_is_not_lost() {
+    let rig = Rig::new(100, 100);
+    rig.write(0, &[1; BLOCK as usize]);
+    let cache = rig.cache.clone();
+    *rig.device.before_write.lock() = Some(Box::new(move |_| {
+        assert!(cache.try_write(0, &[2; 10]), "nobody waits for the device");
+        let mut out = [0; 20];
+        assert!(cache.try_read(0, &mut out));
+        assert_eq!(out[..11], [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
+        assert_eq!(cache.invalidate(0, BLOCK), Err(Busy));
+    }));
+    rig.cache.write_back(0, BLOCK).unwrap();
+    assert_eq!(rig.file.on_disk(&rig.device), [1; BLOCK as usize]);
+    assert_eq!(rig.cache.dirty_bytes(), BLOCK);
+    rig.cache.sync().unwrap();
+    assert_eq!(rig.file.on_disk(&rig.device)[..10], [2; 10]);
+    assert_eq!(rig.file.0.lock().reserved, 0);
+}
+
+/// Dirty pages know since when, by the file system's clock.
+#[test]
+fn the_age_of_what_is_dirty() {
+    let rig = Rig::new(100, 100);
+    assert_eq!(rig.cache.dirty_since_ms(), None);
+    rig.file.0.lock().now_ms = 100;
+    rig.write(0, &[1; 10]);
+    rig.file.0.lock().now_ms = 900;
+    rig.write(10, &[1; BLOCK as usize]);
+    assert_eq!(rig.cache.dirty_since_ms(), Some(100), "the oldest");
+    rig.cache.sync().unwrap();
+    assert_eq!(rig.cache.dirty_since_ms(), None);
+    *rig.device.fail_write.lock() = Some(0);
+    rig.write(0, &[2; 10]);
+    rig.file.0.lock().now_ms = 2000;
+    rig.cache.write_back(0, BLOCK).unwrap_err();
+    assert_eq!(rig.cache.dirty_since_ms(), Some(2000), "tried again later, not at once");
 }

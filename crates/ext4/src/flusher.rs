@@ -1,0 +1,94 @@
+//! Write-back nobody asked for: by age, and before writers run out of the memory that may be dirty.
+//!
+//! A step function over the volume's clock, which a thread calls in a loop; tests call it by hand.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::fs::Fs;
+use crate::inode::Inode;
+
+/// What starts a step before its time.
+type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// When dirty data is written back by itself.
+pub(crate) struct Flusher {
+    age_ms: u64,
+    wake: OnceLock<Wake>,
+    /// Somebody woke it, and it has not looked yet.
+    woken: AtomicBool,
+}
+
+impl Flusher {
+    pub fn new(age_ms: u64) -> Self {
+        Self { age_ms, wake: OnceLock::new(), woken: AtomicBool::new(false) }
+    }
+}
+
+impl Fs {
+    /// The clock in milliseconds.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let now = self.clock.now();
+        (now.sec.max(0) as u64).saturating_mul(1000).saturating_add(u64::from(now.nsec / 1_000_000))
+    }
+
+    /// Says how to wake the thread that calls [`Fs::write_back_step`]. The first to say so is heard.
+    pub(crate) fn set_flusher_wake(&self, wake: Wake) {
+        let _first = self.flusher.wake.set(wake);
+    }
+
+    /// Writes back what is old enough, and while too much is dirty the oldest of it. Errors are kept for the next fsync of
+    /// their file. Returns the milliseconds until the next useful call.
+    pub fn write_back_step(&self) -> u64 {
+        const IDLE_MS: u64 = 5000;
+        self.flusher.woken.store(false, Ordering::Release);
+        if self.page_budget.dirty_bytes() == 0 || self.check_writable().is_err() || self.journal.is_frozen() {
+            return IDLE_MS;
+        }
+        let mut next_ms = IDLE_MS;
+        for (since_ms, inode) in self.dirty_inodes() {
+            let left_ms = since_ms.saturating_add(self.flusher.age_ms).saturating_sub(self.now_ms());
+            if left_ms > 0 && !self.page_budget.wants_write_back() {
+                next_ms = next_ms.min(left_ms);
+                break;
+            }
+            if let Some(pages) = inode.pages.get() {
+                let _kept = pages.write_back(0, u64::MAX);
+            }
+        }
+        next_ms
+    }
+
+    /// Oldest first.
+    fn dirty_inodes(&self) -> Vec<(u64, Arc<Inode>)> {
+        let since = |inode: &Arc<Inode>| inode.pages.get()?.dirty_since_ms();
+        let all = self.inodes.all().into_iter();
+        let mut dirty: Vec<_> = all.filter_map(|inode| since(&inode).map(|since| (since, inode))).collect();
+        dirty.sort_by_key(|(since, _)| *since);
+        dirty
+    }
+
+    /// After a buffered write: starts write-back in time.
+    pub(crate) fn wake_flusher(&self) {
+        if self.page_budget.wants_write_back()
+            && !self.flusher.woken.swap(true, Ordering::AcqRel)
+            && let Some(wake) = self.flusher.wake.get()
+        {
+            wake();
+        }
+    }
+
+    /// Keeps a writer from making more dirty than write-back can follow: it does some of it itself.
+    pub(crate) fn throttle_writer(&self, inode: &Inode) {
+        if !self.page_budget.is_dirty_exceeded() {
+            return;
+        }
+        // An error is kept for the next fsync.
+        if let Some(pages) = inode.pages.get() {
+            let _kept = pages.write_back(0, u64::MAX);
+        }
+        if self.page_budget.is_dirty_exceeded() {
+            self.write_back_step();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Write-back: from dirty pages to the device, or into the journal.
+//!
+//! It works on copies, so that pages stay readable and writable meanwhile. Who holds the turn is the only one to do it for
+//! a file; no journal handle is held across data I/O.
+
+use std::ops::Range;
+
+use crate::pages::Run;
+use crate::{Address, FileMapping, Mapping, PageCache};
+
+impl<M: FileMapping> PageCache<M> {
+    /// Writes the dirty pages of a byte range to the device and ends their I/O (B4). Durable after a flush and commit.
+    /// An error does not keep the other pages from being tried; the first is returned, and kept for the next fsync.
+    pub fn write_back(&self, pos: u64, len_bytes: u64) -> Result<(), M::Error> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        self.write_back_in_turn(self.blocks(pos, len_bytes))
+    }
+
+    fn write_back_in_turn(&self, range: Range<u64>) -> Result<(), M::Error> {
+        // Blocks beyond i_size belong to a write that is about to raise it. They wait: nobody would raise the size on disk
+        // for them later on, and written blocks beyond it are damage (D9).
+        let size = self.mapping.size_bytes();
+        let end = range.end.min(size.div_ceil(self.block));
+        let (mut next, mut result) = (range.start, Ok(()));
+        loop {
+            let run = self.pages.lock().take_run(next..end, size);
+            let Some(run) = run else { return result };
+            next = run.blocks.end;
+            if let Err(error) = self.write_run(&run) {
+                self.pages.lock().unreported.get_or_insert(error.clone());
+                result = result.and(Err(error));
+            }
+        }
+    }
+
+    /// Writes a run, in pieces that are contiguous on the device.
+    fn write_run(&self, run: &Run) -> Result<(), M::Error> {
+        let mut index = run.blocks.start;
+        while index < run.blocks.end {
+            let written = self.write_piece(run, index);
+            let now_ms = self.mapping.now_ms();
+            let stays_dirty = run.stays_dirty.then(|| run.blocks.end - 1);
+            match written {
+                Ok(stop) => {
+                    self.pages.lock().put_back(index..stop, true, stays_dirty, now_ms);
+                    index = stop;
+                }
+                Err(error) => {
+                    self.pages.lock().put_back(index..run.blocks.end, false, None, now_ms);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what one mapping takes of a run from `index` on; returns where that ends.
+    fn write_piece(&self, run: &Run, index: u64) -> Result<u64, M::Error> {
+        let start = index * self.block;
+        let data = &run.data[((index - run.blocks.start) * self.block) as usize..];
+        let delayed_bytes = self.pages.lock().delayed_prefix(index..run.blocks.end) * self.block;
+        if self.mapping.is_journalled() {
+            let mapping = self.mapping.journal(start, data, delayed_bytes)?;
+            return Ok(self.settle(run, index, &mapping, delayed_bytes));
+        }
+        let mapping = self.mapping.map_write(start, data.len() as u64, delayed_bytes)?;
+        let stop = self.settle(run, index, &mapping, delayed_bytes);
+        let (Address::Mapped { device_offset_bytes } | Address::Unwritten { device_offset_bytes }) =
+            mapping.address
+        else {
+            let error = block_io::Error::new("write-back", 5).with_detail("a dirty page without a block");
+            return Err(error.into());
+        };
+        let data = &data[..((stop - index) * self.block) as usize];
+        self.device.write(device_offset_bytes + (start - mapping.offset_bytes), data, false)?;
+        self.mapping.end_write(start, stop * self.block)?;
+        Ok(stop)
+    }
+
+    /// The blocks of a mapping exist now: what was reserved for them is used up, or was not needed after all. Returns the
+    /// first block behind it.
+    fn settle(&self, run: &Run, index: u64, mapping: &Mapping, delayed_bytes: u64) -> u64 {
+        let mapped = mapping.end_bytes().saturating_sub(index * self.block) / self.block;
+        let stop = run.blocks.end.min(index + mapped.max(1));
+        if mapping.is_allocated() {
+            let delayed = self.pages.lock().settle(index..stop);
+            if delayed > 0 && !(mapping.flags.new && delayed_bytes > 0) {
+                self.mapping.release(delayed);
+            }
+        }
+        stop
+    }
+
+    /// Writes everything back; returns the first error that nobody was told of, once.
+    pub fn sync(&self) -> Result<(), M::Error> {
+        let written = {
+            let _turn = self.turn.lock();
+            self.write_back_in_turn(0..u64::MAX)
+        };
+        match self.pages.lock().unreported.take() {
+            Some(error) => Err(error),
+            None => written,
+        }
+    }
+
+    /// Gives pages back if the budget is exceeded: clean ones, and if that is not enough, dirty ones after write-back.
+    ///
+    /// # Errors
+    /// Write-back failed, so the budget stays exceeded.
+    pub(crate) fn make_room(&self) -> Result<(), M::Error> {
+        if !self.evict() {
+            return Ok(());
+        }
+        let written = {
+            let _turn = self.turn.lock();
+            self.write_back_in_turn(0..u64::MAX)
+        };
+        self.evict();
+        written
+    }
+
+    /// Drops clean pages if the budget is exceeded; returns whether it still is.
+    fn evict(&self) -> bool {
+        if self.budget.is_exceeded() {
+            self.pages.lock().evict_clean();
+        }
+        self.budget.is_exceeded()
+    }
+
+    /// Gives pages back if the volume's budget is exceeded, unless somebody writes the file back already.
+    pub fn give_back(&self) {
+        if !self.evict() {
+            return;
+        }
+        if let Some(_turn) = self.turn.try_lock() {
+            // An error is kept for the next fsync of this file.
+            let _kept = self.write_back_in_turn(0..u64::MAX);
+        }
+        self.evict();
+    }
+}
