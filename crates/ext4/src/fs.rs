@@ -52,6 +52,7 @@ pub struct Fs {
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) flusher: Flusher,
     pub(crate) data_mode: DataMode,
+    pub(crate) dioread_nolock: bool,
     /// The last data of any file that was logged.
     pub(crate) logged_data: LoggedData,
     pub(crate) read_only: AtomicBool,

@@ -32,6 +32,7 @@ pub mod mkfs;
 mod mmp;
 mod mount;
 mod namei;
+mod ordered;
 mod orphan;
 mod overlay;
 mod path;

@@ -23,6 +23,7 @@ use crate::journal_inode;
 use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
+use crate::ordered::OrderedData;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::quiesce::mark_mounted;
@@ -41,6 +42,9 @@ pub struct MountOptions {
     /// What becomes of file data before metadata commits; `None`: what the volume itself says. EINVAL for a choice on a volume
     /// without a journal.
     pub data: Option<DataMode>,
+    /// Buffered data goes to unwritten blocks, which are converted after it. `false`: to written ones, and the commit waits
+    /// for it where data is ordered (T12).
+    pub dioread_nolock: bool,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
     /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
@@ -66,6 +70,7 @@ impl Default for MountOptions {
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
             data: None,
+            dioread_nolock: true,
             page_cache_bytes: 64 << 20,
             dirty_ratio: 40,
             write_back_age_ms: 30_000,
@@ -259,6 +264,7 @@ impl Fs {
             clock: options.clock.clone(),
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
+            ordered: OrderedData::default(),
             errors: ErrorPolicy::new(device.clone(), &superblock, options.errors, options.clock.clone()),
         });
         let allocator =
@@ -319,6 +325,7 @@ impl Fs {
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
             flusher: Flusher::new(options.write_back_age_ms),
             data_mode,
+            dioread_nolock: options.dioread_nolock,
             logged_data: LoggedData::default(),
             read_only: AtomicBool::new(read_only),
             released_frozen: Mutex::default(),
