@@ -66,6 +66,7 @@ export const NO_RECOVERY: NativeRecovery = {
   transactions: 0,
   blocks: 0,
   revoked: 0,
+  fastCommits: 0,
   orphansDeleted: 0,
   orphansTruncated: 0,
   orphansBad: 0,

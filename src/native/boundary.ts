@@ -141,6 +141,8 @@ export interface NativeRecovery {
   readonly transactions: number;
   readonly blocks: number;
   readonly revoked: number;
+  /** Linux's fast commits replayed after them. */
+  readonly fastCommits: number;
   /** Inodes that had lost their last name, or a size. */
   readonly orphansDeleted: number;
   readonly orphansTruncated: number;

@@ -265,6 +265,7 @@ fn recovery_object(js: Js, recovery: &Recovery) -> JsResult<Value> {
             (c"transactions", f64::from(report.transactions_replayed)),
             (c"blocks", report.blocks_replayed as f64),
             (c"revoked", report.copies_revoked as f64),
+            (c"fastCommits", f64::from(report.fast_commits)),
             (c"orphansDeleted", f64::from(report.orphans.deleted)),
             (c"orphansTruncated", f64::from(report.orphans.truncated)),
             (c"orphansBad", f64::from(report.orphans.bad)),

@@ -13,6 +13,7 @@ mod error_policy;
 pub mod extents;
 pub mod extents_status;
 mod fallocate;
+mod fast_commit;
 mod file;
 mod flusher;
 mod fs;

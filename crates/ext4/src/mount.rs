@@ -95,6 +95,8 @@ pub struct MountReport {
     pub blocks_replayed: u64,
     /// Copies in the log that were not, for their blocks were revoked (R9).
     pub copies_revoked: u64,
+    /// Fast commits that were replayed after them (R19).
+    pub fast_commits: u32,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
 }
@@ -226,11 +228,11 @@ impl Fs {
         let superblock = match has_journal(&superblock) {
             true if options.noload => superblock,
             true => {
-                let recovered =
-                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
+                let recovered = journal_inode::recover(&device, &superblock, options)?;
                 report.transactions_replayed = recovered.transactions;
                 report.blocks_replayed = recovered.blocks;
                 report.copies_revoked = recovered.revoked;
+                report.fast_commits = recovered.fast_commits;
                 last_commit_seconds = recovered.last_commit_seconds;
                 if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
@@ -249,7 +251,7 @@ impl Fs {
         Ok((fs, report))
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         device: Arc<dyn Device>,
         superblock: Superblock,
         read_only: bool,
@@ -343,7 +345,7 @@ impl Fs {
     }
 
     /// O2: the blocks of the orphan file, and how many slots of each are free.
-    fn load_orphan_file_blocks(&self) -> Result<()> {
+    pub(crate) fn load_orphan_file_blocks(&self) -> Result<()> {
         let (number, on) = {
             let superblock = self.superblock.lock();
             (superblock.orphan_file_inum, superblock.features().has_compat(compat::ORPHAN_FILE))
