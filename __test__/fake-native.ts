@@ -29,6 +29,7 @@ import {
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
+  FAKE_INFO,
   FakeErrno,
   type FakeInode,
   flagText,
@@ -52,23 +53,7 @@ export class FakeNative implements Native {
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
-  info: NativeVolumeInfo = {
-    uuid: '00000000-0000-4000-8000-000000000000',
-    label: 'fake',
-    blockSize: 4096,
-    blockCount: 1000,
-    freeBlocks: 900,
-    inodeCount: 100,
-    freeInodes: 89,
-    features: ['extents'],
-    readOnly: false,
-    dax: false,
-    backend: 'memory',
-    backendReason: 'test',
-    dioOffsetAlign: 512,
-    dioMemoryAlign: 4,
-    maxFileSize: 2 ** 44 - 4096,
-  };
+  info: NativeVolumeInfo = FAKE_INFO;
   recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
