@@ -375,14 +375,14 @@ export class FakeNative implements Native {
     this.#run(op, `daxRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
   }
   tryDaxWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxWrite']>): number {
-    if (!this.cached) return -EAGAIN;
-    this.calls.push(`tryDaxWrite ${length}@${pos}`);
-    return this.#write(file, buffer, offset, length, pos);
+    return this.#hit(`Write ${length}@${pos}`, 'Dax')
+      ? this.#write(file, buffer, offset, length, pos)
+      : -EAGAIN;
   }
   tryDaxRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxRead']>): number {
-    if (!this.cached) return -EAGAIN;
-    this.calls.push(`tryDaxRead ${length}@${pos}`);
-    return this.#read(file, buffer, offset, length, pos);
+    return this.#hit(`Read ${length}@${pos}`, 'Dax')
+      ? this.#read(file, buffer, offset, length, pos)
+      : -EAGAIN;
   }
   tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
     return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
@@ -390,8 +390,8 @@ export class FakeNative implements Native {
   tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
     return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
   }
-  #hit(call: string): boolean {
-    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
+  #hit(call: string, path = 'Buffered'): boolean {
+    return this.cached && this.calls.push(`try${path}${call}`) > 0;
   }
   bufferedWrite(
     ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
