@@ -2,13 +2,7 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type {
-  Native,
-  NativeRecovery,
-  NativeVolumeInfo,
-  NativeVolumeStats,
-  Token,
-} from '../src/native/boundary.js';
+import type { Native, NativeRecovery, NativeVolumeStats, Token } from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 import {
   S_IFMT,
@@ -53,7 +47,7 @@ export class FakeNative implements Native {
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
-  info: NativeVolumeInfo = FAKE_INFO;
+  info = FAKE_INFO;
   recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
@@ -115,7 +109,7 @@ export class FakeNative implements Native {
   readonly thawVolume = (op: Token): void => this.#run(op, 'thawVolume', () => [0]);
   readonly remountVolume = (op: Token): void => this.#run(op, 'remountVolume', () => [0]);
   readonly shutdownVolume = (op: Token): void => this.#run(op, 'shutdownVolume', () => [0]);
-  volumeInfo(): NativeVolumeInfo {
+  volumeInfo(): typeof FAKE_INFO {
     return this.info;
   }
   volumeStats(): NativeVolumeStats {
