@@ -220,6 +220,12 @@ impl Runner {
         let (size, disk_size) = fs.sizes(&inode);
         let extending = pos + len > size || pos + len > disk_size;
         let probe = fs.probe_write(&inode, pos, len, Look::Disk)?;
+        if probe.has(Probe::DIO_UNSUPPORTED) {
+            // A3.
+            fs.file_modified(&inode)?;
+            let written = fs.buffered_write(&inode, pos, data)? as u64;
+            return if dsync { self.sync_with(file, true).map(|()| written) } else { Ok(written) };
+        }
         let block = fs.block_size() as u64;
         let aligned = (pos | len).is_multiple_of(block);
         let shared = !extending && probe.has(Probe::OVERWRITE) && (aligned || !probe.has(Probe::UNWRITTEN));

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use block_io::Device;
 use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
 
@@ -69,6 +70,8 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
         let (lblk, count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        // Lest the journal writes what it has of these blocks over what the caller is about to write.
+        fs.settle_data(&inode)?;
         let found = fs.map_lookup(&inode, lblk, count)?;
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
@@ -92,6 +95,23 @@ impl FileMapping for InodeMapping {
             self.end_write(pos, pos + u64::from(mapping.len) * fs.block_size() as u64)?;
             fs.journal.commit_running()?;
         }
+        Ok(fs.to_io_mapping(&mapping, new))
+    }
+
+    fn read_mapped(&self, _device: &dyn Device, device_offset_bytes: u64, out: &mut [u8]) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        fs.read_data(&inode, device_offset_bytes, out)
+    }
+
+    fn is_journalled(&self) -> bool {
+        self.both().is_ok_and(|(fs, inode)| fs.journals_data(&inode))
+    }
+
+    fn journal(&self, pos: u64, data: &[u8], delayed_bytes: u64) -> Result<IoMapping> {
+        let (fs, inode) = self.both()?;
+        let block_size = fs.block_size() as u64;
+        let lblk = check_lblk(pos / block_size)?;
+        let (mapping, new) = fs.log_blocks(&inode, lblk, data, (delayed_bytes / block_size) as u32)?;
         Ok(fs.to_io_mapping(&mapping, new))
     }
 
@@ -214,6 +234,10 @@ impl Fs {
         };
         if taken > 0 {
             raise_size(inode, pos + taken as u64);
+            if self.journals_data(inode) {
+                // Part of the running transaction when the call returns, as on Linux: it commits by age.
+                self.write_and_wait(inode, pos, taken as u64)?;
+            }
         }
         self.balance_memory();
         self.throttle_writer(inode);
@@ -275,6 +299,7 @@ impl Fs {
     /// through it instead.
     pub(crate) fn prepare_direct_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
         self.write_and_wait(inode, pos, len)?;
+        self.settle_data(inode)?;
         self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
     }
 

@@ -306,9 +306,9 @@ impl Handle<'_> {
 }
 
 /// Reads one block of file data into owned memory.
-pub(crate) fn read_data_block(fs: &Fs, block: Pblk) -> Result<AlignedBuf> {
+pub(crate) fn read_data_block(fs: &Fs, inode: &Inode, block: Pblk) -> Result<AlignedBuf> {
     let mut data = AlignedBuf::zeroed(fs.block_size());
-    fs.device.read(block.0 * fs.block_size() as u64, &mut data)?;
+    fs.read_data(inode, block.0 * fs.block_size() as u64, &mut data)?;
     Ok(data)
 }
 

@@ -20,6 +20,7 @@ use crate::fs::Fs;
 use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
+use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
@@ -37,6 +38,9 @@ pub struct MountOptions {
     pub commit_interval_ms: u64,
     /// Memory for clean metadata blocks, in bytes.
     pub metadata_cache_bytes: u64,
+    /// What becomes of file data before metadata commits; `None`: what the volume itself says. EINVAL for a choice on a volume
+    /// without a journal.
+    pub data: Option<DataMode>,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
     /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
@@ -61,6 +65,7 @@ impl Default for MountOptions {
             read_only: false,
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
+            data: None,
             page_cache_bytes: 64 << 20,
             dirty_ratio: 40,
             write_back_age_ms: 30_000,
@@ -277,6 +282,12 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let data_mode = match (options.data, journal.has_log()) {
+            (Some(_), false) if !read_only => {
+                return Err(Error::refused(errno::EINVAL, "data= on a volume without a journal"));
+            }
+            (mode, _) => mode.unwrap_or_else(|| DataMode::of_superblock(&superblock)),
+        };
         let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
@@ -305,6 +316,8 @@ impl Fs {
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
             flusher: Flusher::new(options.write_back_age_ms),
+            data_mode,
+            logged_data: LoggedData::default(),
             read_only: AtomicBool::new(read_only),
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),

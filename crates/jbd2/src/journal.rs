@@ -266,6 +266,13 @@ impl Journal {
         self.state.lock().last_committed
     }
 
+    /// Whether every block of `tid` is at home, and a recovery would not write it there again.
+    pub fn is_checkpointed(&self, tid: Tid) -> bool {
+        let state = self.state.lock();
+        state.last_committed.is_at_or_after(tid)
+            && state.committed.front().is_none_or(|oldest| oldest.tid.is_after(tid))
+    }
+
     /// The positive errno of the abort, if there was one.
     pub fn aborted(&self) -> Option<i32> {
         self.state.lock().aborted

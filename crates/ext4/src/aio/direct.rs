@@ -111,7 +111,10 @@ impl Engine {
                     self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
-            let in_place = !self.fs.has_pages(&inode, pos, len);
+            if self.fs.journals_data(&inode) {
+                return Err(Error::errno_only(errno::ENOTBLK)); // A3
+            }
+            let in_place = !self.fs.has_pages(&inode, pos, len) && !inode.has_logged_data();
             let allocated = |mappings: &Vec<Mapping>| mappings.iter().all(Mapping::is_allocated);
             let mappings = mappings.filter(|mappings| in_place && allocated(mappings));
             if nowait && mappings.is_none() {
@@ -161,7 +164,7 @@ impl Engine {
             }
             let mappings = match available {
                 0 => Some(Vec::new()),
-                _ if self.fs.has_dirty_pages(&inode, pos, available) => None,
+                _ if self.fs.has_dirty_pages(&inode, pos, available) || inode.has_logged_data() => None,
                 _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
             };
             if nowait && mappings.is_none() {
@@ -180,6 +183,7 @@ impl Engine {
                 // B4: what is dirty must be on the device before it is read from there.
                 let mapped = fs
                     .write_and_wait(&inode, pos, available)
+                    .and_then(|()| fs.settle_data(&inode))
                     .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk));
                 Step::Mapped(mapped.map(Option::unwrap_or_default))
             }),
