@@ -10,8 +10,8 @@ export type ExclusiveReason =
 /** Why one gave its shared lock up for the exclusive one; 'refused': the engine found less than the probe had. */
 export type UpgradeReason = Exclude<ExclusiveReason, 'guessed'> | 'refused';
 
-/** Why one waited for all direct I/O in flight first (C25.5). */
-export type DrainReason = 'hole' | 'unwritten' | 'atomic';
+/** Why a write had to wait for all direct I/O in flight first (C25.5); 'buffered': it goes through the page cache. */
+export type DrainReason = 'hole' | 'unwritten' | 'atomic' | 'buffered';
 
 /**
  * Why bytes of a direct write went through the page cache: no direct I/O on this inode (A3), the device stopped
@@ -66,7 +66,7 @@ export function newWriteCounts(): WriteCounts {
     upgraded: 0,
     upgradedBecause: { ...needs, refused: 0 },
     drained: 0,
-    drainedBecause: { hole: 0, unwritten: 0, atomic: 0 },
+    drainedBecause: { hole: 0, unwritten: 0, atomic: 0, buffered: 0 },
     buffered: 0,
     fellBack: 0,
     fellBackBecause: { unsupported: 0, short: 0, pagesBusy: 0, hole: 0 },

@@ -3,7 +3,7 @@ import { begin, type Task } from '../engine.js';
 import type { Kiocb } from '../kiocb.js';
 import { ProbeFlag } from '../native/boundary.js';
 import { readSizes } from '../sizes.js';
-import { countNowait } from '../write-counts.js';
+import { countDrain, countNowait, type DrainReason } from '../write-counts.js';
 import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
 
 /** Whether a probe says that file_modified has something to do. */
@@ -16,6 +16,13 @@ export function* fileModified(io: Kiocb): Task<number> {
   return yield begin(io.engine, (native, token) => native.fileModified(token, io.file));
 }
 
+/** Waits for all direct I/O in flight; the lock is held exclusive. */
+export function* drainFor(io: Kiocb, reason: DrainReason): Task<void> {
+  const { lock } = io.inode;
+  if (lock.inFlight > 0) countDrain(io.counts, reason);
+  yield* lock.drain();
+}
+
 /** O_SYNC and O_DSYNC after the data is in place. Returns `written`, or the sync's error. */
 export function* syncWritten(io: Kiocb, written: number): Task<number> {
   if (written <= 0 || !io.dsync) return written;
@@ -26,8 +33,8 @@ export function* syncWritten(io: Kiocb, written: number): Task<number> {
 /**
  * A17: exclusive lock, A4, copy, unlock, then advance pos, then O_(D)SYNC. Returns bytes or a negative errno.
  *
- * Direct I/O in flight is drained first, which Linux does not do: a page filled while a direct write to another part of
- * it is under way would later be written back over what that wrote.
+ * It drains direct I/O first: a page that is filled while a direct write of its block is in flight holds the old
+ * bytes, and its write-back would bring them back. The kernel only warns of that collision.
  */
 export function* bufferedWriteIter(io: Kiocb): Task<number> {
   const nowait = checkBufferedNowait(io);
@@ -39,7 +46,7 @@ export function* bufferedWriteIter(io: Kiocb): Task<number> {
   yield* lock.write();
   let written: number;
   try {
-    yield* lock.drain();
+    yield* drainFor(io, 'buffered');
     written = yield* copyLocked(io);
   } finally {
     lock.unlockWrite();

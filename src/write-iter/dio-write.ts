@@ -5,7 +5,6 @@ import { ProbeFlag } from '../native/boundary.js';
 import { EAGAIN, EINVAL, EIO, ENOTBLK, EOPNOTSUPP } from '../native/errno.js';
 import { readSizes } from '../sizes.js';
 import {
-  countDrain,
   countExclusive,
   countFallback,
   countNowait,
@@ -14,7 +13,7 @@ import {
   uncountShared,
 } from '../write-counts.js';
 import { isMisalignedIo, isUnalignedIo } from './alignment.js';
-import { bufferedWriteIter, fileModified, needsFileModified } from './buffered-write.js';
+import { bufferedWriteIter, drainFor, fileModified, needsFileModified } from './buffered-write.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
 import { writeTail } from './fallback.js';
 import {
@@ -173,7 +172,9 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
     posBytes,
     countBytes,
     endedInsideSize,
-    mayBeginInHole: io.inode.bitmapFormat && !overwrite && posBytes < sizeBytes,
+    // A hole inside i_size begins there; i_size itself may lie in the middle of one.
+    mayBeginInHole:
+      io.inode.bitmapFormat && !overwrite && posBytes - (posBytes % io.limits.blockBytes) < sizeBytes,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
     modifies: needsFileModified(flags),
     extending: isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes }),
@@ -187,10 +188,7 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
 /** Drain, file_modified, alignment, orphan: C25.5–7 up to the submission. Returns 0 or a negative errno. */
 function* prepare(io: Kiocb, plan: Plan): Task<number> {
   const drains = whyDrain(plan);
-  if (drains !== undefined) {
-    countDrain(io.counts, drains);
-    yield* io.inode.lock.drain();
-  }
+  if (drains !== undefined) yield* drainFor(io, drains);
   if (plan.modifies) {
     const modified = io.nowait ? io.engine.native.tryFileModified(io.file) : yield* fileModified(io);
     if (modified === -EAGAIN) countNowait(io.counts, 'times');

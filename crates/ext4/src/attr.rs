@@ -280,6 +280,11 @@ impl Fs {
         Ok(())
     }
 
+    /// Commits the running transaction, if there is one, without buffered data that is not part of it.
+    pub fn commit(&self) -> Result<()> {
+        Ok(self.journal.commit_running()?)
+    }
+
     /// syncfs(2): buffered data of every file, then all metadata.
     pub fn sync(&self) -> Result<()> {
         self.check_alive()?;

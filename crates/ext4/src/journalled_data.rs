@@ -21,7 +21,7 @@ use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result, errno, mballoc};
 
 /// What becomes of file data before the metadata that leads to it commits: data= of mount(8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataMode {
     /// It is on the device by then.
     Ordered,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::{Device, Event, EventFd, ImmediateQueue, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{NewInode, Result, SyncScope, XattrSet, errno};
+use ext4::{DataMode, MountOptions, NewInode, Result, SyncScope, XattrSet, errno};
 
 use super::image::StateDevice;
 use super::judge::{TestClock, mount_options, read_tree};
@@ -28,13 +28,15 @@ pub struct Volume {
     pub features: &'static str,
     /// At least so many.
     pub inodes: Option<u32>,
+    /// How it is mounted.
+    pub data: DataMode,
 }
 
 impl Volume {
     /// 8 MiB at 1 KiB, 16 MiB at 4 KiB, with the smallest journal (CM7).
     pub fn small(block_size: u32) -> Self {
         let size = if block_size == 1024 { 8 << 20 } else { 16 << 20 };
-        Self { size, block_size, features: "", inodes: None }
+        Self { size, block_size, features: "", inodes: None, data: DataMode::Ordered }
     }
 
     /// A fresh volume's bytes.
@@ -92,11 +94,12 @@ fn new_inode(mode: u16) -> NewInode {
 }
 
 /// Direct requests are carried out in their order, so that every run is the same.
-fn mount(device: Arc<dyn Device>, clock: &Arc<TestClock>) -> Runner {
+fn mount(device: Arc<dyn Device>, clock: &Arc<TestClock>, volume: Volume) -> Runner {
     let event = Arc::new(EventFd::new().expect("an eventfd"));
     let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
-    Runner::with_options(device, queue, event, &mount_options(clock.clone()))
-        .unwrap_or_else(|error| panic!("mount: {error}"))
+    let data = (!volume.features.contains("^has_journal")).then_some(volume.data);
+    let options = MountOptions { data, ..mount_options(clock.clone()) };
+    Runner::with_options(device, queue, event, &options).unwrap_or_else(|error| panic!("mount: {error}"))
 }
 
 fn absolute(path: &str) -> Vec<u8> {
@@ -111,7 +114,7 @@ impl Driver {
         let device: Arc<dyn Device> =
             Arc::new(RecordingDevice::new(Arc::new(StateDevice::new(base.clone())), recorder.clone(), 0));
         let clock = Arc::new(TestClock::default());
-        let runner = mount(device, &clock);
+        let runner = mount(device, &clock, volume);
         let root = runner.fs().lookup(b"/", true).expect("a root");
         let model = Model::new(root.ino.0, 3);
         let name = name.into();
@@ -314,6 +317,21 @@ impl Driver {
         self.model.acked_names(path, event);
     }
 
+    /// Write-back of a file, as if by itself: nothing is promised.
+    pub fn write_back(&mut self, path: &str, file: FileId) {
+        self.begin(format!("write-back {path}"));
+        let inode = self.runner.inode(file);
+        let result = self.runner.fs().write_and_wait(&inode, 0, u64::MAX);
+        self.done(path, result);
+    }
+
+    /// A commit by itself: nothing is promised.
+    pub fn commit(&mut self) {
+        self.begin("commit".into());
+        let result = self.runner.fs().commit();
+        self.done("commit", result);
+    }
+
     /// syncfs.
     pub fn sync(&mut self) {
         self.begin("sync".into());
@@ -341,7 +359,7 @@ impl Driver {
         self.runner.fs().unmount().unwrap_or_else(|error| panic!("{}: unmount: {error}", self.name));
         let event = self.collect();
         self.model.acked_all(event);
-        self.runner = mount(self.runner.fs().device().clone(), &self.clock);
+        self.runner = mount(self.runner.fs().device().clone(), &self.clock, self.volume);
         self.collect();
     }
 

@@ -27,7 +27,12 @@ impl Clock for TestClock {
 
 /// How test volumes are mounted: nothing happens by age.
 pub fn mount_options(clock: Arc<TestClock>) -> MountOptions {
-    MountOptions { commit_interval_ms: 3_600_000, clock, ..MountOptions::default() }
+    MountOptions {
+        commit_interval_ms: 3_600_000,
+        write_back_age_ms: u64::MAX,
+        clock,
+        ..MountOptions::default()
+    }
 }
 
 /// A verdict: the letter of CM8, and why.

@@ -1,5 +1,6 @@
 //! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
 
+use super::data_modes;
 use super::driver::{Driver, Recording, Volume};
 
 /// A workload by name.
@@ -11,7 +12,7 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: [Workload; 18] = [
+pub const ALL: [Workload; 21] = [
     Workload { name: "direct append and fsync", run: direct_append },
     Workload { name: "O_DSYNC append", run: dsync_append },
     Workload { name: "group commit", run: group_commit },
@@ -30,6 +31,9 @@ pub const ALL: [Workload; 18] = [
     Workload { name: "rename storm", run: renames },
     Workload { name: "attributes", run: change_attributes },
     Workload { name: "blocks that start with the magic", run: magic },
+    Workload { name: "buffered, data=ordered", run: data_modes::ordered },
+    Workload { name: "buffered, data=journal", run: data_modes::journal },
+    Workload { name: "buffered, data=writeback", run: data_modes::writeback },
 ];
 
 fn driver(name: &str, block_size: u32) -> Driver {
@@ -232,7 +236,7 @@ fn orphan_overflow(name: &str, block_size: u32) -> Recording {
     let volume = Volume { features: "^orphan_file", ..Volume::small(block_size) };
     // The list alone first; then file and list on a volume with enough inodes.
     let (volume, count) = match block_size {
-        1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), block_size }, 8300),
+        1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), ..volume }, 8300),
         _ => (volume, 40),
     };
     let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
