@@ -31,7 +31,9 @@ impl Fs {
         // Half of a transaction: the other half is for those that share it.
         let blocks = self.journal.max_transaction_credits().saturating_sub(CREDITS_BESIDE_DATA) / 2;
         match blocks.checked_ilog2() {
-            Some(bits) if self.journal.has_log() && !self.is_read_only() => (min, (min << bits).min(MAX_BYTES).max(min)),
+            Some(bits) if self.journal.has_log() && !self.is_read_only() => {
+                (min, (min << bits).min(MAX_BYTES).max(min))
+            }
             _ => (0, 0),
         }
     }

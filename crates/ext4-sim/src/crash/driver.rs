@@ -297,7 +297,8 @@ impl Driver {
     /// fsync of several files with one commit (T13).
     pub fn fsync_all(&mut self, files: &[(String, FileId)]) {
         self.begin("fsync of many".into());
-        let wanted: Vec<_> = files.iter().map(|(_, file)| (self.runner.inode(*file), SyncScope::Data)).collect();
+        let wanted: Vec<_> =
+            files.iter().map(|(_, file)| (self.runner.inode(*file), SyncScope::Data)).collect();
         for result in self.runner.fs().fsync_all(&wanted) {
             self.done("fsync", result);
         }

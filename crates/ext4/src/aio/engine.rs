@@ -338,8 +338,7 @@ impl SyncLane {
         let (requests, fs, completions) = (self.requests.clone(), self.fs.clone(), self.completions.clone());
         self.lane.push(Box::new(move || {
             let batch = std::mem::take(&mut *requests.lock());
-            let wanted: Vec<_> =
-                batch.iter().map(|request| (request.inode.clone(), request.scope)).collect();
+            let wanted: Vec<_> = batch.iter().map(|request| (request.inode.clone(), request.scope)).collect();
             let results =
                 guarded(&fs, || fs.fsync_all(&wanted)).unwrap_or_else(|error| vec![Err(error); wanted.len()]);
             for (request, result) in batch.into_iter().zip(results) {
