@@ -445,6 +445,20 @@ test('promise driver: one doorbell per tick', async (t) => {
   t.is(native.submits, 1);
 });
 
+test('promise driver: a loop of calls that end at once does not starve the event loop', async (t) => {
+  const { io, engine, fake } = setup();
+  fake.size = 0;
+  const turned = new Set<number>();
+  setImmediate(() => turned.add(1));
+  let calls = 0;
+  while (turned.size === 0 && calls < 1000) {
+    const empty = io({ countBytes: 0 });
+    await engine.run(readIter(empty), empty);
+    calls += 1;
+  }
+  t.true(calls > 10 && calls < 1000);
+});
+
 test('a native call that throws gives the lock and the token back', async (t) => {
   const { native, inode, write } = setup();
   const original = native.directWrite.bind(native);

@@ -1,5 +1,5 @@
 /** What the fake native layer's files and directories are made of. */
-import type { NativeRecovery } from '../src/native/boundary.js';
+import type { NativeRecovery, NativeVolumeInfo } from '../src/native/boundary.js';
 
 import type { NativeStat } from '../src/native/boundary.js';
 
@@ -21,6 +21,25 @@ export const ENODATA = 61;
 export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
 export const O_NOFOLLOW = 0o400000;
+
+/** A volume without anything special. */
+export const FAKE_INFO: NativeVolumeInfo = {
+  uuid: '00000000-0000-4000-8000-000000000000',
+  label: 'fake',
+  blockSize: 4096,
+  blockCount: 1000,
+  freeBlocks: 900,
+  inodeCount: 100,
+  freeInodes: 89,
+  features: ['extents'],
+  readOnly: false,
+  dax: false,
+  backend: 'memory',
+  backendReason: 'test',
+  dioOffsetAlign: 512,
+  dioMemoryAlign: 4,
+  maxFileSize: 2 ** 44 - 4096,
+};
 
 export class FakeErrno extends Error {
   readonly errno: number;
@@ -68,6 +87,7 @@ export const NO_RECOVERY: NativeRecovery = {
   transactions: 0,
   blocks: 0,
   revoked: 0,
+  fastCommits: 0,
   orphansDeleted: 0,
   orphansTruncated: 0,
   orphansBad: 0,

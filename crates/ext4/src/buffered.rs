@@ -6,13 +6,17 @@ use std::sync::{Arc, Weak};
 use block_io::Device;
 use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
+use jbd2::Tid;
 
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
+use crate::handle::Handle;
 use crate::indirect;
 use crate::inode::{Change, Inode};
+use crate::journalled_data::DataMode;
 use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::meta::Meta;
 use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
 
@@ -82,8 +86,13 @@ impl FileMapping for InodeMapping {
             0 => (found.len, mballoc::RequestKind::Data),
             delayed => (found.len.min(delayed), mballoc::RequestKind::Delayed),
         };
+        let at_once = !fs.dioread_nolock && !bitmap_format;
+        let how = if at_once { Allocate::Written } else { Allocate::Unwritten };
         let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
-            let created = handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)?;
+            let created = handle.map_create(&inode, lblk, len, how, kind)?;
+            if at_once && created.1 {
+                fs.order_data(handle, &inode, pos, created.0.end() * fs.block_size() as u64)?;
+            }
             // Written zeros beyond i_disksize: a crash must free them (D9), until write-back raises it.
             let disk_blocks = fs.sizes(&inode).1.div_ceil(fs.block_size() as u64);
             if bitmap_format && created.0.end() > disk_blocks {
@@ -167,6 +176,17 @@ impl Fs {
             self.balance_memory();
         }
         Ok(available)
+    }
+
+    /// Blocks of [pos, end) became written before their data: i_disksize rises with them, for nothing may be written beyond it
+    /// (D9), and the commit sees to the data (T12).
+    fn order_data(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>, pos: u64, end: u64) -> Result<()> {
+        if self.data_mode == DataMode::Ordered {
+            self.host.ordered.add(Tid(handle.tid()), inode.clone(), pos..end);
+        }
+        let end = end.min(inode.size());
+        self.require_large_file(handle, end)?;
+        handle.change_inode(inode, Change::Data, |state| state.disk.size = state.disk.size.max(end))
     }
 
     /// [`Fs::buffered_read`] of what is cached, without waiting.

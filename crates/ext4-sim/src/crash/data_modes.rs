@@ -20,6 +20,11 @@ pub fn writeback(name: &str, block_size: u32) -> Recording {
     run(name, Volume { data: DataMode::Writeback, ..Volume::small(block_size) })
 }
 
+/// data=ordered to written blocks (T12).
+pub fn written_at_once(name: &str, block_size: u32) -> Recording {
+    run(name, Volume { dioread_nolock: false, ..Volume::small(block_size) })
+}
+
 /// Appends, overwrites, holes, truncation, deletion and reuse of what was freed, with write-back, commits and fsync in
 /// between; and direct writes, which fall back where data is journalled.
 fn run(name: &str, volume: Volume) -> Recording {

@@ -30,13 +30,15 @@ pub struct Volume {
     pub inodes: Option<u32>,
     /// How it is mounted.
     pub data: DataMode,
+    /// Likewise.
+    pub dioread_nolock: bool,
 }
 
 impl Volume {
     /// 8 MiB at 1 KiB, 16 MiB at 4 KiB, with the smallest journal (CM7).
     pub fn small(block_size: u32) -> Self {
         let size = if block_size == 1024 { 8 << 20 } else { 16 << 20 };
-        Self { size, block_size, features: "", inodes: None, data: DataMode::Ordered }
+        Self { size, block_size, features: "", inodes: None, data: DataMode::Ordered, dioread_nolock: true }
     }
 
     /// A fresh volume's bytes.
@@ -98,7 +100,8 @@ fn mount(device: Arc<dyn Device>, clock: &Arc<TestClock>, volume: Volume) -> Run
     let event = Arc::new(EventFd::new().expect("an eventfd"));
     let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
     let data = (!volume.features.contains("^has_journal")).then_some(volume.data);
-    let options = MountOptions { data, ..mount_options(clock.clone()) };
+    let options =
+        MountOptions { data, dioread_nolock: volume.dioread_nolock, ..mount_options(clock.clone()) };
     Runner::with_options(device, queue, event, &options).unwrap_or_else(|error| panic!("mount: {error}"))
 }
 

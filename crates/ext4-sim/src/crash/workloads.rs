@@ -12,7 +12,7 @@ pub struct Workload {
 }
 
 /// All of them.
-pub const ALL: [Workload; 21] = [
+pub const ALL: [Workload; 22] = [
     Workload { name: "direct append and fsync", run: direct_append },
     Workload { name: "O_DSYNC append", run: dsync_append },
     Workload { name: "group commit", run: group_commit },
@@ -34,6 +34,7 @@ pub const ALL: [Workload; 21] = [
     Workload { name: "buffered, data=ordered", run: data_modes::ordered },
     Workload { name: "buffered, data=journal", run: data_modes::journal },
     Workload { name: "buffered, data=writeback", run: data_modes::writeback },
+    Workload { name: "buffered, to written blocks", run: data_modes::written_at_once },
 ];
 
 fn driver(name: &str, block_size: u32) -> Driver {
