@@ -77,7 +77,8 @@ fn submit(volume: &mut Runner, file: FileId, lock: LockMode, pos: u64, data: &[u
 }
 
 /// What lies under the write: a file made by the calls of `prepare`, and synced.
-const GROUNDS: [(&str, fn(&mut Runner, FileId)); 6] = [
+type Prepare = fn(&mut Runner, FileId);
+const GROUNDS: [(&str, Prepare); 6] = [
     ("nothing", |_, _| {}),
     ("written", |volume, file| {
         volume.direct_write(file, 0, &pattern::bytes(1, 3 * LEN as usize)).unwrap();
