@@ -33,7 +33,7 @@ export const DEVIATIONS: readonly Deviation[] = [
       'C24: atomic writes go through the journal where the device has none of its own; Linux refuses them there, before it ' +
       'looks at the length',
     of: ({ op }) =>
-      op.some((step) => 'rwf' in step && step.rwf?.includes('ATOMIC') === true && step.direct === true),
+      op.some((step) => 'rwf' in step && step.direct === true && (step.rwf?.includes('ATOMIC') ?? false)),
     difference: /^(op\d (\d+|"EINVAL"), Linux "EOPNOTSUPP"|(times|size|extents|blocks|content) .*)$/,
   },
   {
