@@ -1,6 +1,8 @@
 /** What the fake native layer's files and directories are made of. */
 import type { NativeRecovery, NativeVolumeInfo } from '../src/native/boundary.js';
 
+import type { NativeStat } from '../src/native/boundary.js';
+
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;
@@ -91,3 +93,26 @@ export const NO_RECOVERY: NativeRecovery = {
   orphansBad: 0,
   orphansUnsupported: 0,
 };
+
+/** With limits of direct I/O of its own. */
+export function fakeStat(inode: FakeInode): NativeStat {
+  return {
+    ino: inode.ino,
+    mode: inode.mode,
+    nlink: inode.nlink,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    size: inode.size,
+    blocks: Math.ceil(inode.size / 512),
+    ...inode.times,
+    ctimeSec: 3,
+    ctimeNsec: 4,
+    birthtimeSec: 5,
+    birthtimeNsec: 6,
+    dioOffsetAlign: 512,
+    dioMemAlign: 4,
+    atomicWriteUnitMin: 4096,
+    atomicWriteUnitMax: 65536,
+  };
+}

@@ -29,6 +29,7 @@ import {
   flagText,
   text,
   direntType,
+  fakeStat,
 } from './fake-inode.js';
 import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
@@ -158,10 +159,10 @@ export class FakeNative implements Native {
     });
   }
   stat(op: Token, _volume: number, path: string | Uint8Array, follow: boolean): void {
-    this.#run(op, 'stat', () => [0, this.#stat(this.#must(text(path), follow))]);
+    this.#run(op, 'stat', () => [0, fakeStat(this.#must(text(path), follow))]);
   }
   fstat(op: Token, file: number): void {
-    this.#run(op, 'fstat', () => [0, this.#stat(this.#file(file))]);
+    this.#run(op, 'fstat', () => [0, fakeStat(this.#file(file))]);
   }
   readdir(op: Token, _volume: number, path: string | Uint8Array): void {
     this.#run(op, 'readdir', () => {
@@ -554,24 +555,6 @@ export class FakeNative implements Native {
     this.#must(cut.slice(0, cut.lastIndexOf('/')) || '/', true).entries.delete(
       cut.slice(cut.lastIndexOf('/') + 1),
     );
-  }
-
-  #stat(inode: FakeInode): object {
-    return {
-      ino: inode.ino,
-      mode: inode.mode,
-      nlink: inode.nlink,
-      uid: 0,
-      gid: 0,
-      rdev: 0,
-      size: inode.size,
-      blocks: Math.ceil(inode.size / 512),
-      ...inode.times,
-      ctimeSec: 3,
-      ctimeNsec: 4,
-      birthtimeSec: 5,
-      birthtimeNsec: 6,
-    };
   }
 
   #write(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {

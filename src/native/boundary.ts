@@ -187,6 +187,11 @@ export interface NativeStat {
   readonly ctimeNsec: number;
   readonly birthtimeSec: number;
   readonly birthtimeNsec: number;
+  /** Direct I/O on it, as statx tells it; 0: none. */
+  readonly dioOffsetAlign: number;
+  readonly dioMemAlign: number;
+  readonly atomicWriteUnitMin: number;
+  readonly atomicWriteUnitMax: number;
 }
 
 /** What a finished `readdir` lists, without "." and "..". A name that is not UTF-8 comes as bytes. */

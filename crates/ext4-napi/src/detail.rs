@@ -74,6 +74,7 @@ pub struct VolumeInfo {
     backend: BackendInfo,
     offset_align: u32,
     memory_align: u32,
+    atomic_units: (u64, u64),
 }
 
 impl VolumeInfo {
@@ -88,6 +89,7 @@ impl VolumeInfo {
             backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
+            atomic_units: fs.atomic_write_units(),
         }
     }
 }
@@ -192,6 +194,10 @@ fn stat_object(js: Js, stat: &Stat) -> JsResult<Value> {
             (c"ctimeNsec", f64::from(stat.ctime.nsec)),
             (c"birthtimeSec", stat.crtime.sec as f64),
             (c"birthtimeNsec", f64::from(stat.crtime.nsec)),
+            (c"dioOffsetAlign", f64::from(stat.direct.offset_align)),
+            (c"dioMemAlign", f64::from(stat.direct.memory_align)),
+            (c"atomicWriteUnitMin", stat.direct.atomic_min as f64),
+            (c"atomicWriteUnitMax", stat.direct.atomic_max as f64),
         ],
     )?;
     Ok(object)
@@ -295,8 +301,12 @@ impl VolumeInfo {
                 (c"dioOffsetAlign", f64::from(self.offset_align)),
                 (c"dioMemoryAlign", f64::from(self.memory_align)),
                 (c"maxFileSize", self.max_file_bytes as f64),
+                (c"atomicWriteUnitMin", self.atomic_units.0 as f64),
+                (c"atomicWriteUnitMax", self.atomic_units.1 as f64),
             ],
         )?;
+        // C24: always, for no host says what its device could do.
+        js.set(object, c"atomicWriteJournalled", js.boolean(true)?)?;
         js.set(object, c"features", strings(js, &sb.features().names())?)?;
         js.set(object, c"readOnly", js.boolean(self.read_only)?)?;
         js.set(object, c"dax", js.boolean(self.dax)?)?;

@@ -1,6 +1,7 @@
 //! The ext4 file system, with the names of fs/ext4.
 
 pub mod aio;
+mod atomic_write;
 mod attr;
 mod block_cache;
 mod buffered;
@@ -47,7 +48,7 @@ mod truncate;
 mod xattr;
 mod xattr_calls;
 
-pub use attr::Stat;
+pub use attr::{DirectLimits, Stat, SyncScope};
 pub use clock::{Clock, CoarseClock, Now};
 pub use error::{Error, Result, errno};
 pub use error_policy::ErrorMode;
