@@ -4,7 +4,7 @@ import type { Kiocb } from '../kiocb.js';
 import { ProbeFlag } from '../native/boundary.js';
 import { readSizes } from '../sizes.js';
 import { countDrain, countNowait, type DrainReason } from '../write-counts.js';
-import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
+import { checkBufferedNowait, checkWrite, clipCount } from './write-checks.js';
 
 /** Whether a probe says that file_modified has something to do. */
 export function needsFileModified(flags: number): boolean {
@@ -55,9 +55,8 @@ export function* bufferedWriteIter(io: Kiocb): Task<number> {
 }
 
 function* copyLocked(io: Kiocb): Task<number> {
-  const { sizeBytes } = readSizes(io);
   const { maxFileBytes } = io.limits;
-  const posBytes = writePos({ append: io.append, posBytes: io.posBytes, sizeBytes });
+  const posBytes = io.append ? readSizes(io).sizeBytes : io.posBytes;
   const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
   const flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
   if (flags < 0) return flags;
