@@ -341,7 +341,7 @@ fn a_failure_at_each_write() {
                 assert!(may_be.contains(byte), "{context}: {byte:#x} at {at}");
             }
             fs.unmount().unwrap();
-            if nth % 7 == 0 && available(Need::E2fsprogs, "a_failure_at_each_write") {
+            if nth.is_multiple_of(7) && available(Need::E2fsprogs, "a_failure_at_each_write") {
                 let dir = tempfile::tempdir().unwrap();
                 let image = dir.path().join("image");
                 std::fs::write(&image, crashed.snapshot()).unwrap();
