@@ -1,13 +1,12 @@
 /** The path of files on a device in memory (A18): loaded and stored in place, no page cache, no requests. */
 import { begin, type Task } from '../engine.js';
 import type { Kiocb } from '../kiocb.js';
-import { ProbeFlag } from '../native/boundary.js';
 import { EAGAIN } from '../native/errno.js';
-import { readSizes } from '../sizes.js';
 import { countNowait } from '../write-counts.js';
-import { fileModified, needsFileModified, syncWritten } from './buffered-write.js';
+import { syncWritten } from './buffered-write.js';
+import { checkRange } from './checked-range.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
-import { checkWrite, clipCount, writePos } from './write-checks.js';
+import { fileModified } from './file-modified.js';
 
 /**
  * A18: the lock exclusive (NOWAIT: tried), A4, A10, copy, A15, unlock, then O_(D)SYNC. Every write is synchronous, so
@@ -32,21 +31,14 @@ export function* daxWriteIter(io: Kiocb): Task<number> {
 
 function* storeLocked(io: Kiocb): Task<number> {
   const { native } = io.engine;
-  const { sizeBytes, diskSizeBytes } = readSizes(io);
-  const { maxFileBytes } = io.limits;
-  const posBytes = writePos({ append: io.append, posBytes: io.posBytes, sizeBytes });
-  const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
-  const flags = native.probeWrite(io.file, posBytes, countBytes);
-  if (flags < 0) return flags;
-  const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
-  const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
-  if (refused < 0 || io.countBytes === 0) return refused;
+  const { posBytes, countBytes, sizeBytes, diskSizeBytes, flags, refused } = checkRange(io);
+  if (refused !== undefined) return refused;
   const extending = isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes });
   if (io.nowait && extending) {
     countNowait(io.counts, 'extending');
     return -EAGAIN;
   }
-  const modified = yield* modify(io, flags);
+  const modified = yield* fileModified(io, flags);
   if (modified < 0) return modified;
   // In place where that changes no metadata; else, errors included, the long way.
   let written = native.tryDaxWrite(io.file, io.buffer, io.offset, countBytes, posBytes);
@@ -59,16 +51,6 @@ function* storeLocked(io: Kiocb): Task<number> {
   }
   if (written >= 0) io.posBytes = posBytes + written;
   return written;
-}
-
-/** A4.9, without waiting where that will do. */
-function* modify(io: Kiocb, flags: number): Task<number> {
-  if (!needsFileModified(flags)) return 0;
-  const modified = io.engine.native.tryFileModified(io.file);
-  if (modified >= 0) return 0;
-  if (!io.nowait) return yield* fileModified(io);
-  if (modified === -EAGAIN) countNowait(io.counts, 'times');
-  return modified;
 }
 
 /** With the orphan before, and what a short write allocated too much removed after it (A10, A15). */

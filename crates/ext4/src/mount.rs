@@ -74,7 +74,7 @@ impl Default for MountOptions {
             data: None,
             dioread_nolock: true,
             page_cache_bytes: 64 << 20,
-            dirty_ratio: 40,
+            dirty_ratio: 70,
             write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
