@@ -1,9 +1,9 @@
 /** `npm run exercise`: random operations against a model; exit status 1 and a list to repeat it where they differ. */
-import { access, constants, mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { exercise, replay, type Broken, type Report } from './exercise.js';
+import { fastFolder } from './fast-folder.js';
 import { formatRounds, parseRounds } from './operation.js';
 import { parseOptions, UsageError, USAGE, type Options } from './options.js';
 
@@ -45,12 +45,6 @@ async function run(options: Options, image: string): Promise<number> {
       `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)})`,
   );
   return broken === undefined ? 0 : 1;
-}
-
-/** Where flushes cost nothing, if there is such a place. */
-async function fastFolder(): Promise<string> {
-  const memory = '/dev/shm';
-  return access(memory, constants.W_OK).then(() => memory, tmpdir);
 }
 
 async function main(): Promise<number> {

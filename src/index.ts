@@ -15,6 +15,7 @@ export { BigIntStats, Dirent, Stats } from './stats.js';
 export type { PathLike, TimeLike } from './validate.js';
 export type {
   EngineName,
+  DataMode,
   ErrorsPolicy,
   FormatOptions,
   FormatReport,

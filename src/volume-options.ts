@@ -59,15 +59,33 @@ export interface OpenOptions {
   errors?: ErrorsPolicy;
   /** With `readOnly`: the journal is not looked at; what is only in it is missing. */
   noload?: boolean;
+  /**
+   * File data is loaded and stored in place, past the page cache: for a container on tmpfs, or on a file system of the
+   * host that does DAX. Its space is allocated when it is opened. A container in memory (`memory:NAME`) always does.
+   */
+  dax?: boolean;
   /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
   maxFileSize?: number;
+  /**
+   * File data before the metadata that leads to it commits: on the device; in the journal with it; or wherever it is.
+   * Default: what the volume says, else 'ordered'.
+   */
+  data?: DataMode;
+  /**
+   * Default true: buffered data goes to unwritten blocks, which are converted after it. `false`: to written ones, and
+   * with data 'ordered' the commit waits for it.
+   */
+  dioreadNolock?: boolean;
   /** Memory for buffered file data, in bytes; default 64 MiB. */
   pageCacheBytes?: number;
-  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 70. */
   dirtyRatio?: number;
   /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
   writeBackAgeMs?: number;
 }
+
+/** `data=` of mount(8). */
+export type DataMode = 'ordered' | 'journal' | 'writeback';
 
 /** `errors=` of mount(8). */
 export type ErrorsPolicy = 'continue' | 'remount-ro' | 'panic';
@@ -83,6 +101,7 @@ export interface VolumeStats extends NativeVolumeStats {
   readonly writes: Readonly<WriteCounts>;
 }
 
+const DATA_MODES: readonly string[] = ['ordered', 'journal', 'writeback'] satisfies DataMode[];
 const ERRORS: readonly string[] = ['continue', 'remount-ro', 'panic'] satisfies ErrorsPolicy[];
 const ENGINES: readonly string[] = ['auto', 'io_uring', 'threads'] satisfies EngineName[];
 const MAX_LABEL_BYTES = 16;
@@ -134,13 +153,16 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.direct, 'options.direct');
   validateBoolean(options.barrier, 'options.barrier');
   validateBoolean(options.noload, 'options.noload');
+  validateBoolean(options.dax, 'options.dax');
   validateName(options.engine, 'options.engine', ENGINES);
   validateName(options.errors, 'options.errors', ERRORS);
-  const { readOnly, engine, commitIntervalMs, barrier, errors, noload } = options;
+  const { readOnly, engine, commitIntervalMs, barrier, errors, noload, dax } = options;
   if (commitIntervalMs !== undefined)
     validateInteger(commitIntervalMs, 'options.commitIntervalMs', 1, 3_600_000);
   if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
-  const { pageCacheBytes, dirtyRatio, writeBackAgeMs } = options;
+  validateName(options.data, 'options.data', DATA_MODES);
+  validateBoolean(options.dioreadNolock, 'options.dioreadNolock');
+  const { data, dioreadNolock, pageCacheBytes, dirtyRatio, writeBackAgeMs } = options;
   if (pageCacheBytes !== undefined) validateInteger(pageCacheBytes, 'options.pageCacheBytes', 0);
   if (dirtyRatio !== undefined) validateInteger(dirtyRatio, 'options.dirtyRatio', 0, 100);
   if (writeBackAgeMs !== undefined) validateInteger(writeBackAgeMs, 'options.writeBackAgeMs', 0);
@@ -152,6 +174,9 @@ export function openJson(options: OpenOptions): string {
     barrier,
     errors,
     noload,
+    dax,
+    data,
+    dioreadNolock,
     pageCacheBytes,
     dirtyRatio,
     writeBackAgeMs,

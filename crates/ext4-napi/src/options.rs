@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use block_io::Engine;
 use ext4::mkfs::FormatOptions;
-use ext4::{Error, ErrorMode, MountOptions, Result, errno};
+use ext4::{DataMode, Error, ErrorMode, MountOptions, Result, errno};
 use serde_json::{Map, Value};
 
 /// How a volume is opened.
@@ -71,6 +71,15 @@ fn error_mode(value: &Value) -> Option<ErrorMode> {
     })
 }
 
+fn data_mode(value: &Value) -> Option<DataMode> {
+    match value.as_str()? {
+        "ordered" => Some(DataMode::Ordered),
+        "journal" => Some(DataMode::Journal),
+        "writeback" => Some(DataMode::Writeback),
+        _ => None,
+    }
+}
+
 /// The options of openVolume.
 ///
 /// # Errors
@@ -87,6 +96,10 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     if let Some(bytes) = option(&options, "pageCacheBytes", Value::as_u64)? {
         mount.page_cache_bytes = bytes;
     }
+    mount.data = option(&options, "data", data_mode)?;
+    if let Some(on) = option(&options, "dioreadNolock", Value::as_bool)? {
+        mount.dioread_nolock = on;
+    }
     if let Some(percent) = option(&options, "dirtyRatio", Value::as_u64)? {
         mount.dirty_ratio = u8::try_from(percent)
             .ok()
@@ -102,6 +115,7 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     mount.errors = option(&options, "errors", error_mode)?;
     mount.barrier = option(&options, "barrier", Value::as_bool)?.unwrap_or(true);
     mount.noload = option(&options, "noload", Value::as_bool)?.unwrap_or(false);
+    mount.dax = option(&options, "dax", Value::as_bool)?.unwrap_or(false);
     let journal = option(&options, "journal", path)?;
     let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
     Ok(OpenVolume { mount, engine, journal })
@@ -154,6 +168,7 @@ mod tests {
             br#"{"readOnly":1}"#,
             br#"{"commitIntervalMs":-1}"#,
             br#"{"dirtyRatio":101}"#,
+            br#"{"data":"x"}"#,
         ] {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }

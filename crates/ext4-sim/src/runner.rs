@@ -16,7 +16,8 @@ pub const FORMAT_TIME: u64 = 1_700_000_000;
 
 /// A direct write that was submitted.
 pub struct DirectWriteInFlight {
-    op: u64,
+    /// `None`: it went through the page cache (A3).
+    op: Option<u64>,
     inode: Arc<Inode>,
     len: u64,
     extending: bool,
@@ -245,6 +246,21 @@ impl Runner {
         let (size, disk_size) = fs.sizes(&inode);
         let extending = pos + len > size || pos + len > disk_size;
         let probe = fs.probe_write(&inode, pos, len, Look::Disk)?;
+        if probe.has(Probe::DIO_UNSUPPORTED) {
+            // A3.
+            fs.file_modified(&inode)?;
+            let written = fs.buffered_write(&inode, pos, data)? as u64;
+            if dsync {
+                self.sync_with(file, true)?;
+            }
+            return Ok(DirectWriteInFlight {
+                op: None,
+                inode,
+                len: written,
+                extending: false,
+                shared: false,
+            });
+        }
         let block = fs.block_size() as u64;
         let aligned = (pos | len).is_multiple_of(block);
         let shared = !extending && probe.has(Probe::OVERWRITE) && (aligned || !probe.has(Probe::UNWRITTEN));
@@ -265,7 +281,7 @@ impl Runner {
             pos,
             memory,
         });
-        Ok(DirectWriteInFlight { op, inode, len, extending, shared })
+        Ok(DirectWriteInFlight { op: Some(op), inode, len, extending, shared })
     }
 
     /// Waits for it, and cleans up what a failed or short extension left.
@@ -273,7 +289,8 @@ impl Runner {
     /// # Errors
     /// Those of the write.
     pub fn end_direct_write(&mut self, write: &DirectWriteInFlight) -> Result<u64> {
-        let result = self.wait(write.op).result;
+        let Some(op) = write.op else { return Ok(write.len) };
+        let result = self.wait(op).result;
         if write.extending && !matches!(result, Ok(written) if written == write.len) {
             self.fs().truncate_to_size(&write.inode)?;
         }
@@ -283,7 +300,8 @@ impl Runner {
     /// Lets the engine work until `is_enough`, or the write is over.
     pub fn progress_until(&mut self, write: &DirectWriteInFlight, is_enough: impl Fn() -> bool) {
         self.engine.submit().expect("submit");
-        let is_over = |finished: &[Finished]| finished.iter().any(|finished| finished.op == write.op);
+        let Some(op) = write.op else { return };
+        let is_over = |finished: &[Finished]| finished.iter().any(|finished| finished.op == op);
         while !is_enough() && !is_over(&self.finished) {
             self.progress(|finished| is_enough() || is_over(finished));
         }

@@ -172,7 +172,7 @@ fn shut_down(root: &Path, flags: u32) -> bool {
 /// An image that the kernel left.
 fn dirty(image: &Path, features: &str, flags: u32, work: Work) -> bool {
     File::create(image).unwrap().set_len(24 << 20).unwrap();
-    let (size, journal) = (BLOCK.to_string(), format!("size={}", JOURNAL_BLOCKS as usize * BLOCK >> 20));
+    let (size, journal) = (BLOCK.to_string(), format!("size={}", (JOURNAL_BLOCKS as usize * BLOCK) >> 20));
     let path = image.to_str().unwrap();
     tool_ok(
         "mke2fs",

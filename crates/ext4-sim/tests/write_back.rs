@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use block_io::{Fault, FaultDevice, FaultOn};
+use block_io::sync::Mutex;
+use block_io::{Device, Fault, FaultDevice, FaultOn, Limits};
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{Clock, Fs, Inode, MountOptions, NewInode, Now};
+use ext4::{Clock, DataMode, Fs, Inode, MountOptions, NewInode, Now};
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::oracle::{Need, assert_clean, available};
 use ext4_sim::pattern;
@@ -216,4 +217,136 @@ fn an_error_is_reported_once() {
     volume.fs.fsync(&file, true).unwrap();
     assert_eq!(volume.fs.sizes(&file), (50_000, 50_000));
     volume.finish(&[("/file", file, data)], "an_error_is_reported_once");
+}
+
+/// What happens just before the next write.
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A device in memory with a moment to look at it.
+struct Hooked {
+    memory: Arc<MemoryDevice>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Device for Hooked {
+    fn limits(&self) -> &Limits {
+        self.memory.limits()
+    }
+
+    fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> block_io::Result<()> {
+        self.memory.read(offset_bytes, buf)
+    }
+
+    fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> block_io::Result<()> {
+        let hook = self.hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.memory.write(offset_bytes, buf, fua)
+    }
+
+    fn flush(&self) -> block_io::Result<()> {
+        self.memory.flush()
+    }
+
+    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> block_io::Result<()> {
+        self.memory.discard(offset_bytes, len_bytes)
+    }
+}
+
+/// T12: a commit comes, and the power goes, when write-back has allocated and not yet written.
+#[test]
+fn a_commit_before_the_data_is_written() {
+    const MARKER: u8 = 0xA5;
+    let data = pattern::bytes(1, 5 * 4096 + 77);
+    for (mode, dioread_nolock) in
+        [(DataMode::Ordered, true), (DataMode::Ordered, false), (DataMode::Writeback, false)]
+    {
+        let memory = Arc::new(MemoryDevice::new(vec![MARKER; 8 << 20]));
+        let mut options = FormatOptions::new(FORMAT_TIME);
+        options.block_size = Some(4096);
+        mkfs::format(memory.as_ref(), &options).unwrap();
+        let device = Arc::new(Hooked { memory: memory.clone(), hook: Mutex::new(None) });
+        let options = MountOptions { data: Some(mode), dioread_nolock, ..MountOptions::default() };
+        let (fs, _) = Fs::mount(device.clone(), &options).unwrap();
+        let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
+        let (file, _) = fs.create(b"/file", new, false).unwrap();
+        fs.buffered_write(&file, 0, &data).unwrap();
+        let (committing, crashed) = (fs.clone(), Arc::new(Mutex::new(Vec::new())));
+        let (memory, snapshot) = (memory.clone(), crashed.clone());
+        *device.hook.lock() = Some(Box::new(move || {
+            committing.commit().unwrap();
+            *snapshot.lock() = memory.snapshot();
+        }));
+        fs.write_and_wait(&file, 0, u64::MAX).unwrap();
+        let crashed = Arc::new(MemoryDevice::new(std::mem::take(&mut *crashed.lock())));
+        let (after, _) = Fs::mount(crashed, &MountOptions::default()).unwrap();
+        let inode = after.lookup(b"/file", true).unwrap();
+        let mut found = vec![0; inode.size() as usize];
+        after.buffered_read(&inode, 0, &mut found).unwrap();
+        match (mode, dioread_nolock) {
+            (_, true) => assert!(found.is_empty(), "the size waits for the data (D26)"),
+            (DataMode::Ordered, false) => assert!(found == data, "the commit waits for the data"),
+            _ => assert!(found.iter().all(|&byte| byte == MARKER), "what data=writeback may show"),
+        }
+        fs.fsync(&file, false).unwrap();
+        fs.release(&file).unwrap();
+        drop(file);
+        fs.unmount().unwrap();
+    }
+}
+
+/// CM12 over buffered data: one write fails, whichever it is. Every byte is old or new, never foreign; what a later fsync
+/// promises is there; and the volume is clean after recovery.
+#[test]
+fn a_failure_at_each_write() {
+    for (mode, dioread_nolock) in [
+        (DataMode::Ordered, true),
+        (DataMode::Ordered, false),
+        (DataMode::Journal, true),
+        (DataMode::Writeback, true),
+    ] {
+        for nth in 1..40 {
+            let volume = Volume::new(8 << 20, 4096, |options| {
+                (options.data, options.dioread_nolock) = (Some(mode), dioread_nolock);
+            });
+            let (old, new) = (vec![0x11; 60_000], vec![0x22; 80_000]);
+            let file = volume.create("/file");
+            volume.fs.buffered_write(&file, 0, &old).unwrap();
+            volume.fs.sync().unwrap();
+            let on = FaultOn::Write;
+            let nth = volume.faults.counts().writes + nth;
+            volume.faults.inject(Fault { on, nth, from_then_on: false, errno: EIO, half_written: true });
+            let mut promised = 0;
+            for (at, end) in [(0, 30_000), (30_000, 70_000), (70_000, 80_000)] {
+                let written = volume.fs.buffered_write(&file, at as u64, &new[at..end]);
+                let synced = written.is_ok() && volume.fs.fsync(&file, false).is_ok();
+                // What was written before an error is dirty still, and the next fsync's.
+                if synced || written.is_ok() && volume.fs.fsync(&file, false).is_ok() {
+                    promised = end;
+                } else {
+                    break;
+                }
+            }
+            let crashed = Arc::new(MemoryDevice::new(volume.memory.snapshot()));
+            let context = format!("{mode:?} {dioread_nolock} write {nth}");
+            let (fs, _) = Fs::mount(crashed.clone(), &MountOptions::default())
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            let inode = fs.lookup(b"/file", true).unwrap();
+            let mut found = vec![0; inode.size() as usize];
+            fs.buffered_read(&inode, 0, &mut found).unwrap();
+            assert!(found.len() >= promised.max(60_000) && found[..promised] == new[..promised], "{context}");
+            for (at, byte) in found.iter().enumerate() {
+                let may_be = [if at < old.len() { 0x11 } else { 0 }, 0x22];
+                assert!(may_be.contains(byte), "{context}: {byte:#x} at {at}");
+            }
+            fs.unmount().unwrap();
+            if nth.is_multiple_of(7) && available(Need::E2fsprogs, "a_failure_at_each_write") {
+                let dir = tempfile::tempdir().unwrap();
+                let image = dir.path().join("image");
+                std::fs::write(&image, crashed.snapshot()).unwrap();
+                assert_clean(&image);
+            }
+        }
+    }
 }

@@ -3,15 +3,20 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use block_io::Device;
 use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
+use jbd2::Tid;
 
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
+use crate::handle::Handle;
 use crate::indirect;
 use crate::inode::{Change, Inode};
+use crate::journalled_data::DataMode;
 use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::meta::Meta;
 use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
 
@@ -69,6 +74,8 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let blocks = block_range(fs.block_size(), pos, len_bytes)?;
         let (lblk, count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
+        // Lest the journal writes what it has of these blocks over what the caller is about to write.
+        fs.settle_data(&inode)?;
         let found = fs.map_lookup(&inode, lblk, count)?;
         if found.state != MapState::Hole {
             return Ok(fs.to_io_mapping(&found, false));
@@ -79,8 +86,13 @@ impl FileMapping for InodeMapping {
             0 => (found.len, mballoc::RequestKind::Data),
             delayed => (found.len.min(delayed), mballoc::RequestKind::Delayed),
         };
+        let at_once = !fs.dioread_nolock && !bitmap_format;
+        let how = if at_once { Allocate::Written } else { Allocate::Unwritten };
         let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
-            let created = handle.map_create(&inode, lblk, len, Allocate::Unwritten, kind)?;
+            let created = handle.map_create(&inode, lblk, len, how, kind)?;
+            if at_once && created.1 {
+                fs.order_data(handle, &inode, pos, created.0.end() * fs.block_size() as u64)?;
+            }
             // Written zeros beyond i_disksize: a crash must free them (D9), until write-back raises it.
             let disk_blocks = fs.sizes(&inode).1.div_ceil(fs.block_size() as u64);
             if bitmap_format && created.0.end() > disk_blocks {
@@ -92,6 +104,23 @@ impl FileMapping for InodeMapping {
             self.end_write(pos, pos + u64::from(mapping.len) * fs.block_size() as u64)?;
             fs.journal.commit_running()?;
         }
+        Ok(fs.to_io_mapping(&mapping, new))
+    }
+
+    fn read_mapped(&self, _device: &dyn Device, device_offset_bytes: u64, out: &mut [u8]) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        fs.read_data(&inode, device_offset_bytes, out)
+    }
+
+    fn is_journalled(&self) -> bool {
+        self.both().is_ok_and(|(fs, inode)| fs.journals_data(&inode))
+    }
+
+    fn journal(&self, pos: u64, data: &[u8], delayed_bytes: u64) -> Result<IoMapping> {
+        let (fs, inode) = self.both()?;
+        let block_size = fs.block_size() as u64;
+        let lblk = check_lblk(pos / block_size)?;
+        let (mapping, new) = fs.log_blocks(&inode, lblk, data, (delayed_bytes / block_size) as u32)?;
         Ok(fs.to_io_mapping(&mapping, new))
     }
 
@@ -149,6 +178,17 @@ impl Fs {
         Ok(available)
     }
 
+    /// Blocks of [pos, end) became written before their data: i_disksize rises with them, for nothing may be written beyond it
+    /// (D9), and the commit sees to the data (T12).
+    fn order_data(&self, handle: &mut Handle<'_>, inode: &Arc<Inode>, pos: u64, end: u64) -> Result<()> {
+        if self.data_mode == DataMode::Ordered {
+            self.host.ordered.add(Tid(handle.tid()), inode.clone(), pos..end);
+        }
+        let end = end.min(inode.size());
+        self.require_large_file(handle, end)?;
+        handle.change_inode(inode, Change::Data, |state| state.disk.size = state.disk.size.max(end))
+    }
+
     /// [`Fs::buffered_read`] of what is cached, without waiting.
     ///
     /// # Errors
@@ -161,7 +201,14 @@ impl Fs {
     ) -> Result<usize> {
         self.check_alive()?;
         inode.check_data_supported()?;
-        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        let size = {
+            let state = inode.state.try_lock().ok_or(Error::WouldBlock)?;
+            if self.moves_access(&state) {
+                return Err(Error::WouldBlock);
+            }
+            state.size
+        };
+        let available = (out.len() as u64).min(size.saturating_sub(pos)) as usize;
         let done = available == 0 || self.pages(inode).try_read(pos, &mut out[..available]);
         if done { Ok(available) } else { Err(Error::WouldBlock) }
     }
@@ -214,6 +261,10 @@ impl Fs {
         };
         if taken > 0 {
             raise_size(inode, pos + taken as u64);
+            if self.journals_data(inode) {
+                // Part of the running transaction when the call returns, as on Linux: it commits by age.
+                self.write_and_wait(inode, pos, taken as u64)?;
+            }
         }
         self.balance_memory();
         self.throttle_writer(inode);
@@ -275,6 +326,7 @@ impl Fs {
     /// through it instead.
     pub(crate) fn prepare_direct_write(&self, inode: &Inode, pos: u64, len: u64) -> Result<()> {
         self.write_and_wait(inode, pos, len)?;
+        self.settle_data(inode)?;
         self.invalidate(inode, pos, len).map_err(|_busy| Error::errno_only(errno::ENOTBLK))
     }
 

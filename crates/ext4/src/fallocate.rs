@@ -82,6 +82,10 @@ impl Fs {
     ) -> Result<()> {
         self.check_fallocate(inode, mode, pos, len)?;
         self.file_modified(inode)?;
+        if mode != FallocateMode::PunchHole {
+            // What becomes unwritten or moves is not written home again afterwards.
+            self.settle_data(inode)?;
+        }
         if mode != FallocateMode::PunchHole && !inode.has_flag(flags::EXTENTS) {
             return Err(Error::refused(errno::EOPNOTSUPP, format!("inode {}: no extents", inode.ino)));
         }

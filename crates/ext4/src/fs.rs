@@ -17,6 +17,7 @@ use crate::flusher::Flusher;
 use crate::handle::Handle;
 use crate::inode::{Inode, InodeCache};
 use crate::journal_host::JournalHost;
+use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::meta::{BlockKind, Image, Meta};
 use crate::mmp::MmpClaim;
@@ -50,6 +51,12 @@ pub struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) flusher: Flusher,
+    /// File data is loaded and stored in place (A18).
+    pub(crate) dax: bool,
+    pub(crate) data_mode: DataMode,
+    pub(crate) dioread_nolock: bool,
+    /// The last data of any file that was logged.
+    pub(crate) logged_data: LoggedData,
     pub(crate) read_only: AtomicBool,
     /// Unlinked inodes whose last close came while the volume was frozen.
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,

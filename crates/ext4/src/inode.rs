@@ -16,6 +16,7 @@ use crate::extents::{self, Mapping, TreeOwner};
 use crate::extents_status::ExtentStatus;
 use crate::fs::Fs;
 use crate::handle::Handle;
+use crate::journalled_data::LoggedData;
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::OrphanPlace;
 use crate::{Error, Result, errno, indirect};
@@ -57,6 +58,8 @@ pub struct Inode {
     pub(crate) extents: Mutex<ExtentStatus>,
     /// Buffered data, made at the first buffered access.
     pub(crate) pages: OnceLock<PageCache>,
+    /// What the journal may hold of its data.
+    pub(crate) logged_data: LoggedData,
     /// Open files.
     pub(crate) opens: AtomicU32,
 }
@@ -83,6 +86,7 @@ impl Inode {
             map_lock: RwLock::new(()),
             extents: Mutex::new(ExtentStatus::new(STATUS_EXTENTS)),
             pages: OnceLock::new(),
+            logged_data: fs.logged_data.inherited(),
             opens: AtomicU32::new(0),
         }
     }
@@ -140,12 +144,8 @@ impl Inode {
 
     /// Refuses data of formats that are not built, instead of guessing (DESIGN, "Safety of volumes").
     pub(crate) fn check_data_supported(&self) -> Result<()> {
-        const UNBUILT: [(u32, &str); 4] = [
-            (flags::INLINE_DATA, "inline data"),
-            (flags::ENCRYPT, "encryption"),
-            (flags::VERITY, "verity"),
-            (flags::JOURNAL_DATA, "journalled data"),
-        ];
+        const UNBUILT: [(u32, &str); 3] =
+            [(flags::INLINE_DATA, "inline data"), (flags::ENCRYPT, "encryption"), (flags::VERITY, "verity")];
         let state = self.state.lock();
         for (flag, name) in UNBUILT {
             if state.disk.flags & flag != 0 {

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::error_policy::ErrorPolicy;
 use crate::mballoc::Allocator;
 use crate::meta::Image;
+use crate::ordered::OrderedData;
 use crate::seal::Sealer;
 
 /// Shared by the journal and the mounted file system.
@@ -22,11 +23,17 @@ pub(crate) struct JournalHost {
     pub allocator: OnceLock<Arc<Allocator>>,
     /// Errno of the abort, 0 while the journal lives.
     pub aborted: AtomicI32,
+    /// T12.
+    pub ordered: OrderedData,
     /// What an abort is told to.
     pub errors: ErrorPolicy,
 }
 
 impl Host for JournalHost {
+    fn write_ordered(&self, tid: Tid) {
+        self.ordered.write(tid);
+    }
+
     fn seal(&self, block: u64, tag: SealTag, image: &mut [u8]) {
         self.sealer.seal(Pblk(block), tag, image);
     }

@@ -20,8 +20,10 @@ use crate::fs::Fs;
 use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
+use crate::journalled_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
+use crate::ordered::OrderedData;
 use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
 use crate::quiesce::mark_mounted;
@@ -37,6 +39,12 @@ pub struct MountOptions {
     pub commit_interval_ms: u64,
     /// Memory for clean metadata blocks, in bytes.
     pub metadata_cache_bytes: u64,
+    /// What becomes of file data before metadata commits; `None`: what the volume itself says. EINVAL for a choice on a volume
+    /// without a journal.
+    pub data: Option<DataMode>,
+    /// Buffered data goes to unwritten blocks, which are converted after it. `false`: to written ones, and the commit waits
+    /// for it where data is ordered (T12).
+    pub dioread_nolock: bool,
     /// Memory for buffered file data, in bytes.
     pub page_cache_bytes: u64,
     /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
@@ -53,6 +61,8 @@ pub struct MountOptions {
     pub barrier: bool,
     /// The journal is neither replayed nor used: the volume as the last checkpoint left it. With `read_only` alone.
     pub noload: bool,
+    /// File data is loaded and stored in place, past the page cache (A18). On a read-only mount there is nothing to gain.
+    pub dax: bool,
 }
 
 impl Default for MountOptions {
@@ -61,14 +71,17 @@ impl Default for MountOptions {
             read_only: false,
             commit_interval_ms: 5000,
             metadata_cache_bytes: 64 << 20,
+            data: None,
+            dioread_nolock: true,
             page_cache_bytes: 64 << 20,
-            dirty_ratio: 40,
+            dirty_ratio: 70,
             write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
             barrier: true,
             noload: false,
+            dax: false,
         }
     }
 }
@@ -82,6 +95,8 @@ pub struct MountReport {
     pub blocks_replayed: u64,
     /// Copies in the log that were not, for their blocks were revoked (R9).
     pub copies_revoked: u64,
+    /// Fast commits that were replayed after them (R19).
+    pub fast_commits: u32,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
     /// The first transaction of this mount. The last one before it is older by at least three (R11).
@@ -162,7 +177,8 @@ impl Fs {
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
-    /// device is missing or wrong, and for `noload` without `read_only`.
+    /// device is missing or wrong, and for `noload` without `read_only`; EOPNOTSUPP for `dax` where the CPU does not reach
+    /// the device.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
         if options.noload && !options.read_only {
             return Err(Error::refused(errno::EINVAL, "noload needs a read-only mount"));
@@ -176,6 +192,9 @@ impl Fs {
         let options = &MountOptions { journal_device, ..options.clone() };
         let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
+        if options.dax && !read_only && device.dax().is_none() {
+            return Err(Error::refused(errno::EOPNOTSUPP, "the device is not in memory"));
+        }
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
@@ -211,11 +230,11 @@ impl Fs {
         let superblock = match has_journal(&superblock) {
             true if options.noload => superblock,
             true => {
-                let recovered =
-                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
+                let recovered = journal_inode::recover(&device, &superblock, options)?;
                 report.transactions_replayed = recovered.transactions;
                 report.blocks_replayed = recovered.blocks;
                 report.copies_revoked = recovered.revoked;
+                report.fast_commits = recovered.fast_commits;
                 last_commit_seconds = recovered.last_commit_seconds;
                 if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
@@ -249,7 +268,7 @@ impl Fs {
         Ok(self.journal.clear_errno()?)
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         device: Arc<dyn Device>,
         superblock: Superblock,
         read_only: bool,
@@ -269,6 +288,7 @@ impl Fs {
             clock: options.clock.clone(),
             allocator: OnceLock::new(),
             aborted: AtomicI32::new(0),
+            ordered: OrderedData::default(),
             errors: ErrorPolicy::new(device.clone(), &superblock, options.errors, options.clock.clone()),
         });
         let allocator =
@@ -294,6 +314,12 @@ impl Fs {
             }
             false => Journal::without_log(device.clone(), block_size, config, host.clone()),
         };
+        let data_mode = match (options.data, journal.has_log()) {
+            (Some(_), false) if !read_only => {
+                return Err(Error::refused(errno::EINVAL, "data= on a volume without a journal"));
+            }
+            (mode, _) => mode.unwrap_or_else(|| DataMode::of_superblock(&superblock)),
+        };
         let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
@@ -312,6 +338,7 @@ impl Fs {
             superblock: Mutex::new(superblock),
             journal,
             host,
+            dax: options.dax && device.dax().is_some(),
             cache,
             allocator,
             inodes: InodeCache::new(),
@@ -322,6 +349,9 @@ impl Fs {
             clock: options.clock.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
             flusher: Flusher::new(options.write_back_age_ms),
+            data_mode,
+            dioread_nolock: options.dioread_nolock,
+            logged_data: LoggedData::default(),
             read_only: AtomicBool::new(read_only),
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),
@@ -332,7 +362,7 @@ impl Fs {
     }
 
     /// O2: the blocks of the orphan file, and how many slots of each are free.
-    fn load_orphan_file_blocks(&self) -> Result<()> {
+    pub(crate) fn load_orphan_file_blocks(&self) -> Result<()> {
         let (number, on) = {
             let superblock = self.superblock.lock();
             (superblock.orphan_file_inum, superblock.features().has_compat(compat::ORPHAN_FILE))

@@ -102,12 +102,13 @@ impl Fs {
 
     /// Frees the blocks `first` to `last`, both included, from right to left, in transaction-sized steps.
     pub(crate) fn remove_range(&self, inode: &Inode, first: Lblk, last: Lblk) -> Result<()> {
-        let metadata = !inode.is_regular();
+        // What the journal may hold of it is forgotten and revoked.
+        let metadata = !inode.is_regular() || inode.has_logged_data();
         self.with_handle(MAP_CREDITS, |handle| {
             handle.set_data_is_metadata(metadata);
             let mut last = last;
             loop {
-                // Each block of a directory is revoked (T9), and credits do not count that: a few at a time.
+                // Each block is revoked (T9), and credits do not count that: a few at a time.
                 let from = match metadata {
                     true => {
                         let few = Lblk(last.0.saturating_sub(REVOKES_PER_HANDLE - 1));

@@ -220,16 +220,22 @@ impl<E> Pages<E> {
         Some(start..end)
     }
 
+    /// The bytes of adjacent pages.
+    pub fn copy(&self, blocks: Range<u64>) -> AlignedBuf {
+        let mut data = AlignedBuf::zeroed(((blocks.end - blocks.start) * self.block) as usize);
+        for (bytes, (_, page)) in data.chunks_mut(self.block as usize).zip(self.map.range(blocks)) {
+            bytes.copy_from_slice(&page.data);
+        }
+        data
+    }
+
     /// Takes the first dirty run of a range into write-back. `size` is i_size.
     pub fn take_run(&mut self, range: Range<u64>, size: u64) -> Option<Run> {
         let max = (MAX_RUN_BYTES / self.block).max(1);
         let blocks = self.next_run(range, max, |page| page.dirty)?;
-        let mut data = AlignedBuf::zeroed(((blocks.end - blocks.start) * self.block) as usize);
+        let data = self.copy(blocks.clone());
         let mut stays_dirty = false;
-        for (bytes, (&index, page)) in
-            data.chunks_mut(self.block as usize).zip(self.map.range_mut(blocks.clone()))
-        {
-            bytes.copy_from_slice(&page.data);
+        for (&index, page) in self.map.range_mut(blocks.clone()) {
             (page.dirty, page.writing) = (false, true);
             stays_dirty = index * self.block + page.reach as u64 > size;
         }

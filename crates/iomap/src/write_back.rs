@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::pages::Run;
+use crate::pages::{MAX_READ_BLOCKS as MAX_ORDERED_BLOCKS, Run};
 use crate::{Address, FileMapping, Mapping, PageCache};
 
 impl<M: FileMapping> PageCache<M> {
@@ -92,6 +92,47 @@ impl<M: FileMapping> PageCache<M> {
             }
         }
         stop
+    }
+
+    /// Writes what is dirty, or on its way, of a byte range to the blocks that it has, for a commit that must not be ahead of
+    /// it (T12): allocates nothing, starts no handle, waits for nobody's turn. The pages stay as dirty as they are.
+    pub fn write_ordered(&self, pos: u64, len_bytes: u64) {
+        let range = self.blocks(pos, len_bytes);
+        let mut next = range.start;
+        loop {
+            let copied = {
+                let pages = self.pages.lock();
+                let run =
+                    pages.next_run(next..range.end, MAX_ORDERED_BLOCKS, |page| page.dirty || page.writing);
+                run.map(|run| (pages.copy(run.clone()), run))
+            };
+            let Some((data, run)) = copied else { return };
+            next = run.end;
+            if let Err(error) = self.write_mapped(&run, &data) {
+                self.pages.lock().unreported.get_or_insert(error);
+            }
+        }
+    }
+
+    fn write_mapped(&self, run: &Range<u64>, data: &[u8]) -> Result<(), M::Error> {
+        let mut index = run.start;
+        while index < run.end {
+            let start = index * self.block;
+            let mapping = self.mapping.map_read(start, (run.end - index) * self.block)?;
+            let mapped = mapping.end_bytes().saturating_sub(start) / self.block;
+            let stop = run.end.min(index + mapped.max(1));
+            if let Address::Mapped { device_offset_bytes } = mapping.address {
+                let bytes =
+                    ((index - run.start) * self.block) as usize..((stop - run.start) * self.block) as usize;
+                self.device.write(
+                    device_offset_bytes + (start - mapping.offset_bytes),
+                    &data[bytes],
+                    false,
+                )?;
+            }
+            index = stop;
+        }
+        Ok(())
     }
 
     /// Writes everything back; returns the first error that nobody was told of, once.

@@ -124,6 +124,7 @@ impl Journal {
     /// Commits the running transaction; the caller has the turn.
     pub(crate) fn commit_in_turn(&self) -> Result<()> {
         let Some(switched) = self.lock_and_switch()? else { return Ok(()) };
+        self.host.write_ordered(switched.committing.tid);
         let sealed = self.seal(&switched.blocks);
         if mutant(6) {
             self.write_home_and_flush(&switched, &sealed)?;

@@ -17,6 +17,11 @@ pub struct SealTag(pub u64);
 /// needs (`now` excepted: it must not call the journal at all), but within `commit`, `checkpoint_all`, `tick`,
 /// `start` and `close`: do not start, commit or checkpoint in it.
 pub trait Host: Send + Sync {
+    /// T12, T15.3 and T15.5: writes the data that has to be on the device before the commit block of `tid`, and waits for
+    /// it. No handle of `tid` lives any more; later ones may.
+    fn write_ordered(&self, tid: Tid) {
+        let _none = tid;
+    }
     /// Computes the checksums inside a block when its bytes for the log are fixed (T6).
     fn seal(&self, block: u64, tag: SealTag, image: &mut [u8]);
     /// `image` is what the home location now holds. Called before the journal drops its own entry, so that a

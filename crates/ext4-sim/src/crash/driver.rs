@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{Look, NewInode, Probe, Result, XattrSet, errno};
+use ext4::{DataMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
 
 use super::held::{GateDevice, HeldQueue, Holds};
 use super::image::{Base, Part, StateDevice};
@@ -33,13 +33,25 @@ pub struct Volume {
     pub inodes: Option<u32>,
     /// The log is on a device of its own (J28).
     pub journal_outside: bool,
+    /// How it is mounted.
+    pub data: DataMode,
+    /// Likewise.
+    pub dioread_nolock: bool,
 }
 
 impl Volume {
     /// 8 MiB at 1 KiB, 16 MiB at 4 KiB, with the smallest journal (CM7).
     pub fn small(block_size: u32) -> Self {
         let size = if block_size == 1024 { 8 << 20 } else { 16 << 20 };
-        Self { size, block_size, features: "", inodes: None, journal_outside: false }
+        Self {
+            size,
+            block_size,
+            features: "",
+            inodes: None,
+            journal_outside: false,
+            data: DataMode::Ordered,
+            dioread_nolock: true,
+        }
     }
 
     /// A fresh volume's bytes; its journal's device lies behind them.
@@ -190,11 +202,14 @@ fn new_inode(mode: u16) -> NewInode {
     NewInode { mode, uid: 0, gid: 0 }
 }
 
-fn mount(devices: &Devices, holds: &Holds, clock: &Arc<TestClock>) -> Runner {
+fn mount(volume: Volume, devices: &Devices, holds: &Holds, clock: &Arc<TestClock>) -> Runner {
     let event = Arc::new(EventFd::new().expect("an eventfd"));
     let queue = Box::new(HeldQueue::new(devices.volume.clone(), event.clone(), holds.clone()));
     let journal = devices.journal.clone().map(|journal| journal as Arc<dyn Device>);
-    let options = mount_options(clock.clone(), journal);
+    let data = (!volume.features.contains("^has_journal")).then_some(volume.data);
+    let dioread_nolock = volume.dioread_nolock;
+    let options =
+        MountOptions { data, dioread_nolock, journal_device: journal, ..mount_options(clock.clone()) };
     Runner::with_options(devices.volume.clone(), queue, event, &options)
         .unwrap_or_else(|error| panic!("mount: {error}"))
 }
@@ -210,7 +225,7 @@ impl Driver {
         let recorder = Recorder::new();
         let devices = Devices::new(volume, &base, &recorder);
         let (holds, clock) = (Holds::default(), Arc::new(TestClock::default()));
-        let runner = mount(&devices, &holds, &clock);
+        let runner = mount(volume, &devices, &holds, &clock);
         let root = runner.fs().lookup(b"/", true).expect("a root");
         let mut driver = Self {
             name: name.into(),
@@ -263,6 +278,12 @@ impl Driver {
         let (size, _) = self.runner.fs().sizes(&inode);
         let probe = self.runner.fs().probe_write(&inode, pos, len as u64, Look::Disk);
         pos + len as u64 <= size && probe.is_ok_and(|probe| probe.has(Probe::OVERWRITE))
+    }
+
+    /// A3: direct writes of it do not go through the page cache.
+    fn takes_direct(&self, file: FileId) -> bool {
+        let probe = self.runner.fs().probe_write(&self.runner.inode(file), 0, 4096, Look::Disk);
+        !probe.is_ok_and(|probe| probe.has(Probe::DIO_UNSUPPORTED))
     }
 
     fn collect(&mut self) -> usize {
@@ -417,7 +438,8 @@ impl Driver {
         let data = self.bytes(len);
         let op = self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
         // A crash in the middle may leave it, so the model knows it first.
-        self.model.write(path, pos, &data, How::Direct);
+        let how = if self.takes_direct(file) { How::Direct } else { How::Buffered };
+        self.model.write(path, pos, &data, how);
         self.model.in_flight(path, op);
         let write = match self.runner.begin_direct_write(file, pos, &data, dsync) {
             Ok(write) => Some(write),
@@ -527,7 +549,8 @@ impl Driver {
     pub fn fsync_all(&mut self, files: &[(String, FileId)]) {
         let op = self.begin("fsync of many".into());
         let promises: Vec<_> = files.iter().map(|(path, _)| self.model.promise_data(path)).collect();
-        let wanted: Vec<_> = files.iter().map(|(_, file)| (self.runner.inode(*file), true)).collect();
+        let wanted: Vec<_> =
+            files.iter().map(|(_, file)| (self.runner.inode(*file), SyncScope::Data)).collect();
         for result in self.runner.fs().clone().fsync_all(&wanted) {
             self.done(op, "fsync", result);
         }
@@ -545,6 +568,21 @@ impl Driver {
             let event = self.collect();
             self.model.kept(promise, event);
         }
+    }
+
+    /// Write-back of a file, as if by itself: nothing is promised.
+    pub fn write_back(&mut self, path: &str, file: FileId) {
+        let op = self.begin(format!("write-back {path}"));
+        let inode = self.runner.inode(file);
+        let result = self.runner.fs().write_and_wait(&inode, 0, u64::MAX);
+        self.done(op, path, result);
+    }
+
+    /// A commit by itself: nothing is promised.
+    pub fn commit(&mut self) {
+        let op = self.begin("commit".into());
+        let result = self.runner.fs().commit();
+        self.done(op, "commit", result);
     }
 
     /// syncfs.
@@ -577,7 +615,7 @@ impl Driver {
         self.runner.fs().unmount().unwrap_or_else(|error| panic!("{}: unmount: {error}", self.name));
         let event = self.collect();
         self.model.kept(promise, event);
-        self.runner = mount(&self.devices, &self.holds, &self.clock);
+        self.runner = mount(self.volume, &self.devices, &self.holds, &self.clock);
         self.model.ended(op, self.runner.fs().next_tid());
         self.collect();
     }

@@ -29,8 +29,13 @@ impl Clock for TestClock {
 }
 
 /// How test volumes are mounted: nothing happens by age.
-pub fn mount_options(clock: Arc<TestClock>, journal_device: Option<Arc<dyn Device>>) -> MountOptions {
-    MountOptions { commit_interval_ms: 3_600_000, clock, journal_device, ..MountOptions::default() }
+pub fn mount_options(clock: Arc<TestClock>) -> MountOptions {
+    MountOptions {
+        commit_interval_ms: 3_600_000,
+        write_back_age_ms: u64::MAX,
+        clock,
+        ..MountOptions::default()
+    }
 }
 
 /// A verdict: the letter of CM8, and why.
@@ -204,7 +209,7 @@ pub fn recover(volume: Volume, device: Arc<StateDevice>) -> Result<Recovered, Ve
     const UNUSED: i64 = 2;
     let before = superblock(&device);
     let (below, journal) = volume.devices(&device);
-    let options = mount_options(Arc::default(), journal);
+    let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
     let (fs, report) = Fs::mount(below, &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
     if report.orphans.bad > 0 {
         return Err(verdict('a', format!("{:?}", report.orphans)));
@@ -249,7 +254,7 @@ pub fn cut_recovery(
         Arc::new(RecordingDevice::new(device, recorder.clone(), number))
     };
     let journal = journal.map(|journal| recording(journal, 1));
-    let options = mount_options(Arc::default(), journal);
+    let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
     let (fs, _) = Fs::mount(recording(below, 0), &options).map_err(|error| verdict('a', error))?;
     fs.shut_down();
     let mut replay = Replay::new(state.clone(), volume.starts(), volume.block_size as usize);

@@ -5,6 +5,7 @@
 
 pub mod ace;
 pub mod campaign;
+mod data_modes;
 pub mod driver;
 pub mod enumerate;
 pub mod held;

@@ -2,6 +2,7 @@
 
 use block_io::FaultOn;
 
+use super::data_modes;
 use super::driver::{Driver, Recording, Volume};
 use super::mix;
 
@@ -51,6 +52,10 @@ pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
         Workload::new("rename storm", renames),
         Workload::new("attributes", change_attributes),
         Workload::new("blocks that start with the magic", magic),
+        Workload::new("buffered, data=ordered", data_modes::ordered),
+        Workload::new("buffered, data=journal", data_modes::journal),
+        Workload::new("buffered, data=writeback", data_modes::writeback),
+        Workload::new("buffered, to written blocks", data_modes::written_at_once),
         Workload::new("changes beside a commit", beside_a_commit),
         Workload::new("journal on its own device", journal_outside),
     ];

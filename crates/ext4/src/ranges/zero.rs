@@ -64,13 +64,13 @@ impl Fs {
         if mapping.state != MapState::Written {
             return Ok(());
         }
-        let mut data = read_data_block(self, mapping.start)?;
+        let mut data = read_data_block(self, inode, mapping.start)?;
         let part = &mut data[(pos - start) as usize..(end - start) as usize];
         if part.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
         part.fill(0);
-        Ok(self.device.write(mapping.start.0 * block_size, &data, false)?)
+        self.write_data_block(inode, mapping.start, &data)
     }
 
     /// The page cache holds zeros for [pos, end). Dirty pages that go take along what would have raised i_disksize.
