@@ -149,6 +149,7 @@ fn the_kernels(image: &Path, bytes: &[u8]) -> Result<BTreeSet<String>, String> {
     Ok(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
 }
 
+/// X38.
 #[test]
 fn x38_the_kernel_and_we_judge_alike() {
     const TEST: &str = "x38_the_kernel_and_we_judge_alike";

@@ -59,10 +59,9 @@ fn change_inode(bytes: &mut [u8], ino: u32, change: impl FnOnce(&mut ext4_format
     let location = sb.inode_location(Ino(ino)).unwrap();
     let (block, offset) = sb.desc_location(location.group);
     let at = block.0 as usize * BLOCK + offset;
-    let desc =
-        ext4_format::GroupDesc::decode(&bytes[at..at + sb.desc_size()], &sb, location.group).unwrap();
-    let at = (desc.inode_table as usize + location.table_block as usize) * BLOCK
-        + location.offset_bytes as usize;
+    let desc = ext4_format::GroupDesc::decode(&bytes[at..at + sb.desc_size()], &sb, location.group).unwrap();
+    let at =
+        (desc.inode_table as usize + location.table_block as usize) * BLOCK + location.offset_bytes as usize;
     let slot = &mut bytes[at..at + usize::from(sb.inode_size())];
     let mut inode = ext4_format::Inode::decode(slot, &sb, Ino(ino)).unwrap();
     change(&mut inode);
@@ -120,7 +119,9 @@ fn a_file_that_cannot_be() {
     let sb = superblock(&bytes);
     let start = bytes
         .chunks(BLOCK)
-        .position(|block| orphan::slot(block, 0) != 0 && block[BLOCK - 8..BLOCK - 4] == [0x04, 0xCA, 0x10, 0x0B])
+        .position(|block| {
+            orphan::slot(block, 0) != 0 && block[BLOCK - 8..BLOCK - 4] == [0x04, 0xCA, 0x10, 0x0B]
+        })
         .unwrap();
     let seed = {
         let file = Ino(sb.orphan_file_inum);
