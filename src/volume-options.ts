@@ -78,7 +78,7 @@ export interface OpenOptions {
   dioreadNolock?: boolean;
   /** Memory for buffered file data, in bytes; default 64 MiB. */
   pageCacheBytes?: number;
-  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 70. */
   dirtyRatio?: number;
   /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
   writeBackAgeMs?: number;

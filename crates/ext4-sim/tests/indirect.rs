@@ -437,7 +437,7 @@ fn allocated_blocks_are_zeroed() {
     assert_clean(&image);
 }
 
-/// The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
+/// X8. The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
 #[test]
 fn x8_a_journal_on_indirect_blocks() {
     let test = "x8_a_journal_on_indirect_blocks";

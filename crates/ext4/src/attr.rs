@@ -229,12 +229,16 @@ impl Fs {
     /// # Errors
     /// WouldBlock where the journal or the disk would have to be waited for.
     pub fn try_file_accessed(&self, inode: &Inode) -> Result<()> {
-        let due = self.access_is_due(&*inode.state.try_lock().ok_or(Error::WouldBlock)?);
-        if !due || self.check_writable().is_err() {
+        if !self.moves_access(&*inode.state.try_lock().ok_or(Error::WouldBlock)?) {
             return Ok(());
         }
         let now = self.timestamp();
         self.try_change_times(inode, |disk| disk.atime = now)
+    }
+
+    /// Whether a read moves the time of access now: it is due, and the volume can be written.
+    pub(crate) fn moves_access(&self, state: &InodeState) -> bool {
+        self.access_is_due(state) && self.check_writable().is_ok()
     }
 
     /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.
@@ -285,24 +289,22 @@ impl Fs {
         Ok(self.journal.commit_running()?)
     }
 
-    /// syncfs(2): buffered data of every file, then all metadata.
+    /// syncfs(2): buffered data of every file, then all metadata, with one flush at least (T24).
+    ///
+    /// # Errors
+    /// The first of write-back, after everything else is durable; else that of the commit or the flush.
     pub fn sync(&self) -> Result<()> {
         self.check_alive()?;
-        let mut first_error = Ok(());
+        let mut written = Ok(());
         for inode in self.inodes.all() {
             if let Some(pages) = inode.pages.get() {
-                let written = pages.write_back(0, u64::MAX);
-                if first_error.is_ok() {
-                    first_error = written;
-                }
+                written = written.and(pages.write_back(0, u64::MAX));
             }
         }
-        first_error?;
-        if self.is_read_only() {
-            return Ok(());
+        if !self.is_read_only() {
+            self.make_durable(self.journal.newest_tid())?;
         }
-        self.journal.commit_running()?;
-        Ok(self.journal.flush_device()?)
+        written
     }
 }
 
