@@ -399,7 +399,7 @@ fn a_crash_before_the_size_moves() {
     }
 }
 
-/// The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
+/// X8. The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
 #[test]
 fn x8_a_journal_on_indirect_blocks() {
     let test = "x8_a_journal_on_indirect_blocks";
