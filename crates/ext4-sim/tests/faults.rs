@@ -199,6 +199,7 @@ fn sweep(work: Work, on: FaultOn, errno: i32, half_written: bool, least: u64) {
     }
 }
 
+/// X50.
 #[test]
 fn x50_a_failure_at_every_write() {
     sweep(names_and_buffered, FaultOn::Write, EIO, false, 40);

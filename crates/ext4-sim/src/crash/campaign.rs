@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Recording;
-use super::{Budget, Counts, Failure, ace, explore, workloads};
+use super::{Budget, Counts, Failure, ace, block_maps, explore, workloads};
+use crate::oracle::{Need, available};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -27,10 +28,12 @@ type Job = Box<dyn Fn() -> Recording + Send + Sync>;
 fn jobs(campaign: &Campaign) -> (Vec<(String, usize, Job)>, usize) {
     let mut jobs: Vec<(String, usize, Job)> = Vec::new();
     let mut skipped = 0;
+    let has_mke2fs = available(Need::E2fsprogs, "crash states of block maps");
     for block_size in [1024, 4096] {
         // One mix for so many states: more of them make more difference than more states of one.
         let mixes = (campaign.states / 2000).clamp(2, 100) as u64;
-        for workload in workloads::all(campaign.seed, mixes) {
+        let with_tools = if has_mke2fs { block_maps::all() } else { Vec::new() };
+        for workload in workloads::all(campaign.seed, mixes).into_iter().chain(with_tools) {
             let name = format!("{} at {block_size}", workload.name);
             let share = if workload.name.contains("fails") { 2 } else { 10 };
             jobs.push((name, share, Box::new(move || workload.run(block_size))));

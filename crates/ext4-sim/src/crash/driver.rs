@@ -9,6 +9,7 @@ use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
 use ext4::{DataMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
 
+use super::block_maps;
 use super::held::{GateDevice, HeldQueue, Holds};
 use super::image::{Base, Part, StateDevice};
 use super::judge::{TestClock, mount_options, read_tree};
@@ -65,12 +66,18 @@ impl Volume {
         let mut bytes = self.format();
         let journal = match self.journal_outside {
             true => outside_journal::add(&mut bytes, self.block_size),
-            false => journal_inside(&bytes, self.block_size),
+            false => journal_inside(&bytes, self),
         };
         Base::new(bytes, journal)
     }
 
     fn format(self) -> Vec<u8> {
+        if block_maps::needs_mke2fs(self.features) {
+            let image = tempfile::NamedTempFile::new().expect("a file for mke2fs");
+            std::fs::write(image.path(), vec![MARKER; self.size]).expect("room for a volume");
+            block_maps::format(image.path(), self.block_size);
+            return std::fs::read(image.path()).expect("what mke2fs made");
+        }
         let device = StateDevice::new(Arc::new(Base::new(vec![MARKER; self.size], 0..0)));
         let mut options = FormatOptions::new(FORMAT_TIME);
         options.block_size = Some(self.block_size);
@@ -104,12 +111,14 @@ impl Volume {
 }
 
 /// Where the log of a fresh volume lies.
-fn journal_inside(bytes: &[u8], block_size: u32) -> Range<u64> {
+fn journal_inside(bytes: &[u8], volume: Volume) -> Range<u64> {
     const MAGIC_V2: [u8; 8] = [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4];
-    let block = block_size as usize;
+    let block = volume.block_size as usize;
+    // The tables of a block map lie among the log's blocks.
+    let tables = if block_maps::needs_mke2fs(volume.features) { 8 } else { 0 };
     let start = bytes.chunks(block).position(|bytes| bytes.starts_with(&MAGIC_V2));
     let start = (start.expect("a journal superblock") * block) as u64;
-    start..start + 1024 * block as u64
+    start..start + (1024 + tables) * block as u64
 }
 
 /// A workload that was run.

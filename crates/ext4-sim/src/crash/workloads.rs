@@ -17,7 +17,11 @@ pub struct Workload {
 }
 
 impl Workload {
-    fn new(name: impl Into<String>, run: impl Fn(&str, u32) -> Recording + Send + Sync + 'static) -> Self {
+    /// A workload, and how to run it.
+    pub fn new(
+        name: impl Into<String>,
+        run: impl Fn(&str, u32) -> Recording + Send + Sync + 'static,
+    ) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 
