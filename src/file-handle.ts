@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 
 import { DirectWaiter, type Settle } from './direct-waiter.js';
+import { readCached, writeCached } from './cached.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
@@ -128,6 +129,10 @@ export class FileHandle {
       this.#check('read');
       const args = readArguments(buffer, offset, length, position);
       if (args.length === 0) return Promise.resolve({ bytesRead: 0, buffer: args.view });
+      if (!this.isDirect) {
+        const bytesRead = this.#hit(this.#kiocb(args, false), args.position, O_WRONLY, readCached);
+        if (bytesRead >= 0) return Promise.resolve({ bytesRead, buffer: args.view });
+      }
       return this.#startDirectRead(args) ?? this.#finishRead(args);
     } catch (error) {
       return Promise.reject(error);
@@ -146,7 +151,8 @@ export class FileHandle {
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
     const io = this.#kiocb(args, this.isDirect);
-    return this.#runSync('read', io, this.#readTask(io, args.position));
+    const hit = this.#hit(io, args.position, O_WRONLY, readCached);
+    return hit >= 0 ? hit : this.#runSync('read', io, this.#readTask(io, args.position));
   }
 
   /** Reads into several buffers, one after the other, as one request. */
@@ -188,6 +194,8 @@ export class FileHandle {
       const args = writeArguments(buffer, offset, length, position);
       if (args.buffer.byteLength === 0) return Promise.resolve({ bytesWritten: 0, buffer });
       const io = this.#kiocb(args, this.isDirect);
+      const bytesWritten = this.#hit(io, args.position, O_RDONLY, writeCached);
+      if (bytesWritten >= 0) return Promise.resolve({ bytesWritten, buffer });
       return (
         this.#startOverwrite(io, args.position, buffer) ??
         this.#finishWrite(io, this.#writeTask(io, args.position), buffer)
@@ -210,7 +218,8 @@ export class FileHandle {
     // It would wait for a thaw that nobody could ask for.
     if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
-    return this.#runSync('write', io, this.#writeTask(io, args.position));
+    const hit = this.#hit(io, args.position, O_RDONLY, writeCached);
+    return hit >= 0 ? hit : this.#runSync('write', io, this.#writeTask(io, args.position));
   }
 
   /** Writes several buffers, one after the other, as one request. */
@@ -421,6 +430,12 @@ export class FileHandle {
         new DirectWaiter(io, token, settle, view, resolve as (value: unknown) => void),
       );
     });
+  }
+
+  /** Through the page cache at once, unless the file is `closed` to that or somebody has to be waited for: -EAGAIN. */
+  #hit(io: Kiocb, position: number, closed: number, transfer: (io: Kiocb) => number): number {
+    const isFile = (this.#flags & O_ACCMODE) !== closed && !isDirectoryType(this.#type);
+    return isFile && !io.direct && position >= 0 && !this.#mount.gate.closed ? transfer(io) : -EAGAIN;
   }
 
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
