@@ -9,7 +9,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
   ['engine'],
   ['inode-lock', 'write-gate', 'open-inode', 'kiocb', 'sizes', 'write-counts', 'direct-waiter'],
-  ['write-iter', 'read-iter', 'range-ops', 'cached'],
+  ['write-iter', 'read-iter', 'range-ops'],
   [
     'errors',
     'encoding',

@@ -1,7 +1,6 @@
 import { constants } from 'node:fs';
 
 import { DirectWaiter, type Settle } from './direct-waiter.js';
-import { readCached, writeCached } from './cached.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
 import { InodeLock } from './inode-lock.js';
@@ -22,7 +21,7 @@ import {
   type FileExtent,
   type RangeTarget,
 } from './range-ops.js';
-import { readIter, submitDirectRead } from './read-iter/read-iter.js';
+import { readHit, readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   readArguments,
@@ -37,6 +36,7 @@ import {
 import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
 import { finishSharedOverwrite } from './write-iter/dio-write.js';
 import { isComplete, submitSharedOverwrite } from './write-iter/shared-overwrite.js';
+import { writeHit } from './write-iter/write-hit.js';
 import { writeIter } from './write-iter/write-iter.js';
 
 const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
@@ -67,6 +67,7 @@ export class FileHandle {
   readonly #inode: OpenInode;
   readonly #flags: number;
   readonly #type: number;
+  readonly #isWritable: boolean;
   /** Held by calls without a position until the position has moved. */
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
@@ -97,7 +98,8 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
-    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
+    this.#isWritable = (opened.flags & O_ACCMODE) !== O_RDONLY;
+    if (this.#isWritable) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -129,8 +131,8 @@ export class FileHandle {
       this.#check('read');
       const args = readArguments(buffer, offset, length, position);
       if (args.length === 0) return Promise.resolve({ bytesRead: 0, buffer: args.view });
-      if (!this.isDirect) {
-        const bytesRead = this.#hit(this.#kiocb(args, false), args.position, O_WRONLY, readCached);
+      if (!this.isDirect && this.#isReadable) {
+        const bytesRead = this.#hit(this.#kiocb(args, false), args.position, readHit);
         if (bytesRead >= 0) return Promise.resolve({ bytesRead, buffer: args.view });
       }
       return this.#startDirectRead(args) ?? this.#finishRead(args);
@@ -151,7 +153,7 @@ export class FileHandle {
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
     const io = this.#kiocb(args, this.isDirect);
-    const hit = this.#hit(io, args.position, O_WRONLY, readCached);
+    const hit = this.#isReadable ? this.#hit(io, args.position, readHit) : -EAGAIN;
     return hit >= 0 ? hit : this.#runSync('read', io, this.#readTask(io, args.position));
   }
 
@@ -194,7 +196,7 @@ export class FileHandle {
       const args = writeArguments(buffer, offset, length, position);
       if (args.buffer.byteLength === 0) return Promise.resolve({ bytesWritten: 0, buffer });
       const io = this.#kiocb(args, this.isDirect);
-      const bytesWritten = this.#hit(io, args.position, O_RDONLY, writeCached);
+      const bytesWritten = this.#isWritable ? this.#hit(io, args.position, writeHit) : -EAGAIN;
       if (bytesWritten >= 0) return Promise.resolve({ bytesWritten, buffer });
       return (
         this.#startOverwrite(io, args.position, buffer) ??
@@ -218,7 +220,7 @@ export class FileHandle {
     // It would wait for a thaw that nobody could ask for.
     if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
-    const hit = this.#hit(io, args.position, O_RDONLY, writeCached);
+    const hit = this.#isWritable ? this.#hit(io, args.position, writeHit) : -EAGAIN;
     return hit >= 0 ? hit : this.#runSync('write', io, this.#writeTask(io, args.position));
   }
 
@@ -415,6 +417,10 @@ export class FileHandle {
     };
   }
 
+  get #isReadable(): boolean {
+    return (this.#flags & O_ACCMODE) !== O_WRONLY && !isDirectoryType(this.#type);
+  }
+
   #vectorKiocb(vector: Vector, { buffer, offset, length }: Segment): Kiocb {
     const { segments, position, nowait, atomic } = vector;
     const part = { buffer, offset, length, position, nowait, atomic, memoryBits: memoryBits(segments) };
@@ -432,15 +438,14 @@ export class FileHandle {
     });
   }
 
-  /** Through the page cache at once, unless the file is `closed` to that or somebody has to be waited for: -EAGAIN. */
-  #hit(io: Kiocb, position: number, closed: number, transfer: (io: Kiocb) => number): number {
-    const isFile = (this.#flags & O_ACCMODE) !== closed && !isDirectoryType(this.#type);
-    return isFile && !io.direct && position >= 0 && !this.#mount.gate.closed ? transfer(io) : -EAGAIN;
+  /** Through the page cache at once; -EAGAIN where somebody has to be waited for, or the position moves. */
+  #hit(io: Kiocb, position: number, transfer: (io: Kiocb) => number): number {
+    return position >= 0 && !this.#mount.gate.closed ? transfer(io) : -EAGAIN;
   }
 
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
-    if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
+    if (!io.direct || position < 0 || !this.#isWritable) return undefined;
     const { gate } = this.#mount;
     if (!gate.tryEnter()) return undefined;
     let token = NOT_SUBMITTED;
@@ -462,8 +467,7 @@ export class FileHandle {
 
   /** Straight from the device where nobody has to be waited for; else nothing has happened. */
   #startDirectRead<R>(part: Transfer & { readonly view: unknown }): Promise<R> | undefined {
-    if (!this.isDirect || part.position < 0) return undefined;
-    if ((this.#flags & O_ACCMODE) === O_WRONLY || isDirectoryType(this.#type)) return undefined;
+    if (!this.isDirect || part.position < 0 || !this.#isReadable) return undefined;
     const io = this.#kiocb(part, true);
     const token = submitDirectRead(io);
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleRead, part.view);
@@ -476,7 +480,7 @@ export class FileHandle {
   }
 
   *#writeTask(io: Kiocb, position: number): Task<number> {
-    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
+    if (!this.#isWritable) return -EBADF;
     if (position < -1) return -EINVAL;
     if (io.nowait && this.#mount.gate.closed) return -EAGAIN;
     return yield* this.#change(this.#positioned(io, position, writeIter(io)));
@@ -513,16 +517,19 @@ export class FileHandle {
   }
 
   *#truncateTask(size: number): Task<number> {
-    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
+    if (!this.#isWritable) return -EINVAL;
     return yield* truncateInode(this.#target, size);
   }
 
   *#fallocateTask(bits: number, posBytes: number, lenBytes: number): Task<number> {
-    const writable = (this.#flags & O_ACCMODE) !== O_RDONLY;
-    const refused = checkFallocate({ bits, posBytes, lenBytes, writable });
+    const refused = checkFallocate({ bits, posBytes, lenBytes, writable: this.#isWritable });
     if (refused < 0) return refused;
-    const sync = (this.#flags & O_SYNC) !== 0;
-    return yield* fallocateInode(this.#target, { bits, posBytes, lenBytes, sync });
+    return yield* fallocateInode(this.#target, {
+      bits,
+      posBytes,
+      lenBytes,
+      sync: (this.#flags & O_SYNC) !== 0,
+    });
   }
 
   async #seek(position: number, whence: number): Promise<number> {
@@ -591,7 +598,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
-    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
+    if (this.#isWritable) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
 }
