@@ -7,7 +7,7 @@ import { InodeLock } from './inode-lock.js';
 import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
-import type { Mount } from './mount.js';
+import type { Mount, OpenedFile } from './mount.js';
 import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
 import { EAGAIN, EBADF, EBUSY, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
@@ -43,15 +43,6 @@ const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
   ...constants,
   O_ACCMODE: 3,
 };
-
-/** What an open file is made of; only a volume makes one. */
-export interface OpenedFile {
-  readonly mount: Mount;
-  readonly file: NativeFile;
-  readonly inode: OpenInode;
-  readonly flags: number;
-  readonly type: number;
-}
 
 /**
  * An open file of a volume: node:fs's FileHandle.
