@@ -69,6 +69,9 @@ pub struct Fs {
     pub(crate) shut_down: AtomicBool,
 }
 
+/// What an operation frees of trees, maps and attributes, in blocks.
+pub(crate) const FEW_REVOKES: u32 = 64;
+
 impl Fs {
     /// Block size in bytes.
     pub fn block_size(&self) -> usize {
@@ -192,11 +195,21 @@ impl Fs {
     pub(crate) fn with_handle<R>(
         &self,
         credits: u32,
+        f: impl FnMut(&mut Handle<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.with_handle_revoking(credits, FEW_REVOKES, f)
+    }
+
+    /// The same for a handle that frees up to `revokes` blocks of metadata.
+    pub(crate) fn with_handle_revoking<R>(
+        &self,
+        credits: u32,
+        revokes: u32,
         mut f: impl FnMut(&mut Handle<'_>) -> Result<R>,
     ) -> Result<R> {
         let mut tries = 0;
         loop {
-            let mut handle = Handle::start(self, credits)?;
+            let mut handle = Handle::start(self, credits, revokes)?;
             let result = f(&mut handle);
             let stopped = match &result {
                 Err(error) => {
