@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises';
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
 import { Volume } from '../src/index.js';
+import { makeBlockMapVolume } from './block-map-volume.js';
 import type { Features } from './features.js';
 import { Generator } from './generate.js';
 import { countOf, type Round } from './operation.js';
@@ -26,6 +27,10 @@ export interface Bench {
   readonly image: string;
   /** Another than this environment's own. */
   readonly engine?: Engine;
+  /** Data is loaded and stored in place; the image has to lie in memory. */
+  readonly dax?: boolean;
+  /** On a volume of mke2fs without extents. */
+  readonly blockMaps?: boolean;
 }
 
 export interface Plan extends Bench {
@@ -76,10 +81,11 @@ export async function exercise(plan: Plan): Promise<{ report: Report; broken?: B
 }
 
 async function startSession(bench: Bench, blockSize: number): Promise<Session> {
-  const { files, image, engine } = bench;
+  const { files, image, engine, dax, blockMaps } = bench;
   await rm(image, { force: true });
-  await Volume.formatOn(engine ?? defaultEngine(), image, { sizeBytes: VOLUME_BYTES, blockSize });
-  const options = { files, maxFileBytes: MAX_FILE_BYTES, open: {} };
+  if (blockMaps === true) await makeBlockMapVolume(image, VOLUME_BYTES, blockSize);
+  else await Volume.formatOn(engine ?? defaultEngine(), image, { sizeBytes: VOLUME_BYTES, blockSize });
+  const options = { files, maxFileBytes: MAX_FILE_BYTES, open: { dax: dax === true } };
   return Session.start(image, engine === undefined ? options : { ...options, engine });
 }
 

@@ -30,7 +30,7 @@ async function run(options: Options, image: string): Promise<number> {
   const begun = performance.now();
   if (options.replay !== undefined) {
     const rounds = parseRounds(await readFile(options.replay, 'utf8'));
-    const message = await replay({ image, files: options.files }, options.blockSize ?? 4096, rounds);
+    const message = await replay({ ...options, image }, options.blockSize ?? 4096, rounds);
     console.log(message ?? `${rounds.length} rounds without a difference`);
     return message === undefined ? 0 : 1;
   }

@@ -124,7 +124,7 @@ export class FileHandle {
       if (args.length === 0) return Promise.resolve({ bytesRead: 0, buffer: args.view });
       if (!this.isDirect && this.#isReadable) {
         const bytesRead = this.#hit(this.#kiocb(args, false), args.position, readHit);
-        if (bytesRead >= 0) return Promise.resolve({ bytesRead, buffer: args.view });
+        if (bytesRead >= 0) return this.#engine.settled({ bytesRead, buffer: args.view });
       }
       return this.#startDirectRead(args) ?? this.#finishRead(args);
     } catch (error) {
@@ -188,7 +188,7 @@ export class FileHandle {
       if (args.buffer.byteLength === 0) return Promise.resolve({ bytesWritten: 0, buffer });
       const io = this.#kiocb(args, this.isDirect);
       const bytesWritten = this.#isWritable ? this.#hit(io, args.position, writeHit) : -EAGAIN;
-      if (bytesWritten >= 0) return Promise.resolve({ bytesWritten, buffer });
+      if (bytesWritten >= 0) return this.#engine.settled({ bytesWritten, buffer });
       return (
         this.#startOverwrite(io, args.position, buffer) ??
         this.#finishWrite(io, this.#writeTask(io, args.position), buffer)

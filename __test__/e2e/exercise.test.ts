@@ -1,14 +1,16 @@
 /** Random operations, many at once, against a model; and that the exerciser sees what is broken. */
+import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { onMemory } from '../../src/aligned-memory.js';
 import { Engine } from '../../src/engine.js';
 import { exercise } from '../../exercise/exercise.js';
+import { fastFolder } from '../../exercise/fast-folder.js';
 import { FEATURES } from '../../exercise/features.js';
 import { formatRounds, parseRounds } from '../../exercise/operation.js';
 import type { Native } from '../../src/native/boundary.js';
 import { loadNative } from '../../src/native/load.js';
-import { e2eSerial, makeFolder, ROOT, runProcess } from './support.js';
+import { e2eSerial, hasTool, makeFolder, ROOT, runProcess } from './support.js';
 
 const MAIN = join(ROOT, '.build', 'exercise', 'main.js');
 const OPS = 50_000;
@@ -24,6 +26,32 @@ e2eSerial(`${OPS} operations, seed ${seed}`, async (t) => {
     /^seed \d+: 500\d\d operations in \d+ rounds on 3 volumes, \d+ a second: clean \(.*write \d+/m,
   );
 });
+
+const OTHER_OPS = 10_000;
+
+/** The same on other grounds; `missing` says why it cannot be done here. */
+function other(option: string, missing: () => Promise<string | undefined>): void {
+  e2eSerial(`${OTHER_OPS} operations ${option}`, async (t) => {
+    t.timeout(120_000);
+    const why = await missing();
+    if (why !== undefined) {
+      t.log(`skipped: ${why}`);
+      t.pass();
+      return;
+    }
+    const args = ['--seed', `${seed}`, '--ops', `${OTHER_OPS}`, '--quiet', option];
+    const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
+    t.is(status, 0, out.slice(-4000) + err);
+    t.regex(out, /clean \(/);
+  });
+}
+
+const TMPFS_MAGIC = 0x01021994;
+other('--dax', async () => {
+  const { type } = await statfs(await fastFolder());
+  return type === TMPFS_MAGIC ? undefined : 'no tmpfs';
+});
+other('--block-maps', async () => ((await hasTool('mke2fs', '-V')) ? undefined : 'needs mke2fs'));
 
 /** The native layer, of which one call does less than it says. */
 function brokenEngine(): Engine {
