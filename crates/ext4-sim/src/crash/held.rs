@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use block_io::sync::{Condvar, Mutex};
+use block_io::sync::Mutex;
 use block_io::{Completion, Device, EventFd, Limits, Operation, Queue, Request, Result};
 
 /// No commit takes as long.
@@ -112,33 +112,36 @@ enum Gate {
 pub struct GateDevice {
     inner: Arc<dyn Device>,
     journal: Range<u64>,
-    gate: Mutex<Gate>,
-    changed: Condvar,
+    gate: std::sync::Mutex<Gate>,
+    changed: std::sync::Condvar,
 }
 
 impl GateDevice {
     /// Over `inner`, whose log is at `journal`.
     pub fn new(inner: Arc<dyn Device>, journal: Range<u64>) -> Self {
-        Self { inner, journal, gate: Mutex::new(Gate::Open), changed: Condvar::new() }
+        Self { inner, journal, gate: Gate::Open.into(), changed: std::sync::Condvar::new() }
+    }
+
+    fn gate(&self) -> std::sync::MutexGuard<'_, Gate> {
+        self.gate.lock().expect("nobody panics at the gate")
     }
 
     /// Stops the next commit.
     pub fn arm(&self) {
-        *self.gate.lock() = Gate::Armed;
+        *self.gate() = Gate::Armed;
     }
 
     /// Waits until a commit has been stopped.
     pub fn wait(&self) {
-        let mut gate = self.gate.lock();
-        while *gate != Gate::Reached {
-            let timed_out = self.changed.wait_for(&mut gate, STUCK).timed_out();
-            assert!(!timed_out, "no commit came");
-        }
+        let is_closed = |gate: &mut Gate| *gate != Gate::Reached;
+        let waited = self.changed.wait_timeout_while(self.gate(), STUCK, is_closed);
+        let timed_out = waited.expect("nobody panics at the gate").1.timed_out();
+        assert!(!timed_out, "no commit came");
     }
 
     /// Lets it go on.
     pub fn open(&self) {
-        *self.gate.lock() = Gate::Open;
+        *self.gate() = Gate::Open;
         self.changed.notify_all();
     }
 }
@@ -154,13 +157,12 @@ impl Device for GateDevice {
 
     fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
         if self.journal.contains(&offset_bytes) {
-            let mut gate = self.gate.lock();
+            let mut gate = self.gate();
             if *gate == Gate::Armed {
                 *gate = Gate::Reached;
                 self.changed.notify_all();
-                while *gate == Gate::Reached {
-                    self.changed.wait(&mut gate);
-                }
+                let waited = self.changed.wait_while(gate, |gate| *gate == Gate::Reached);
+                drop(waited.expect("nobody panics at the gate"));
             }
         }
         self.inner.write(offset_bytes, buf, fua)
