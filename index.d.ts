@@ -10,6 +10,7 @@ export declare function registerMemory(memory: Uint8Array): void;
 export declare function formatVolume(op: number, path: string, optionsJson: string): void;
 export declare function openVolume(op: number, path: string, optionsJson: string): void;
 export declare function recoverVolume(op: number, path: string, optionsJson: string): void;
+export declare function removeMemory(op: number, path: string): void;
 export declare function closeVolume(op: number, volume: number): void;
 export declare function syncVolume(op: number, volume: number): void;
 export declare function freezeVolume(op: number, volume: number): void;
@@ -52,6 +53,10 @@ export declare function bufferedWrite(op: number, file: number, flags: number, b
 export declare function bufferedRead(op: number, file: number, flags: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
 export declare function tryBufferedRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
 export declare function tryBufferedWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+export declare function daxWrite(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function daxRead(op: number, file: number, buffer: Uint8Array, offset: number, length: number, pos: number): void;
+export declare function tryDaxWrite(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+export declare function tryDaxRead(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number;
 export declare function writeAndWait(op: number, file: number, pos: number, len: number): void;
 export declare function invalidate(op: number, file: number, pos: number, len: number): void;
 export declare function truncate(op: number, file: number, size: number): void;

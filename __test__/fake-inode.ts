@@ -1,5 +1,7 @@
 /** What the fake native layer's files and directories are made of. */
-import type { NativeRecovery } from '../src/native/boundary.js';
+import type { NativeRecovery, NativeVolumeInfo } from '../src/native/boundary.js';
+
+import type { NativeStat } from '../src/native/boundary.js';
 
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
@@ -19,6 +21,25 @@ export const ENODATA = 61;
 export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
 export const O_NOFOLLOW = 0o400000;
+
+/** A volume without anything special. */
+export const FAKE_INFO: NativeVolumeInfo = {
+  uuid: '00000000-0000-4000-8000-000000000000',
+  label: 'fake',
+  blockSize: 4096,
+  blockCount: 1000,
+  freeBlocks: 900,
+  inodeCount: 100,
+  freeInodes: 89,
+  features: ['extents'],
+  readOnly: false,
+  dax: false,
+  backend: 'memory',
+  backendReason: 'test',
+  dioOffsetAlign: 512,
+  dioMemoryAlign: 4,
+  maxFileSize: 2 ** 44 - 4096,
+};
 
 export class FakeErrno extends Error {
   readonly errno: number;
@@ -66,8 +87,32 @@ export const NO_RECOVERY: NativeRecovery = {
   transactions: 0,
   blocks: 0,
   revoked: 0,
+  fastCommits: 0,
   orphansDeleted: 0,
   orphansTruncated: 0,
   orphansBad: 0,
   orphansUnsupported: 0,
 };
+
+/** With limits of direct I/O of its own. */
+export function fakeStat(inode: FakeInode): NativeStat {
+  return {
+    ino: inode.ino,
+    mode: inode.mode,
+    nlink: inode.nlink,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    size: inode.size,
+    blocks: Math.ceil(inode.size / 512),
+    ...inode.times,
+    ctimeSec: 3,
+    ctimeNsec: 4,
+    birthtimeSec: 5,
+    birthtimeNsec: 6,
+    dioOffsetAlign: 512,
+    dioMemAlign: 4,
+    atomicWriteUnitMin: 4096,
+    atomicWriteUnitMax: 65536,
+  };
+}

@@ -2,13 +2,7 @@
  * A native layer without a disk: files and directories in memory, completions when the test wants them.
  * Every call is logged; results may be scripted by the name of the call.
  */
-import type {
-  Native,
-  NativeRecovery,
-  NativeVolumeInfo,
-  NativeVolumeStats,
-  Token,
-} from '../src/native/boundary.js';
+import type { Native, NativeRecovery, NativeVolumeStats, Token } from '../src/native/boundary.js';
 import { ProbeFlag, XattrFlag } from '../src/native/boundary.js';
 import {
   S_IFMT,
@@ -29,11 +23,13 @@ import {
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
+  FAKE_INFO,
   FakeErrno,
   type FakeInode,
   flagText,
   text,
   direntType,
+  fakeStat,
 } from './fake-inode.js';
 import { fakeExtents, fakeFallocate, fakeSeek } from './fake-ranges.js';
 
@@ -52,22 +48,7 @@ export class FakeNative implements Native {
   /** What probeWrite answers instead of looking. */
   probe: number | undefined;
   readonly root: FakeInode;
-  info: NativeVolumeInfo = {
-    uuid: '00000000-0000-4000-8000-000000000000',
-    label: 'fake',
-    blockSize: 4096,
-    blockCount: 1000,
-    freeBlocks: 900,
-    inodeCount: 100,
-    freeInodes: 89,
-    features: ['extents'],
-    readOnly: false,
-    backend: 'memory',
-    backendReason: 'test',
-    dioOffsetAlign: 512,
-    dioMemoryAlign: 4,
-    maxFileSize: 2 ** 44 - 4096,
-  };
+  info = FAKE_INFO;
   recovery: NativeRecovery = NO_RECOVERY;
   readonly memories: Uint8Array[] = [];
   openFiles = 0;
@@ -122,13 +103,14 @@ export class FakeNative implements Native {
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
+  readonly removeMemory = (op: Token): void => this.#run(op, 'removeMemory', () => [0]);
   readonly closeVolume = (op: Token): void => this.#run(op, 'closeVolume', () => [0]);
   readonly syncVolume = (op: Token): void => this.#run(op, 'syncVolume', () => [0]);
   readonly freezeVolume = (op: Token): void => this.#run(op, 'freezeVolume', () => [0]);
   readonly thawVolume = (op: Token): void => this.#run(op, 'thawVolume', () => [0]);
   readonly remountVolume = (op: Token): void => this.#run(op, 'remountVolume', () => [0]);
   readonly shutdownVolume = (op: Token): void => this.#run(op, 'shutdownVolume', () => [0]);
-  volumeInfo(): NativeVolumeInfo {
+  volumeInfo(): typeof FAKE_INFO {
     return this.info;
   }
   volumeStats(): NativeVolumeStats {
@@ -157,6 +139,7 @@ export class FakeNative implements Native {
           size: inode.size,
           maxSize: inode.maxSize,
           bitmapFormat: inode.bitmapFormat,
+          dax: false,
         },
       ];
     });
@@ -176,10 +159,10 @@ export class FakeNative implements Native {
     });
   }
   stat(op: Token, _volume: number, path: string | Uint8Array, follow: boolean): void {
-    this.#run(op, 'stat', () => [0, this.#stat(this.#must(text(path), follow))]);
+    this.#run(op, 'stat', () => [0, fakeStat(this.#must(text(path), follow))]);
   }
   fstat(op: Token, file: number): void {
-    this.#run(op, 'fstat', () => [0, this.#stat(this.#file(file))]);
+    this.#run(op, 'fstat', () => [0, fakeStat(this.#file(file))]);
   }
   readdir(op: Token, _volume: number, path: string | Uint8Array): void {
     this.#run(op, 'readdir', () => {
@@ -380,14 +363,30 @@ export class FakeNative implements Native {
       this.#read(file, buffer, offset, length, pos),
     ]);
   }
+  daxWrite(...[op, file, buffer, offset, length, pos]: Parameters<Native['daxWrite']>): void {
+    this.#run(op, `daxWrite ${length}@${pos}`, () => [this.#write(file, buffer, offset, length, pos)]);
+  }
+  daxRead(...[op, file, buffer, offset, length, pos]: Parameters<Native['daxRead']>): void {
+    this.#run(op, `daxRead ${length}@${pos}`, () => [this.#read(file, buffer, offset, length, pos)]);
+  }
+  tryDaxWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxWrite']>): number {
+    return this.#hit(`Write ${length}@${pos}`, 'Dax')
+      ? this.#write(file, buffer, offset, length, pos)
+      : -EAGAIN;
+  }
+  tryDaxRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryDaxRead']>): number {
+    return this.#hit(`Read ${length}@${pos}`, 'Dax')
+      ? this.#read(file, buffer, offset, length, pos)
+      : -EAGAIN;
+  }
   tryBufferedRead(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedRead']>): number {
     return this.#hit(`Read ${length}@${pos}`) ? this.#read(file, buffer, offset, length, pos) : -EAGAIN;
   }
   tryBufferedWrite(...[file, buffer, offset, length, pos]: Parameters<Native['tryBufferedWrite']>): number {
     return this.#hit(`Write ${length}@${pos}`) ? this.#write(file, buffer, offset, length, pos) : -EAGAIN;
   }
-  #hit(call: string): boolean {
-    return this.cached && this.calls.push(`tryBuffered${call}`) > 0;
+  #hit(call: string, path = 'Buffered'): boolean {
+    return this.cached && this.calls.push(`try${path}${call}`) > 0;
   }
   bufferedWrite(
     ...[op, file, flags, buffer, offset, length, pos]: Parameters<Native['bufferedWrite']>
@@ -556,24 +555,6 @@ export class FakeNative implements Native {
     this.#must(cut.slice(0, cut.lastIndexOf('/')) || '/', true).entries.delete(
       cut.slice(cut.lastIndexOf('/') + 1),
     );
-  }
-
-  #stat(inode: FakeInode): object {
-    return {
-      ino: inode.ino,
-      mode: inode.mode,
-      nlink: inode.nlink,
-      uid: 0,
-      gid: 0,
-      rdev: 0,
-      size: inode.size,
-      blocks: Math.ceil(inode.size / 512),
-      ...inode.times,
-      ctimeSec: 3,
-      ctimeNsec: 4,
-      birthtimeSec: 5,
-      birthtimeNsec: 6,
-    };
   }
 
   #write(file: number, buffer: Uint8Array, offset: number, length: number, pos: number): number {

@@ -380,8 +380,9 @@ export class FileHandle {
     if (this.#closing !== undefined) throw closedError('file', syscall);
   }
 
-  #kiocb(part: Transfer, direct: boolean): Kiocb {
+  #kiocb(part: Transfer, wantsDirect: boolean): Kiocb {
     const flags = this.#flags;
+    const direct = wantsDirect && !this.#inode.dax;
     return {
       engine: this.#engine,
       inode: this.#inode,

@@ -44,12 +44,12 @@ export class Mount {
 
   /** The open inode of a file that was opened, with one more reference. */
   acquire(file: NativeOpenFile): OpenInode {
-    const { inodeKey, maxSize, bitmapFormat } = file;
+    const { inodeKey, maxSize, bitmapFormat, dax } = file;
     let inode = this.#inodes.get(inodeKey);
     if (inode === undefined) {
       const { limits } = this;
       const own = maxSize < limits.maxFileBytes ? { ...limits, maxFileBytes: maxSize } : limits;
-      inode = new OpenInode(inodeKey, this.engine, own, bitmapFormat);
+      inode = new OpenInode(inodeKey, this.engine, own, bitmapFormat, dax);
       this.#inodes.set(inodeKey, inode);
     }
     inode.references += 1;

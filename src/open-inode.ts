@@ -9,13 +9,16 @@ export class OpenInode {
   readonly limits: IoLimits;
   /** Mapped by indirect blocks: a direct write cannot fill its holes (A12). */
   readonly bitmapFormat: boolean;
+  /** Its data is loaded and stored in place (A18). */
+  readonly dax: boolean;
   /** Handles open on it. */
   references = 0;
 
-  constructor(key: number, engine: Engine, limits: IoLimits, bitmapFormat = false) {
+  constructor(key: number, engine: Engine, limits: IoLimits, bitmapFormat = false, dax = false) {
     this.key = key;
     this.lock = new InodeLock(engine);
     this.limits = limits;
     this.bitmapFormat = bitmapFormat;
+    this.dax = dax;
   }
 }

@@ -28,6 +28,41 @@ abstract class StatsBase<N extends number | bigint> {
   declare ctime: Date;
   declare birthtime: Date;
 
+  readonly #direct: {
+    readonly dioOffsetAlign: N;
+    readonly dioMemAlign: N;
+    readonly atomicWriteUnitMin: N;
+    readonly atomicWriteUnitMax: N;
+  };
+
+  constructor(stat: NativeStat, number: (value: number) => N) {
+    this.#direct = {
+      dioOffsetAlign: number(stat.dioOffsetAlign),
+      dioMemAlign: number(stat.dioMemAlign),
+      atomicWriteUnitMin: number(stat.atomicWriteUnitMin),
+      atomicWriteUnitMax: number(stat.atomicWriteUnitMax),
+    };
+  }
+
+  // As of statx, and on the prototype: the instance has node:fs's own fields alone.
+
+  /** Direct I/O: positions and lengths are multiples of this; 0 where there is none. */
+  get dioOffsetAlign(): N {
+    return this.#direct.dioOffsetAlign;
+  }
+  /** Direct I/O: memory addresses are multiples of this. */
+  get dioMemAlign(): N {
+    return this.#direct.dioMemAlign;
+  }
+  /** The shortest atomic write in bytes; 0 where there is none. */
+  get atomicWriteUnitMin(): N {
+    return this.#direct.atomicWriteUnitMin;
+  }
+  /** The longest. */
+  get atomicWriteUnitMax(): N {
+    return this.#direct.atomicWriteUnitMax;
+  }
+
   #is(format: number): boolean {
     return (Number(this.mode) & S_IFMT) === format;
   }
@@ -60,7 +95,7 @@ const TIMES = ['atime', 'mtime', 'ctime', 'birthtime'] as const;
 /** `fs.Stats` of a file in a volume. */
 export class Stats extends StatsBase<number> {
   constructor(stat: NativeStat, blockBytes: number) {
-    super();
+    super(stat, Number);
     this.dev = 0;
     for (const field of PLAIN) this[field] = stat[field];
     this.blksize = blockBytes;
@@ -83,7 +118,7 @@ export class BigIntStats extends StatsBase<bigint> {
   declare birthtimeNs: bigint;
 
   constructor(stat: NativeStat, blockBytes: number) {
-    super();
+    super(stat, BigInt);
     this.dev = 0n;
     for (const field of PLAIN) this[field] = BigInt(stat[field]);
     this.blksize = BigInt(blockBytes);

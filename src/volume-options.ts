@@ -59,6 +59,11 @@ export interface OpenOptions {
   errors?: ErrorsPolicy;
   /** With `readOnly`: the journal is not looked at; what is only in it is missing. */
   noload?: boolean;
+  /**
+   * File data is loaded and stored in place, past the page cache: for a container on tmpfs, or on a file system of the
+   * host that does DAX. Its space is allocated when it is opened. A container in memory (`memory:NAME`) always does.
+   */
+  dax?: boolean;
   /** No file may grow past so many bytes: EFBIG, and a write across it is cut short. In RLIMIT_FSIZE's place. */
   maxFileSize?: number;
   /**
@@ -73,7 +78,7 @@ export interface OpenOptions {
   dioreadNolock?: boolean;
   /** Memory for buffered file data, in bytes; default 64 MiB. */
   pageCacheBytes?: number;
-  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 40. */
+  /** Percent of it that may be dirty before a write waits for write-back, which half of it starts; default 70. */
   dirtyRatio?: number;
   /** Age at which dirty data is written back by itself, in milliseconds; default 30,000. */
   writeBackAgeMs?: number;
@@ -148,9 +153,10 @@ export function openJson(options: OpenOptions): string {
   validateBoolean(options.direct, 'options.direct');
   validateBoolean(options.barrier, 'options.barrier');
   validateBoolean(options.noload, 'options.noload');
+  validateBoolean(options.dax, 'options.dax');
   validateName(options.engine, 'options.engine', ENGINES);
   validateName(options.errors, 'options.errors', ERRORS);
-  const { readOnly, engine, commitIntervalMs, barrier, errors, noload } = options;
+  const { readOnly, engine, commitIntervalMs, barrier, errors, noload, dax } = options;
   if (commitIntervalMs !== undefined)
     validateInteger(commitIntervalMs, 'options.commitIntervalMs', 1, 3_600_000);
   if (options.maxFileSize !== undefined) validateInteger(options.maxFileSize, 'options.maxFileSize', 0);
@@ -168,6 +174,7 @@ export function openJson(options: OpenOptions): string {
     barrier,
     errors,
     noload,
+    dax,
     data,
     dioreadNolock,
     pageCacheBytes,

@@ -91,6 +91,17 @@ export class Volume {
     return Volume.recoverOn(defaultEngine(), path, options);
   }
 
+  /**
+   * Gives the memory of a container `memory:NAME` back. One that is never removed stays until the process ends.
+   *
+   * @throws ENOENT, EBUSY (open)
+   */
+  static async removeMemory(path: PathLike): Promise<void> {
+    const container = pathText(validatePath(path));
+    const about = { syscall: 'unlink', path: container };
+    await requestOrThrow(defaultEngine(), about, (native, op) => native.removeMemory(op, container));
+  }
+
   /** @internal */
   static async recoverOn(
     engine: Engine,

@@ -42,6 +42,8 @@ export interface WriteCounts {
   readonly drainedBecause: Record<DrainReason, number>;
   /** Asked for without O_DIRECT. */
   buffered: number;
+  /** Stored in place (A18). */
+  dax: number;
   /** Direct ones of which the page cache took a part or all. */
   fellBack: number;
   readonly fellBackBecause: Record<FallbackReason, number>;
@@ -68,6 +70,7 @@ export function newWriteCounts(): WriteCounts {
     drained: 0,
     drainedBecause: { hole: 0, unwritten: 0, atomic: 0, buffered: 0 },
     buffered: 0,
+    dax: 0,
     fellBack: 0,
     fellBackBecause: { unsupported: 0, short: 0, pagesBusy: 0, hole: 0 },
     nowaitRefused: 0,

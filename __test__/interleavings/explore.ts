@@ -81,7 +81,7 @@ function makeWorld(scenario: Scenario, model: ModelNative, engine: Engine, count
   model.reset();
   scenario.prepare(model);
   const lock = scenario.makeLock?.(engine) ?? new InodeLock(engine);
-  const inode: OpenInode = { key: 1, lock, limits: LIMITS, bitmapFormat: false, references: 1 };
+  const inode: OpenInode = { key: 1, lock, limits: LIMITS, bitmapFormat: false, dax: false, references: 1 };
   const io = (changes: Partial<Kiocb>): Kiocb => ({
     engine,
     inode,

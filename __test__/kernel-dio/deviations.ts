@@ -29,6 +29,14 @@ export const DEVIATIONS: readonly Deviation[] = [
     difference: /./,
   },
   {
+    reason:
+      'C24: atomic writes go through the journal where the device has none of its own; Linux refuses them there, before it ' +
+      'looks at the length',
+    of: ({ op }) =>
+      op.some((step) => 'rwf' in step && step.direct === true && (step.rwf?.includes('ATOMIC') ?? false)),
+    difference: /^(op\d (\d+|"EINVAL"), Linux "EOPNOTSUPP"|(times|size|extents|blocks|content) .*)$/,
+  },
+  {
     reason: 'no counterpart: JavaScript has no memory that is not mapped',
     of: ({ op }) => op.some((step) => 'iov' in step && step.iov.some(([memory]) => memory === 'bad')),
     difference: /^no counterpart: memory that is not mapped$/,

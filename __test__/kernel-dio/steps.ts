@@ -76,7 +76,7 @@ export async function runStep(
     return { err: errnoName(error), at: 'open' };
   }
   try {
-    return await runOnFile(file, step, volume);
+    return await runOnFile(file, step);
   } catch (error) {
     if (error instanceof NoCounterpart) throw error;
     return { err: errnoName(error) };
@@ -105,11 +105,7 @@ function checkNumbers(step: Step): void {
       throw new NoCounterpart('a position or length beyond 2^53');
 }
 
-async function runOnFile(
-  file: FileHandle,
-  step: Exclude<Step, { k: 'chmod' | 'setcap' }>,
-  volume: Volume,
-): Promise<Outcome> {
+async function runOnFile(file: FileHandle, step: Exclude<Step, { k: 'chmod' | 'setcap' }>): Promise<Outcome> {
   switch (step.k) {
     case 'pwrite':
       return { ret: await writeOnce(file, step) };
@@ -128,7 +124,7 @@ async function runOnFile(
         ret: step.whence === 'DATA' ? await file.seekData(step.pos) : await file.seekHole(step.pos),
       };
     case 'statx':
-      return { fields: await statFields(file, volume) };
+      return { fields: await statFields(file) };
     case 'chattr':
     case 'fill':
       throw new Error(`${step.k} is no step of one file`);
@@ -196,11 +192,7 @@ async function writeOneAfterTheOther(
   return { rets, offset };
 }
 
-async function statFields(file: FileHandle, volume: Volume): Promise<Readonly<Record<string, unknown>>> {
-  const { dioMemoryAlign, dioOffsetAlign } = volume.info();
-  return {
-    blksize: (await file.stat()).blksize,
-    dioMemAlign: dioMemoryAlign,
-    dioOffsetAlign,
-  };
+async function statFields(file: FileHandle): Promise<Record<string, unknown>> {
+  const { blksize, dioMemAlign, dioOffsetAlign } = await file.stat();
+  return { blksize, dioMemAlign, dioOffsetAlign };
 }

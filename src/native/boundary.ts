@@ -92,6 +92,8 @@ export interface NativeVolumeInfo {
   readonly freeInodes: number;
   readonly features: readonly string[];
   readonly readOnly: boolean;
+  /** File data is loaded and stored in place, past the page cache: the container is memory. */
+  readonly dax: boolean;
   readonly backend: string;
   readonly backendReason: string;
   /** Direct I/O: positions and lengths must be multiples of this. */
@@ -139,6 +141,8 @@ export interface NativeRecovery {
   readonly transactions: number;
   readonly blocks: number;
   readonly revoked: number;
+  /** Linux's fast commits replayed after them. */
+  readonly fastCommits: number;
   /** Inodes that had lost their last name, or a size. */
   readonly orphansDeleted: number;
   readonly orphansTruncated: number;
@@ -161,6 +165,8 @@ export interface NativeOpenFile {
   readonly maxSize: number;
   /** Mapped by indirect blocks rather than an extent tree. */
   readonly bitmapFormat: boolean;
+  /** Its data is loaded and stored in place (A18). */
+  readonly dax: boolean;
 }
 
 /** What a finished `stat` or `fstat` says; times in seconds and nanoseconds, blocks of 512 bytes. */
@@ -181,6 +187,11 @@ export interface NativeStat {
   readonly ctimeNsec: number;
   readonly birthtimeSec: number;
   readonly birthtimeNsec: number;
+  /** Direct I/O on it, as statx tells it; 0: none. */
+  readonly dioOffsetAlign: number;
+  readonly dioMemAlign: number;
+  readonly atomicWriteUnitMin: number;
+  readonly atomicWriteUnitMax: number;
 }
 
 /** What a finished `readdir` lists, without "." and "..". A name that is not UTF-8 comes as bytes. */
@@ -214,6 +225,8 @@ export interface Native {
   recoverVolume(op: Token, path: string, optionsJson: string): void;
   /** Result: the volume's handle; takeResult: {@link NativeVolumeInfo}. */
   openVolume(op: Token, path: string, optionsJson: string): void;
+  /** Gives a container in memory back; EBUSY while it is open. */
+  removeMemory(op: Token, path: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;
   syncVolume(op: Token, volume: VolumeHandle): void;
   /** The volume is clean and takes no change until it is thawed. */
@@ -331,6 +344,27 @@ export interface Native {
     length: number,
     pos: number,
   ): void;
+  /** Stores in place, allocating and raising the sizes. Result: bytes written, fewer where space ran out. */
+  daxWrite(
+    op: Token,
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  daxRead(
+    op: Token,
+    file: NativeFile,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    pos: number,
+  ): void;
+  /** {@link Native.daxWrite} at once where only data changes; else -EAGAIN with nothing written, or another errno. */
+  tryDaxWrite(file: NativeFile, buffer: Uint8Array, offset: number, length: number, pos: number): number;
+  /** {@link Native.daxRead} at once; -EAGAIN: the map is not in memory. */
+  tryDaxRead(file: NativeFile, buffer: Uint8Array, offset: number, length: number, pos: number): number;
   /**
    * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
    * somebody would have to be waited for.

@@ -3,6 +3,7 @@ import { begin, type Task } from '../engine.js';
 import { NOT_SUBMITTED, type Kiocb } from '../kiocb.js';
 import { ProbeFlag, TransferFlag, type Token } from '../native/boundary.js';
 import { EAGAIN } from '../native/errno.js';
+import { daxRead } from './dax-read.js';
 
 /**
  * The common direct read, driven without yields: a free lock and one submission. Returns the token of the read in
@@ -43,12 +44,18 @@ export function* readIter(io: Kiocb): Task<number> {
   } else {
     yield* lock.read();
   }
-  const result = readsDirect(io) ? yield* directRead(io) : yield* bufferedRead(io);
+  const result = yield* readLocked(io);
   if (result > 0) io.posBytes += result;
   return result;
 }
 
 /** The lock is held shared on entry and released before it returns. */
+function* readLocked(io: Kiocb): Task<number> {
+  if (io.inode.dax) return yield* daxRead(io);
+  return readsDirect(io) ? yield* directRead(io) : yield* bufferedRead(io);
+}
+
+/** As {@link readLocked}. */
 function* directRead(io: Kiocb): Task<number> {
   const { lock } = io.inode;
   let token: Token;
@@ -62,7 +69,7 @@ function* directRead(io: Kiocb): Task<number> {
   return result;
 }
 
-/** As {@link directRead}. A hit needs no worker; what is no hit, an error included, takes the long way. */
+/** As {@link readLocked}. A hit needs no worker; what is no hit, an error included, takes the long way. */
 function* bufferedRead(io: Kiocb): Task<number> {
   try {
     const hit = io.engine.native.tryBufferedRead(io.file, io.buffer, io.offset, io.countBytes, io.posBytes);

@@ -1,20 +1,10 @@
 /** The path through the page cache (A17). */
 import { begin, type Task } from '../engine.js';
 import type { Kiocb } from '../kiocb.js';
-import { ProbeFlag } from '../native/boundary.js';
-import { readSizes } from '../sizes.js';
 import { countDrain, countNowait, type DrainReason } from '../write-counts.js';
-import { checkBufferedNowait, checkWrite, clipCount, writePos } from './write-checks.js';
-
-/** Whether a probe says that file_modified has something to do. */
-export function needsFileModified(flags: number): boolean {
-  return (flags & (ProbeFlag.MAY_STRIP | ProbeFlag.NEEDS_MODIFIED)) !== 0;
-}
-
-/** A4.9: drops setuid, setgid and capabilities, then sets the times. */
-export function* fileModified(io: Kiocb): Task<number> {
-  return yield begin(io.engine, (native, token) => native.fileModified(token, io.file));
-}
+import { checkRange } from './checked-range.js';
+import { fileModified } from './file-modified.js';
+import { checkBufferedNowait } from './write-checks.js';
 
 /** Waits for all direct I/O in flight; the lock is held exclusive. */
 export function* drainFor(io: Kiocb, reason: DrainReason): Task<void> {
@@ -55,20 +45,11 @@ export function* bufferedWriteIter(io: Kiocb): Task<number> {
 }
 
 function* copyLocked(io: Kiocb): Task<number> {
-  const { sizeBytes } = readSizes(io);
-  const { maxFileBytes } = io.limits;
-  const posBytes = writePos({ append: io.append, posBytes: io.posBytes, sizeBytes });
-  const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
-  const flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
-  if (flags < 0) return flags;
-  const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
-  const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
-  if (refused < 0 || io.countBytes === 0) return refused;
+  const { posBytes, countBytes, flags, refused } = checkRange(io);
+  if (refused !== undefined) return refused;
+  const modified = yield* fileModified(io, flags);
+  if (modified < 0) return modified;
   const { native } = io.engine;
-  if (needsFileModified(flags) && native.tryFileModified(io.file) < 0) {
-    const modified = yield* fileModified(io);
-    if (modified < 0) return modified;
-  }
   // Into the cache without a worker where nobody has to be waited for; else, errors included, the long way.
   let written = native.tryBufferedWrite(io.file, io.buffer, io.offset, countBytes, posBytes);
   if (written < 0) {

@@ -13,9 +13,11 @@ import {
   uncountShared,
 } from '../write-counts.js';
 import { isMisalignedIo, isUnalignedIo } from './alignment.js';
-import { bufferedWriteIter, drainFor, fileModified, needsFileModified } from './buffered-write.js';
+import { bufferedWriteIter, drainFor } from './buffered-write.js';
+import { checkRange } from './checked-range.js';
 import { addOrphan, cleanUpExtension, extensionCleanup, isExtendingIo } from './extension.js';
 import { writeTail } from './fallback.js';
+import { fileModified } from './file-modified.js';
 import {
   guessExclusive,
   judgeLock,
@@ -27,7 +29,6 @@ import {
 } from './lock-mode.js';
 import { submitSharedOverwrite } from './shared-overwrite.js';
 import { submitWrite } from './submit.js';
-import { checkWrite, clipCount, writePos } from './write-checks.js';
 
 /** One write under its lock: what step 3 found. */
 interface Plan extends DioShape {
@@ -36,8 +37,8 @@ interface Plan extends DioShape {
   readonly posBytes: number;
   /** The clipped count (A4). */
   readonly countBytes: number;
-  /** file_modified has something to do. */
-  readonly modifies: boolean;
+  /** The probe's, for file_modified. */
+  readonly flags: number;
   readonly endedInsideSize: boolean;
   /** It may begin in a hole of a block map, which the page cache fills whatever the alignment; Rust sees if so. */
   readonly mayBeginInHole: boolean;
@@ -143,16 +144,11 @@ function* writeUnderLock(io: Kiocb, exclusive: boolean): Task<Attempt> {
 
 /** C25.3. Returns the plan, 'buffered' where direct I/O is unsupported (A3), or a final result. */
 function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | number> {
-  const { sizeBytes, diskSizeBytes } = readSizes(io);
-  const { maxFileBytes } = io.limits;
-  const posBytes = writePos({ append: io.append, posBytes: io.posBytes, sizeBytes });
-  const countBytes = clipCount({ posBytes, countBytes: io.countBytes, maxFileBytes });
-  let flags = io.engine.native.probeWrite(io.file, posBytes, countBytes);
-  if (flags < 0) return flags;
-  if ((flags & ProbeFlag.DIO_UNSUPPORTED) !== 0) return 'buffered';
-  const immutable = (flags & ProbeFlag.IMMUTABLE) !== 0;
-  const refused = checkWrite({ immutable, posBytes, countBytes: io.countBytes, maxFileBytes });
-  if (refused < 0 || io.countBytes === 0) return refused;
+  const range = checkRange(io);
+  const { posBytes, countBytes, sizeBytes, diskSizeBytes } = range;
+  let { flags } = range;
+  if (flags >= 0 && (flags & ProbeFlag.DIO_UNSUPPORTED) !== 0) return 'buffered';
+  if (range.refused !== undefined) return range.refused;
   const endedInsideSize = posBytes + countBytes <= sizeBytes;
   // Past i_size nothing is an overwrite, whatever the mapping says.
   if (endedInsideSize && (flags & ProbeFlag.UNKNOWN) !== 0) {
@@ -176,7 +172,7 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
     mayBeginInHole:
       io.inode.bitmapFormat && !overwrite && posBytes - (posBytes % io.limits.blockBytes) < sizeBytes,
     mayStripPrivileges: (flags & ProbeFlag.MAY_STRIP) !== 0,
-    modifies: needsFileModified(flags),
+    flags,
     extending: isExtendingIo({ posBytes, countBytes, sizeBytes, diskSizeBytes }),
     overwrite,
     unwritten: (flags & ProbeFlag.UNWRITTEN) !== 0,
@@ -189,11 +185,8 @@ function* examine(io: Kiocb, exclusive: boolean): Task<Plan | 'buffered' | numbe
 function* prepare(io: Kiocb, plan: Plan): Task<number> {
   const drains = whyDrain(plan);
   if (drains !== undefined) yield* drainFor(io, drains);
-  if (plan.modifies) {
-    const modified = io.nowait ? io.engine.native.tryFileModified(io.file) : yield* fileModified(io);
-    if (modified === -EAGAIN) countNowait(io.counts, 'times');
-    if (modified < 0) return modified;
-  }
+  const modified = yield* fileModified(io, plan.flags);
+  if (modified < 0) return modified;
   // After file_modified: a misaligned write has updated mtime and stripped setuid, as on Linux.
   if (!plan.mayBeginInHole && isMisalignedIo(io, plan.posBytes, plan.countBytes)) return -EINVAL;
   return plan.extending ? yield* addOrphan(io) : 0;

@@ -1,6 +1,6 @@
 //! The blocking face of a device.
 
-use crate::{Error, Result};
+use crate::{Dax, Error, Result};
 
 /// What a device is and what it asks of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,4 +54,9 @@ pub trait Device: Send + Sync {
     /// Tells the device that the bytes are unused; they read as anything (zeros on a container file) afterwards.
     /// A device that cannot returns EOPNOTSUPP.
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()>;
+
+    /// The device's bytes in place, if the CPU reaches them.
+    fn dax(&self) -> Option<&dyn Dax> {
+        None
+    }
 }

@@ -6,6 +6,7 @@
 
 mod aligned;
 mod container;
+mod dax;
 mod device;
 mod dio_limits;
 mod engine;
@@ -16,7 +17,9 @@ mod file;
 mod immediate;
 mod io_counts;
 mod lock;
+mod mapped;
 mod memory;
+mod memory_container;
 mod no_barrier;
 mod queue;
 mod record;
@@ -27,6 +30,7 @@ mod uring;
 
 pub use aligned::AlignedBuf;
 pub use container::{ContainerOptions, create_container, create_container_with};
+pub use dax::Dax;
 pub use device::{Device, Limits};
 pub use engine::{BackendInfo, ENGINE_VARIABLE, Engine, open_queue};
 pub use error::{Error, Result};
@@ -35,7 +39,9 @@ pub use fault::{Counts, Fault, FaultDevice, FaultOn};
 pub use file::{FileDevice, OpenOptions};
 pub use immediate::ImmediateQueue;
 pub use io_counts::{IoCounts, IoTotals};
+pub use mapped::MappedDevice;
 pub use memory::MemoryDevice;
+pub use memory_container::MemoryContainer;
 pub use no_barrier::NoBarrierDevice;
 pub use queue::{Completion, Memory, Operation, Queue, Request};
 pub use record::{DeviceNumber, Event, Recorder, RecordingDevice};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::sync::Mutex;
-use crate::{Device, Limits, Result};
+use crate::{Dax, Device, Error, Limits, Result};
 
 const PAGE_BYTES: usize = 4096;
 /// Locks that the pages are spread over, so that threads rarely meet.
@@ -96,6 +96,14 @@ impl MemoryDevice {
         }
     }
 
+    fn put_all(&self, offset_bytes: u64, mut bytes: &[u8]) {
+        for (page, start, len) in pieces(offset_bytes, bytes.len() as u64) {
+            let (piece, rest) = bytes.split_at(len);
+            self.put(page, start, piece);
+            bytes = rest;
+        }
+    }
+
     fn put(&self, page: u64, start: usize, bytes: &[u8]) {
         let mut shard = self.shard(page).lock();
         let page = shard.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
@@ -116,6 +124,29 @@ fn pieces(offset_bytes: u64, len_bytes: u64) -> impl Iterator<Item = (u64, usize
     })
 }
 
+impl MemoryDevice {
+    fn check_inside(&self, operation: &'static str, offset: u64, len: usize) -> Result<()> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= self.limits.size_bytes => Ok(()),
+            _ => Err(Error::at(operation, offset, libc::EINVAL).with_detail(format!("{len} bytes"))),
+        }
+    }
+}
+
+impl Dax for MemoryDevice {
+    fn load(&self, offset_bytes: u64, out: &mut [u8]) -> Result<()> {
+        self.check_inside("load", offset_bytes, out.len())?;
+        self.get(offset_bytes, out);
+        Ok(())
+    }
+
+    fn store(&self, offset_bytes: u64, bytes: &[u8]) -> Result<()> {
+        self.check_inside("store", offset_bytes, bytes.len())?;
+        self.put_all(offset_bytes, bytes);
+        Ok(())
+    }
+}
+
 impl Device for MemoryDevice {
     fn limits(&self) -> &Limits {
         &self.limits
@@ -129,11 +160,7 @@ impl Device for MemoryDevice {
 
     fn write(&self, offset_bytes: u64, buf: &[u8], _fua: bool) -> Result<()> {
         self.limits.check("write", offset_bytes, buf.len() as u64)?;
-        let mut rest = buf;
-        for (page, start, len) in pieces(offset_bytes, buf.len() as u64) {
-            self.put(page, start, &rest[..len]);
-            rest = &rest[len..];
-        }
+        self.put_all(offset_bytes, buf);
         Ok(())
     }
 
@@ -162,5 +189,9 @@ impl Device for MemoryDevice {
             }
         }
         Ok(())
+    }
+
+    fn dax(&self) -> Option<&dyn Dax> {
+        Some(self)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Device, Limits, Result};
+use crate::{Dax, Device, Limits, Result};
 
 /// A device over another: no flush and no FUA reaches it (T17). Where the device below has a volatile cache after all, a
 /// power cut may lose or reorder anything.
@@ -34,5 +34,9 @@ impl Device for NoBarrierDevice {
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.0.discard(offset_bytes, len_bytes)
+    }
+
+    fn dax(&self) -> Option<&dyn Dax> {
+        self.0.dax()
     }
 }

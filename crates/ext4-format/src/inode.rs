@@ -258,6 +258,21 @@ impl Inode {
         }
     }
 
+    /// R24: the inode once a fast commit's bytes of it, at least 128, are replayed: all but i_block.
+    pub fn replayed(&self, logged: &[u8], sb: &Superblock, ino: Ino) -> Result<Self> {
+        let mut bytes = self.encode(sb, ino);
+        let end = logged.len().min(bytes.len());
+        bytes[..Self::I_BLOCK].copy_from_slice(&logged[..Self::I_BLOCK]);
+        bytes[Self::I_GENERATION..end].copy_from_slice(&logged[Self::I_GENERATION..end]);
+        seal(&mut bytes, sb, ino);
+        Self::decode(&bytes, sb, ino)
+    }
+
+    /// i_block of a fast commit's bytes of an inode.
+    pub fn logged_i_block(logged: &[u8]) -> [u8; Self::I_BLOCK_SIZE] {
+        get(logged, Self::I_BLOCK)
+    }
+
     /// The bytes, with their checksum. Panics if a number does not fit the volume's format (see
     /// [`Inode::max_blocks`]): our own bug.
     pub fn encode(&self, sb: &Superblock, ino: Ino) -> Vec<u8> {

@@ -7,6 +7,7 @@ mod codec;
 mod corrupt;
 pub mod dirent;
 pub mod extent;
+pub mod fast_commit;
 pub mod features;
 mod geometry;
 mod group_desc;

@@ -1,24 +1,24 @@
 //! What runs on threads of its own because there is no engine yet: mkfs and mount.
 
-use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use block_io::sync::Mutex;
-use block_io::{Device, EventFd, FileDevice};
+use block_io::{Device, EventFd, FileDevice, MemoryContainer};
 use ext4::mkfs::{self, FormatOptions, FormatReport};
 use ext4::{Error, Fs, MountOptions, Recovery, Result, errno};
 
+use crate::container::{Container, memory_name, path_of};
 use crate::options::{OpenVolume, RecoverVolume};
 
 /// A mounted volume that has no engine yet.
 pub struct Mounted {
     /// The volume.
     pub fs: Arc<Fs>,
-    /// Its device, for the queue.
-    pub device: Arc<FileDevice>,
+    /// What it lies on, for the queue.
+    pub container: Container,
     /// The queue asked for.
     pub engine: block_io::Engine,
     /// Transactions that the mount replayed.
@@ -72,9 +72,8 @@ impl Arrivals {
         self.spawn(op, move || {
             Arrival::Recovered(caught(|| {
                 let RecoverVolume { dry_run, journal } = options;
-                let open = block_io::OpenOptions { read_only: dry_run, direct: true };
-                let device = Arc::new(FileDevice::open(&path_of(&path), open)?);
-                ext4::recover(device, open_journal(journal.as_deref(), open)?, dry_run)
+                let container = Container::open(&path_of(&path), dry_run, false)?;
+                ext4::recover(container.device(), open_journal(journal.as_deref(), dry_run)?, dry_run)
             }))
         })
     }
@@ -108,10 +107,6 @@ impl Arrivals {
     }
 }
 
-fn path_of(path: &[u8]) -> PathBuf {
-    PathBuf::from(std::ffi::OsStr::from_bytes(path))
-}
-
 fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::refused(errno::EIO, "the operation panicked; please report this")))
@@ -120,6 +115,9 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 const READ_WRITE: block_io::OpenOptions = block_io::OpenOptions { read_only: false, direct: true };
 
 fn format(path: &Path, options: FormatOptions) -> Result<FormatReport> {
+    if let Some(name) = memory_name(path) {
+        return format_memory(path, name, options);
+    }
     let existing = std::fs::metadata(path).ok();
     let is_new = existing.is_none();
     let result = format_container(path, options, existing);
@@ -127,6 +125,20 @@ fn format(path: &Path, options: FormatOptions) -> Result<FormatReport> {
         let _as_before = std::fs::remove_file(path);
     }
     result
+}
+
+/// Makes a container in memory, or makes one anew.
+fn format_memory(path: &Path, name: &[u8], mut options: FormatOptions) -> Result<FormatReport> {
+    let size = options.size_bytes.or_else(|| MemoryContainer::size_of(name));
+    let size = size.ok_or(Error::errno_only(errno::ENOENT))?;
+    MemoryContainer::create(name, size / 512 * 512)?;
+    options.assume_zeroed = true;
+    let made = Container::open(path, false, true)
+        .and_then(|container| mkfs::format(container.device().as_ref(), &options));
+    if made.is_err() {
+        let _nothing_is_left = MemoryContainer::remove(name);
+    }
+    made
 }
 
 fn format_container(
@@ -156,15 +168,16 @@ fn format_container(
 }
 
 /// The device of an external journal.
-fn open_journal(path: Option<&[u8]>, open: block_io::OpenOptions) -> Result<Option<Arc<dyn Device>>> {
-    let Some(path) = path else { return Ok(None) };
-    Ok(Some(Arc::new(FileDevice::open(&path_of(path), open)?)))
+fn open_journal(path: Option<&[u8]>, read_only: bool) -> Result<Option<Arc<dyn Device>>> {
+    path.map(|path| Ok(Container::open(&path_of(path), read_only, false)?.device())).transpose()
 }
 
 fn mount(path: &Path, options: &OpenVolume) -> Result<Mounted> {
-    let open = block_io::OpenOptions { read_only: options.mount.read_only, direct: true };
-    let device = Arc::new(FileDevice::open(path, open)?);
-    let journal_device = open_journal(options.journal.as_deref(), open)?;
-    let (fs, report) = Fs::mount(device.clone(), &MountOptions { journal_device, ..options.mount.clone() })?;
-    Ok(Mounted { fs, device, engine: options.engine, transactions_replayed: report.transactions_replayed })
+    let read_only = options.mount.read_only;
+    let container = Container::open(path, read_only, options.mount.dax)?;
+    let journal_device = open_journal(options.journal.as_deref(), read_only)?;
+    let mount = MountOptions { journal_device, dax: container.has_dax(), ..options.mount.clone() };
+    let (fs, report) = Fs::mount(container.device(), &mount)?;
+    let transactions_replayed = report.transactions_replayed;
+    Ok(Mounted { fs, container, engine: options.engine, transactions_replayed })
 }

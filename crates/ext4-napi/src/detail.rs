@@ -47,6 +47,7 @@ pub struct OpenFile {
     size: u64,
     max_size: u64,
     bitmap_format: bool,
+    dax: bool,
 }
 
 impl OpenFile {
@@ -59,6 +60,7 @@ impl OpenFile {
             size: inode.size(),
             max_size: fs.max_bytes(inode),
             bitmap_format: inode.is_bitmap_format(),
+            dax: fs.is_dax(inode),
         }
     }
 }
@@ -68,9 +70,11 @@ pub struct VolumeInfo {
     superblock: ext4_format::Superblock,
     max_file_bytes: u64,
     read_only: bool,
+    dax: bool,
     backend: BackendInfo,
     offset_align: u32,
     memory_align: u32,
+    atomic_units: (u64, u64),
 }
 
 impl VolumeInfo {
@@ -81,9 +85,11 @@ impl VolumeInfo {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
             read_only: fs.is_read_only(),
+            dax: fs.has_dax(),
             backend: backend.clone(),
             offset_align: limits.logical_block_bytes,
             memory_align: limits.memory_alignment_bytes,
+            atomic_units: fs.atomic_write_units(),
         }
     }
 }
@@ -160,6 +166,7 @@ fn open_file(js: Js, file: &OpenFile) -> JsResult<Value> {
         ],
     )?;
     js.set(object, c"bitmapFormat", js.boolean(file.bitmap_format)?)?;
+    js.set(object, c"dax", js.boolean(file.dax)?)?;
     Ok(object)
 }
 
@@ -187,6 +194,10 @@ fn stat_object(js: Js, stat: &Stat) -> JsResult<Value> {
             (c"ctimeNsec", f64::from(stat.ctime.nsec)),
             (c"birthtimeSec", stat.crtime.sec as f64),
             (c"birthtimeNsec", f64::from(stat.crtime.nsec)),
+            (c"dioOffsetAlign", f64::from(stat.direct.offset_align)),
+            (c"dioMemAlign", f64::from(stat.direct.memory_align)),
+            (c"atomicWriteUnitMin", stat.direct.atomic_min as f64),
+            (c"atomicWriteUnitMax", stat.direct.atomic_max as f64),
         ],
     )?;
     Ok(object)
@@ -260,6 +271,7 @@ fn recovery_object(js: Js, recovery: &Recovery) -> JsResult<Value> {
             (c"transactions", f64::from(report.transactions_replayed)),
             (c"blocks", report.blocks_replayed as f64),
             (c"revoked", report.copies_revoked as f64),
+            (c"fastCommits", f64::from(report.fast_commits)),
             (c"orphansDeleted", f64::from(report.orphans.deleted)),
             (c"orphansTruncated", f64::from(report.orphans.truncated)),
             (c"orphansBad", f64::from(report.orphans.bad)),
@@ -289,10 +301,15 @@ impl VolumeInfo {
                 (c"dioOffsetAlign", f64::from(self.offset_align)),
                 (c"dioMemoryAlign", f64::from(self.memory_align)),
                 (c"maxFileSize", self.max_file_bytes as f64),
+                (c"atomicWriteUnitMin", self.atomic_units.0 as f64),
+                (c"atomicWriteUnitMax", self.atomic_units.1 as f64),
             ],
         )?;
+        // C24: always, for no host says what its device could do.
+        js.set(object, c"atomicWriteJournalled", js.boolean(true)?)?;
         js.set(object, c"features", strings(js, &sb.features().names())?)?;
         js.set(object, c"readOnly", js.boolean(self.read_only)?)?;
+        js.set(object, c"dax", js.boolean(self.dax)?)?;
         js.set(object, c"backend", js.string(self.backend.name)?)?;
         js.set(object, c"backendReason", js.string(&self.backend.reason)?)?;
         Ok(object)

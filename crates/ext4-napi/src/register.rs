@@ -149,6 +149,11 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"bufferedRead" => transfer::buffered_read [7],
         c"tryBufferedWrite" => transfer::try_buffered_write [5],
         c"tryBufferedRead" => transfer::try_buffered_read [5],
+        c"daxWrite" => transfer::dax_write [6],
+        c"daxRead" => transfer::dax_read [6],
+        c"tryDaxWrite" => transfer::try_dax_write [5],
+        c"tryDaxRead" => transfer::try_dax_read [5],
+        c"removeMemory" => volumes::remove_memory [2],
     );
     if defined.contains(&false) {
         return Err(napi::Error::from_reason("uext4: cannot define its functions"));

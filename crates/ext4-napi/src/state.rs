@@ -336,12 +336,12 @@ impl State {
     }
 
     fn add_volume(&mut self, mounted: Mounted) -> Result<(u64, VolumeInfo)> {
-        let Mounted { fs, device, engine, transactions_replayed } = mounted;
-        let (queue, backend) = block_io::open_queue(&device, engine, self.event.clone())?;
+        let Mounted { fs, container, engine, transactions_replayed } = mounted;
+        let (queue, backend) = container.queue(engine, self.event.clone())?;
         let info = VolumeInfo::of(&fs, &backend);
         let event = self.event.clone();
         let engine = Engine::start(fs, queue, Box::new(move || event.signal()))?;
-        let io_counts = device.io_counts().clone();
+        let io_counts = container.io_counts();
         let volume =
             Volume { engine, backend, io_counts, transactions_replayed, ops: 0, files: 0, failed: false };
         match self.volumes.insert(volume) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use block_io::{AlignedBuf, Memory};
+use ext4::Look;
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
 use ext4::{Error, Fs, Inode, Result, errno};
 
@@ -183,4 +184,49 @@ pub fn try_buffered_write(call: &Call<'_, 5>) -> JsResult<Value> {
 pub fn try_buffered_read(call: &Call<'_, 5>) -> JsResult<Value> {
     let Range { slice, pos, .. } = call.range(1)?;
     call.try_now(|fs, inode| slice.with_bytes_mut(|out| fs.try_buffered_read(inode, pos, out)))
+}
+
+/// daxWrite(op, file, buffer, offset, length, pos)
+pub fn dax_write(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let Range { slice, pos, .. } = call.range(2)?;
+    let mut state = call.environment.state();
+    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let data = slice.to_vec();
+    state.run(op, volume, Ending::Plain, move |fs| {
+        fs.dax_write(&inode, pos, &data).map(|written| (written as u64, Outcome::None))
+    });
+    Ok(UNDEFINED)
+}
+
+/// daxRead(op, file, buffer, offset, length, pos)
+pub fn dax_read(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (op, handle) = (call.op()?, call.handle(1)?);
+    let Range { array, slice, pos } = call.range(2)?;
+    let mut state = call.environment.state();
+    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
+    let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
+    if available == 0 {
+        state.succeed(op, 0);
+        return Ok(UNDEFINED);
+    }
+    let copy = slice.copy_back(call.js, array)?;
+    let mut bytes = state.memory.take(available);
+    state.run(op, volume, Ending::Read(copy), move |fs| {
+        let read = fs.dax_read(&inode, pos, &mut bytes, Look::Disk)?;
+        Ok((read as u64, Outcome::Bytes(bytes)))
+    });
+    Ok(UNDEFINED)
+}
+
+/// tryDaxWrite(file, buffer, offset, length, pos)
+pub fn try_dax_write(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes(|data| fs.try_dax_write(inode, pos, data)))
+}
+
+/// tryDaxRead(file, buffer, offset, length, pos)
+pub fn try_dax_read(call: &Call<'_, 5>) -> JsResult<Value> {
+    let Range { slice, pos, .. } = call.range(1)?;
+    call.try_now(|fs, inode| slice.with_bytes_mut(|out| fs.dax_read(inode, pos, out, Look::Cached)))
 }

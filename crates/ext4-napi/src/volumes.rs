@@ -6,6 +6,7 @@ use std::time::Duration;
 use ext4::aio::Value as Outcome;
 use ext4::{Error, Fs, Shutdown, errno};
 
+use crate::container;
 use crate::detail::{VolumeInfo, set_numbers};
 use crate::environment::Environment;
 use crate::js::{JsResult, MAX_SAFE_INTEGER, Thrown, Value};
@@ -96,6 +97,18 @@ pub fn open_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     let started = options::open_volume(&json).and_then(|options| state.arrivals.mount(op, path, options));
     if let Err(error) = started {
         state.fail(op, &error);
+    }
+    Ok(UNDEFINED)
+}
+
+/// removeMemory(op, path): gives a container in memory back.
+pub fn remove_memory(call: &Call<'_, 2>) -> JsResult<Value> {
+    let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);
+    let mut state = call.environment.state();
+    state.begin(op)?;
+    match container::remove_memory(&path) {
+        Ok(()) => state.succeed(op, 0),
+        Err(error) => state.fail(op, &error),
     }
     Ok(UNDEFINED)
 }

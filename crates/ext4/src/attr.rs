@@ -46,6 +46,32 @@ pub struct Stat {
     pub crtime: Timestamp,
     /// Inode flags (F52).
     pub flags: u32,
+    /// Direct I/O, as statx tells it; zeros where there can be none.
+    pub direct: DirectLimits,
+}
+
+/// What direct I/O on a file is a multiple of, and how long its atomic writes may be (C8, C24). In bytes; 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DirectLimits {
+    /// Positions and lengths.
+    pub offset_align: u32,
+    /// Memory addresses.
+    pub memory_align: u32,
+    /// The shortest atomic write.
+    pub atomic_min: u64,
+    /// The longest.
+    pub atomic_max: u64,
+}
+
+/// What a sync makes durable (T24).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncScope {
+    /// fsync: data, and all of the inode.
+    File,
+    /// fdatasync: data, and what leads to it.
+    Data,
+    /// What the journal has of data and of what leads to it; no page is written back.
+    Logged,
 }
 
 const S_ISUID: u16 = 0o4000;
@@ -59,8 +85,24 @@ impl Fs {
         Timestamp { sec: now.sec, nsec: now.nsec }
     }
 
+    fn direct_limits(&self, inode: &Inode) -> DirectLimits {
+        // A3.
+        if !inode.is_regular() || inode.check_data_supported().is_err() || self.journals_data(inode) {
+            return DirectLimits::default();
+        }
+        let limits = self.device.limits();
+        let (atomic_min, atomic_max) = self.atomic_write_units();
+        DirectLimits {
+            offset_align: limits.logical_block_bytes,
+            memory_align: limits.memory_alignment_bytes,
+            atomic_min,
+            atomic_max,
+        }
+    }
+
     /// fstat(2).
     pub fn stat(&self, inode: &Inode) -> Stat {
+        let direct = self.direct_limits(inode);
         let state = inode.state.lock();
         let disk = &state.disk;
         Stat {
@@ -83,6 +125,7 @@ impl Fs {
             ctime: disk.ctime,
             crtime: disk.crtime,
             flags: disk.flags,
+            direct,
         }
     }
 
@@ -196,27 +239,30 @@ impl Fs {
 
     /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.
     pub fn fsync(&self, inode: &Inode, datasync: bool) -> Result<()> {
-        let tid = self.write_back_for_sync(inode, datasync)?;
+        let scope = if datasync { SyncScope::Data } else { SyncScope::File };
+        let tid = self.write_back_for_sync(inode, scope)?;
         self.make_durable(tid)
     }
 
     /// fsync of several files with one commit: each file's own result.
-    pub fn fsync_all(&self, files: &[(Arc<Inode>, bool)]) -> Vec<Result<()>> {
+    pub fn fsync_all(&self, files: &[(Arc<Inode>, SyncScope)]) -> Vec<Result<()>> {
         let tids: Vec<_> =
-            files.iter().map(|(inode, datasync)| self.write_back_for_sync(inode, *datasync)).collect();
+            files.iter().map(|(inode, scope)| self.write_back_for_sync(inode, *scope)).collect();
         let latest = tids.iter().flatten().copied().reduce(|a, b| if b.is_after(a) { b } else { a });
         let durable = latest.map_or(Ok(()), |tid| self.make_durable(tid));
         tids.into_iter().map(|tid| tid.and(durable.clone())).collect()
     }
 
     /// Dirty pages of a file, and the transaction that its metadata needs.
-    fn write_back_for_sync(&self, inode: &Inode, datasync: bool) -> Result<Tid> {
+    fn write_back_for_sync(&self, inode: &Inode, scope: SyncScope) -> Result<Tid> {
         self.check_alive()?;
-        if let Some(pages) = inode.pages.get() {
+        if scope != SyncScope::Logged
+            && let Some(pages) = inode.pages.get()
+        {
             pages.sync()?;
         }
         let state = inode.state.lock();
-        let tid = if datasync || mutant(15) { state.datasync_tid } else { state.sync_tid };
+        let tid = if scope != SyncScope::File || mutant(15) { state.datasync_tid } else { state.sync_tid };
         Ok(tid)
     }
 
@@ -239,24 +285,22 @@ impl Fs {
         Ok(self.journal.commit_running()?)
     }
 
-    /// syncfs(2): buffered data of every file, then all metadata.
+    /// syncfs(2): buffered data of every file, then all metadata, with one flush at least (T24).
+    ///
+    /// # Errors
+    /// The first of write-back, after everything else is durable; else that of the commit or the flush.
     pub fn sync(&self) -> Result<()> {
         self.check_alive()?;
-        let mut first_error = Ok(());
+        let mut written = Ok(());
         for inode in self.inodes.all() {
             if let Some(pages) = inode.pages.get() {
-                let written = pages.write_back(0, u64::MAX);
-                if first_error.is_ok() {
-                    first_error = written;
-                }
+                written = written.and(pages.write_back(0, u64::MAX));
             }
         }
-        first_error?;
-        if self.is_read_only() {
-            return Ok(());
+        if !self.is_read_only() {
+            self.make_durable(self.journal.newest_tid())?;
         }
-        self.journal.commit_running()?;
-        Ok(self.journal.flush_device()?)
+        written
     }
 }
 

@@ -40,12 +40,12 @@ impl Fs {
     /// Writes back what is old enough, and while too much is dirty the oldest of it. Errors are kept for the next fsync of
     /// their file. Returns the milliseconds until the next useful call.
     pub fn write_back_step(&self) -> u64 {
-        const IDLE_MS: u64 = 5000;
+        let idle_ms = self.flusher.age_ms.clamp(20, 5000);
         self.flusher.woken.store(false, Ordering::Release);
         if self.page_budget.dirty_bytes() == 0 || self.check_writable().is_err() || self.journal.is_frozen() {
-            return IDLE_MS;
+            return idle_ms;
         }
-        let mut next_ms = IDLE_MS;
+        let mut next_ms = idle_ms;
         for (since_ms, inode) in self.dirty_inodes() {
             let left_ms = since_ms.saturating_add(self.flusher.age_ms).saturating_sub(self.now_ms());
             if left_ms > 0 && !self.page_budget.wants_write_back() {

@@ -51,6 +51,8 @@ pub struct Fs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) flusher: Flusher,
+    /// File data is loaded and stored in place (A18).
+    pub(crate) dax: bool,
     pub(crate) data_mode: DataMode,
     pub(crate) dioread_nolock: bool,
     /// The last data of any file that was logged.

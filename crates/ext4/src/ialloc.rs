@@ -179,6 +179,40 @@ impl Allocator {
         let Some(index) = bitmap::next_zero(&bits, reserved.min(ipg.into()) as u32, ipg) else {
             return Ok(None);
         };
+        self.take_inode_at(meta, group, &mut state, (bits, index), is_dir).map(Some)
+    }
+
+    /// Takes the inode `ino`, which a fast commit says is in use, unless its bit is set already (R24). EUCLEAN if it is
+    /// reserved or outside. Needs two credits.
+    pub(crate) fn claim_inode(
+        &self,
+        meta: &mut dyn Meta,
+        ino: Ino,
+        is_dir: bool,
+    ) -> Result<Option<NewInode>> {
+        let refuse = |why: &str| Error::corrupt_inode(ino.0, Corrupt::structure("fast commit", why));
+        let location = self.sb.inode_location(ino).ok_or_else(|| refuse("inode outside the volume"))?;
+        if ino.0 < self.sb.first_ino() {
+            return Err(refuse("reserved inode"));
+        }
+        let mut state = self.slot(location.group).lock();
+        let bits = self.inode_bitmap(meta, location.group, &mut state)?;
+        if bitmap::test(&bits, location.index) {
+            return Ok(None);
+        }
+        self.take_inode_at(meta, location.group, &mut state, (bits, location.index), is_dir).map(Some)
+    }
+
+    fn take_inode_at(
+        &self,
+        meta: &mut dyn Meta,
+        group: Group,
+        state: &mut GroupState,
+        (bits, index): (Vec<u8>, u32),
+        is_dir: bool,
+    ) -> Result<NewInode> {
+        let (sb, slot) = (&*self.sb, self.slot(group));
+        let ipg = sb.inodes_per_group;
         meta.read(sb.desc_location(group).0, BlockKind::Plain)?;
         let mut next = state.desc.clone();
         let mut change = |bits: &mut [u8]| {
@@ -201,18 +235,18 @@ impl Allocator {
         if sb.features().has_group_checksum() {
             next.itable_unused = unused.min(ipg - (index + 1));
         }
-        self.write_desc(meta, group, &mut state, next)?;
+        self.write_desc(meta, group, state, next)?;
         state.inode_bitmap_verified = true;
-        slot.publish(&state);
+        slot.publish(state);
         self.free_inodes.fetch_sub(1, Relaxed);
         self.dirs.fetch_add(is_dir.into(), Relaxed);
         let per_block = sb.block_size() / u32::from(sb.inode_size());
-        Ok(Some(NewInode {
+        Ok(NewInode {
             ino: Ino(group.0 * ipg + index + 1),
             block: Pblk(slot.inode_table + u64::from(index / per_block)),
             offset: (index % per_block * u32::from(sb.inode_size())) as usize,
             block_never_used: index / per_block * per_block >= ipg - unused,
-        }))
+        })
     }
 
     /// Near the parent: its group, or one at growing distance that has inodes and space.

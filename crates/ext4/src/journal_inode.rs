@@ -9,11 +9,12 @@ use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
-use jbd2::recovery::{self, RecoverOptions};
+use jbd2::recovery::{self, RecoverOptions, Rest};
 use jbd2::{Journal, LogExtent, LogMap};
 
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
+use crate::fast_commit::{self, FastCommits};
 use crate::inode::MapRoot;
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
@@ -22,7 +23,7 @@ use crate::mount::{
     write_superblock_directly,
 };
 use crate::seal::Sealer;
-use crate::{Error, Result, errno};
+use crate::{Error, MountOptions, Result, errno};
 
 /// Reads blocks straight from the device, before there are caches and a journal.
 struct RawReader {
@@ -211,6 +212,8 @@ pub(crate) struct Replayed {
     pub blocks: u64,
     /// Copies that were revoked.
     pub revoked: u64,
+    /// Fast commits that followed.
+    pub fast_commits: u32,
     /// J20: no later commit may bear an earlier time.
     pub last_commit_seconds: u64,
 }
@@ -219,9 +222,9 @@ pub(crate) struct Replayed {
 pub(crate) fn recover(
     device: &Arc<dyn Device>,
     superblock: &Superblock,
-    journal: Option<&Arc<dyn Device>>,
+    mount: &MountOptions,
 ) -> Result<Replayed> {
-    let map = log_map(device, superblock, journal)?;
+    let map = log_map(device, superblock, mount.journal_device.as_ref())?;
     let block_size = superblock.block_size() as usize;
     let options = RecoverOptions {
         volume_blocks: superblock.blocks_count(),
@@ -233,7 +236,16 @@ pub(crate) fn recover(
     }
     let keeper = SuperblockKeeper::read(device.as_ref(), block_size)?;
     let mut patch = |home, image: &mut [u8]| keeper.patch(home, image);
-    let recovered = recovery::recover_patched(device.as_ref(), block_size, &map, options, &mut patch)?;
+    let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;
+    let commits = match plan.fast_commits(device.as_ref(), &map) {
+        Some((tid, blocks)) => fast_commit::scan(superblock, tid, blocks)?,
+        None => None,
+    };
+    let rest = if commits.is_some() { Rest::FastCommits } else { Rest::Empty };
+    let recovered = plan.carry_out(device.as_ref(), &map, &options, rest, &mut patch)?;
+    if let Some(commits) = &commits {
+        replay_fast_commits(device, map.clone(), mount, commits, recovered.last_commit_seconds)?;
+    }
     if recovered.s_errno != 0 {
         // R15: the volume remembers the abort, then the journal forgets it.
         write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
@@ -244,10 +256,26 @@ pub(crate) fn recover(
             transactions: recovered.transactions,
             blocks: recovered.blocks,
             revoked: recovered.revoked,
+            fast_commits: commits.map_or(0, |commits| commits.count),
             last_commit_seconds: recovered.last_commit_seconds,
         },
         false => Replayed::default(),
     })
+}
+
+/// R24, R25: the log is home; what the fast commits add to it goes the same way, as a full commit.
+fn replay_fast_commits(
+    device: &Arc<dyn Device>,
+    map: LogMap,
+    mount: &MountOptions,
+    commits: &FastCommits,
+    last_commit_seconds: u64,
+) -> Result<()> {
+    let superblock = crate::read_superblock(device.as_ref())?;
+    let blocks = fast_commit::replay(device, &superblock, &map, &mount.clock, commits)?;
+    let now = mount.clock.now();
+    let now = (now.sec.max(0) as u64, now.nsec).max((last_commit_seconds, 0));
+    Ok(recovery::commit_fast(device, superblock.block_size() as usize, map, &blocks, now)?)
 }
 
 /// R14: what a logged copy of the superblock must not undo, for it was written outside the journal.

@@ -1,10 +1,12 @@
 //! The ext4 file system, with the names of fs/ext4.
 
 pub mod aio;
+mod atomic_write;
 mod attr;
 mod block_cache;
 mod buffered;
 mod clock;
+mod dax;
 pub mod dir;
 mod dir_file;
 mod error;
@@ -12,6 +14,7 @@ mod error_policy;
 pub mod extents;
 pub mod extents_status;
 mod fallocate;
+mod fast_commit;
 mod file;
 mod flusher;
 mod fs;
@@ -45,7 +48,7 @@ mod truncate;
 mod xattr;
 mod xattr_calls;
 
-pub use attr::Stat;
+pub use attr::{DirectLimits, Stat, SyncScope};
 pub use clock::{Clock, CoarseClock, Now};
 pub use error::{Error, Result, errno};
 pub use error_policy::ErrorMode;

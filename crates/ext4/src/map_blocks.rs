@@ -30,6 +30,8 @@ pub(crate) enum Allocate {
     /// Unwritten: the data is not on the device yet, and the blocks are inside i_size (A12, C4). In a block map they are
     /// written zeros instead.
     Unwritten,
+    /// Written zeros: nobody waits for the data, which is stored in place (A12, A18).
+    Zeroed,
     /// Written: beyond i_size, where nobody can read before the size moves (A12); journalled contents.
     Written,
 }
@@ -66,6 +68,13 @@ impl Fs {
 
 fn clip(mapping: Mapping, len: u32) -> Mapping {
     Mapping { len: mapping.len.min(len), ..mapping }
+}
+
+impl Fs {
+    /// Zeros in blocks that nothing names yet.
+    fn zero_run(&self, run: mballoc::Run) -> Result<()> {
+        zero_blocks(self.device.as_ref(), self.block_size(), run.start, run.len)
+    }
 }
 
 /// What the cache knows, as a mapping.
@@ -126,16 +135,14 @@ impl Handle<'_> {
         // What maps delayed data must be there too: it was kept for it.
         let delayed = kind == mballoc::RequestKind::Delayed;
         self.set_use_reserve(delayed);
-        let state = if how == Allocate::Written { MapState::Written } else { MapState::Unwritten };
+        let unwritten = how == Allocate::Unwritten;
+        let state = if unwritten { MapState::Unwritten } else { MapState::Written };
         let mapping = Mapping { lblk, len: run.len, start: run.start, state };
 
+        let zeroed = if how == Allocate::Zeroed { fs.zero_run(run) } else { Ok(()) };
         let mut tree = Tree::new(self, &mut root, owner);
-        let inserted = tree.insert(Extent {
-            lblk,
-            len: run.len,
-            start: run.start,
-            unwritten: how == Allocate::Unwritten,
-        });
+        let extent = Extent { lblk, len: run.len, start: run.start, unwritten };
+        let inserted = zeroed.and_then(|()| tree.insert(extent));
         let tree_blocks = tree.meta_blocks_delta;
         self.set_use_reserve(false);
         if let Err(error) = inserted {
@@ -244,10 +251,7 @@ impl Handle<'_> {
             below_2_32: true,
         };
         let run = self.allocate_data(&request)?;
-        let zeroed = match how {
-            Allocate::Written => Ok(()),
-            Allocate::Unwritten => zero_blocks(fs.device.as_ref(), fs.block_size(), run.start, run.len),
-        };
+        let zeroed = if how == Allocate::Written { Ok(()) } else { fs.zero_run(run) };
         let delayed = kind == mballoc::RequestKind::Delayed;
         self.set_use_delayed(delayed);
         let mut map = BlockMap::new(self, &mut root, owner);

@@ -61,6 +61,8 @@ pub struct MountOptions {
     pub barrier: bool,
     /// The journal is neither replayed nor used: the volume as the last checkpoint left it. With `read_only` alone.
     pub noload: bool,
+    /// File data is loaded and stored in place, past the page cache (A18). On a read-only mount there is nothing to gain.
+    pub dax: bool,
 }
 
 impl Default for MountOptions {
@@ -72,13 +74,14 @@ impl Default for MountOptions {
             data: None,
             dioread_nolock: true,
             page_cache_bytes: 64 << 20,
-            dirty_ratio: 40,
+            dirty_ratio: 70,
             write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
             journal_device: None,
             barrier: true,
             noload: false,
+            dax: false,
         }
     }
 }
@@ -92,6 +95,8 @@ pub struct MountReport {
     pub blocks_replayed: u64,
     /// Copies in the log that were not, for their blocks were revoked (R9).
     pub copies_revoked: u64,
+    /// Fast commits that were replayed after them (R19).
+    pub fast_commits: u32,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
 }
@@ -170,7 +175,8 @@ impl Fs {
     /// # Errors
     /// Those of [`read_superblock`]; EOPNOTSUPP for a feature that no mount supports; EROFS for one that
     /// forbids writing, and for a read-only device, unless `read_only` is asked for; EINVAL where a journal's
-    /// device is missing or wrong, and for `noload` without `read_only`.
+    /// device is missing or wrong, and for `noload` without `read_only`; EOPNOTSUPP for `dax` where the CPU does not reach
+    /// the device.
     pub fn mount(device: Arc<dyn Device>, options: &MountOptions) -> Result<(Arc<Self>, MountReport)> {
         if options.noload && !options.read_only {
             return Err(Error::refused(errno::EINVAL, "noload needs a read-only mount"));
@@ -184,6 +190,9 @@ impl Fs {
         let options = &MountOptions { journal_device, ..options.clone() };
         let superblock = superblock_to_mount(&device, options.journal_device.as_ref())?;
         let read_only = check_access(&superblock, device.as_ref(), options.read_only)?;
+        if options.dax && !read_only && device.dax().is_none() {
+            return Err(Error::refused(errno::EOPNOTSUPP, "the device is not in memory"));
+        }
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
         let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
@@ -219,11 +228,11 @@ impl Fs {
         let superblock = match has_journal(&superblock) {
             true if options.noload => superblock,
             true => {
-                let recovered =
-                    journal_inode::recover(&device, &superblock, options.journal_device.as_ref())?;
+                let recovered = journal_inode::recover(&device, &superblock, options)?;
                 report.transactions_replayed = recovered.transactions;
                 report.blocks_replayed = recovered.blocks;
                 report.copies_revoked = recovered.revoked;
+                report.fast_commits = recovered.fast_commits;
                 last_commit_seconds = recovered.last_commit_seconds;
                 if mutant(22) { superblock } else { read_superblock(device.as_ref())? }
             }
@@ -242,7 +251,7 @@ impl Fs {
         Ok((fs, report))
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         device: Arc<dyn Device>,
         superblock: Superblock,
         read_only: bool,
@@ -312,6 +321,7 @@ impl Fs {
             superblock: Mutex::new(superblock),
             journal,
             host,
+            dax: options.dax && device.dax().is_some(),
             cache,
             allocator,
             inodes: InodeCache::new(),
@@ -335,7 +345,7 @@ impl Fs {
     }
 
     /// O2: the blocks of the orphan file, and how many slots of each are free.
-    fn load_orphan_file_blocks(&self) -> Result<()> {
+    pub(crate) fn load_orphan_file_blocks(&self) -> Result<()> {
         let (number, on) = {
             let superblock = self.superblock.lock();
             (superblock.orphan_file_inum, superblock.features().has_compat(compat::ORPHAN_FILE))

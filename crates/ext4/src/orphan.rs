@@ -134,13 +134,19 @@ impl Fs {
     /// (a bad number) is skipped and reported as damage by the count returned.
     pub(crate) fn process_orphans(&self) -> Result<OrphansProcessed> {
         let mut processed = OrphansProcessed::default();
-        self.load_orphan_list(&mut processed)?;
-        let from_file = self.load_orphan_file(&mut processed)?;
-        let from_list = self.orphans.lock().list.clone();
-        for inode in from_list.into_iter().chain(from_file) {
+        for inode in self.load_orphans(&mut processed)? {
             self.finish_orphan(&inode, &mut processed)?;
         }
         Ok(processed)
+    }
+
+    /// The inodes of the list, then those of the file, which know from here on that they are orphans.
+    pub(crate) fn load_orphans(&self, processed: &mut OrphansProcessed) -> Result<Vec<Arc<Inode>>> {
+        self.load_orphan_list(processed)?;
+        let from_file = self.load_orphan_file(processed)?;
+        let mut inodes = self.orphans.lock().list.clone();
+        inodes.extend(from_file);
+        Ok(inodes)
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {

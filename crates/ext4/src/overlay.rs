@@ -1,10 +1,12 @@
 //! A device that keeps what is written to it in memory (R18): recovery for a read-only mount runs on it unchanged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use block_io::sync::Mutex;
 use block_io::{AlignedBuf, Device, Limits, Result};
+
+use crate::meta::Image;
 
 /// Reads fall through to the device below where nothing was written.
 pub(crate) struct Overlay {
@@ -19,6 +21,20 @@ impl Overlay {
         // What is written stays here, whatever the device below allows.
         let limits = Limits { read_only: false, ..below.limits().clone() };
         Self { below, limits, written: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl Overlay {
+    /// Every block of `block_size` bytes that was written to, ascending.
+    pub fn written_blocks(&self, block_size: usize) -> crate::Result<Vec<(u64, Image)>> {
+        let per_block = block_size as u64 / u64::from(self.limits.logical_block_bytes);
+        let blocks: BTreeSet<u64> = self.written.lock().keys().map(|sector| sector / per_block).collect();
+        let read = |block| {
+            let mut image = AlignedBuf::zeroed(block_size);
+            self.read(block * block_size as u64, &mut image)?;
+            Ok((block, Arc::new(image)))
+        };
+        blocks.into_iter().map(read).collect()
     }
 }
 

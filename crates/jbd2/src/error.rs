@@ -9,7 +9,6 @@ const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const EINVAL: i32 = 22;
 const EBADMSG: i32 = 74;
-const EOPNOTSUPP: i32 = 95;
 /// What the journal aborts with when it is shut down (T28).
 pub(crate) const ESHUTDOWN: i32 = 108;
 const EUCLEAN: i32 = 117;
@@ -58,9 +57,6 @@ pub enum Error {
     /// A checksum is wrong (J7, R5).
     #[error("journal checksum: {0}")]
     Checksum(String),
-    /// The log is followed by fast commits, which we do not replay (D25).
-    #[error("the journal has fast commits")]
-    FastCommits,
     /// The journal is damaged (R4, R5, R10).
     #[error("damaged journal: {0}")]
     Corrupt(String),
@@ -78,7 +74,6 @@ impl Error {
             Self::TooManyCredits { .. } => ENOSPC,
             Self::Invalid(_) => EINVAL,
             Self::Checksum(_) => EBADMSG,
-            Self::FastCommits => EOPNOTSUPP,
             Self::Corrupt(_) => EUCLEAN,
         }
     }

@@ -9,7 +9,7 @@ use crate::error::ESHUTDOWN;
 use crate::format::{JournalSuperblock, Layout, feature};
 use crate::handle::Handle;
 use crate::mutant::mutant;
-use crate::state::{Sizes, State, Transaction};
+use crate::state::{LOG_SPARE, Sizes, State, Transaction};
 use crate::{Config, Error, Features, Host, Image, LogMap, Result, Stats, Tid};
 
 /// The journal superblock, with the rest of its block.
@@ -86,8 +86,60 @@ impl Journal {
             true => (first, Tid(1)),
             false => (head, Tid(superblock.s_sequence).next()),
         };
+        let this = Self::attach(
+            (device, block_size),
+            map,
+            (superblock, block),
+            (head, next_tid),
+            (config, host),
+            None,
+        )?;
+        this.void_fast_commits()?;
+        Ok(this)
+    }
+
+    /// J29: zeroes the first block of the fast-commit area, durable with the first commit.
+    fn void_fast_commits(&self) -> Result<()> {
+        let Some(log) = self.log.as_ref().filter(|log| log.fast_commit && log.end + 1 < log.map.len()) else {
+            return Ok(());
+        };
+        let offset = log.device_block(log.end + 1) * self.block_size as u64;
+        log.device.write(offset, &AlignedBuf::zeroed(self.block_size), false)?;
+        Ok(())
+    }
+
+    /// For [`crate::recovery::commit_fast`]: a log that recovery left with nothing in it but not empty (s_start ≠ 0), as it
+    /// is; one transaction may fill it.
+    pub(crate) fn open_left_open(
+        device: Arc<dyn Device>,
+        block_size: usize,
+        map: LogMap,
+        config: Config,
+        host: Arc<dyn Host>,
+    ) -> Result<Arc<Self>> {
+        let (superblock, block) = read_superblock(&*device, block_size, &map)?;
+        let place = (superblock.s_start, Tid(superblock.s_sequence));
+        if !(superblock.s_first..superblock.ring_end()).contains(&place.0) {
+            return Err(Error::Corrupt("s_start lies outside the log".into()));
+        }
+        let most = (superblock.ring_end() - superblock.s_first).saturating_sub(LOG_SPARE);
+        Self::attach((device, block_size), map, (superblock, block), place, (config, host), Some(most))
+    }
+
+    /// `place`: where the next transaction starts, and its tid. `most`: log blocks that it may have (T2).
+    fn attach(
+        (device, block_size): (Arc<dyn Device>, usize),
+        map: LogMap,
+        (superblock, block): (JournalSuperblock, AlignedBuf),
+        (head, next_tid): (u32, Tid),
+        (config, host): (Config, Arc<dyn Host>),
+        most: Option<u32>,
+    ) -> Result<Arc<Self>> {
+        let (first, end) = (superblock.s_first, superblock.ring_end());
         let layout = superblock.layout();
-        let sizes = Sizes::new(end - first, layout.tags_per_descriptor(), layout.records_per_revoke_block());
+        let most = most.unwrap_or((end - first) / 4);
+        let records = layout.records_per_revoke_block();
+        let sizes = Sizes::new(end - first, most, layout.tags_per_descriptor(), records);
         if sizes.max_credits == 0 {
             return Err(Error::Invalid("too short".into()));
         }
@@ -95,10 +147,6 @@ impl Journal {
         let superblock = Mutex::new(SuperblockBuffer { superblock, block });
         let log_device = map.shared_device(&device);
         let log = Log { device: log_device, map, layout, first, end, fast_commit, superblock };
-        if fast_commit && end + 1 < log.map.len() {
-            let offset = log.device_block(end + 1) * block_size as u64;
-            log.device.write(offset, &AlignedBuf::zeroed(block_size), false)?;
-        }
         let state = State::new(next_tid, head, config.last_commit_seconds);
         Ok(Self::assemble(device, block_size, config, host, Some(log), sizes, state))
     }

@@ -8,7 +8,7 @@ use block_io::sync::Mutex;
 use crate::{Image, SealTag, Stats, Tid};
 
 /// T23: log blocks that are never given to transactions.
-const LOG_SPARE: u32 = 32;
+pub(crate) const LOG_SPARE: u32 = 32;
 
 /// A block that belongs to the journal.
 pub(crate) struct Entry {
@@ -81,10 +81,11 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub fn new(ring: u32, tags_per_descriptor: usize, records_per_revoke_block: usize) -> Self {
+    /// `most`: log blocks that a transaction may have.
+    pub fn new(ring: u32, most: u32, tags_per_descriptor: usize, records_per_revoke_block: usize) -> Self {
         let mut this = Self {
             ring,
-            max_log_blocks: ring / 4,
+            max_log_blocks: most,
             tags_per_descriptor: tags_per_descriptor as u32,
             records_per_revoke_block: records_per_revoke_block as u32,
             max_credits: 0,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::{Device, Event, EventFd, ImmediateQueue, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{DataMode, MountOptions, NewInode, Result, XattrSet, errno};
+use ext4::{DataMode, MountOptions, NewInode, Result, SyncScope, XattrSet, errno};
 
 use super::image::StateDevice;
 use super::judge::{TestClock, mount_options, read_tree};
@@ -300,7 +300,8 @@ impl Driver {
     /// fsync of several files with one commit (T13).
     pub fn fsync_all(&mut self, files: &[(String, FileId)]) {
         self.begin("fsync of many".into());
-        let wanted: Vec<_> = files.iter().map(|(_, file)| (self.runner.inode(*file), true)).collect();
+        let wanted: Vec<_> =
+            files.iter().map(|(_, file)| (self.runner.inode(*file), SyncScope::Data)).collect();
         for result in self.runner.fs().fsync_all(&wanted) {
             self.done("fsync", result);
         }

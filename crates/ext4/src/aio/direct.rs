@@ -7,6 +7,7 @@ use block_io::{Completion, Memory, Operation, Request, SharedMemory};
 use iomap::{Mapping, ReadPlan, ReadRequest, WritePlan, WriteRequest};
 
 use super::engine::{Engine, FileId, Finished, Value};
+use crate::attr::SyncScope;
 use crate::file::Look;
 use crate::inode::Inode;
 use crate::{Error, Result, errno};
@@ -57,6 +58,8 @@ pub struct DirectRead {
 /// A worker's answer to a direct operation.
 pub(super) enum Step {
     Mapped(Result<Vec<Mapping>>),
+    /// An atomic write is in the running transaction.
+    Logged(Result<()>),
     Ended(Result<()>),
     Synced(Result<()>),
     Failed(Error),
@@ -102,7 +105,7 @@ impl Engine {
             self.fs.check_writable()?;
             inode.check_data_supported()?;
             if atomic {
-                return Err(Error::errno_only(errno::EOPNOTSUPP));
+                return self.check_atomic(&inode, lock, nowait).map(|()| (inode, None));
             }
             let mappings = self.fs.map_range(&inode, pos, len, Look::Cached)?;
             if lock == LockMode::Shared {
@@ -127,7 +130,11 @@ impl Engine {
             Err(error) => return self.finish(op, Err(error), Some(memory)),
         };
         let kind = Kind::Write { pos, dsync, unwritten: false, fua: false };
+        let logged = atomic.then(|| memory.bytes().to_vec());
         let slot = self.insert(op, inode.clone(), kind, memory);
+        if let Some(data) = logged {
+            return self.run_step(slot, false, move |fs| Step::Logged(fs.atomic_write(&inode, pos, &data)));
+        }
         match mappings {
             Some(mappings) => {
                 self.counters.mapped_in_place.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +150,21 @@ impl Engine {
                     )
                 });
             }
+        }
+    }
+
+    /// Atomic writes go through the journal and so have a lock of their own (C24); the journal's data is not for them.
+    fn check_atomic(&self, inode: &Inode, lock: LockMode, nowait: bool) -> Result<()> {
+        if nowait {
+            return Err(Error::errno_only(errno::EAGAIN));
+        }
+        if lock == LockMode::Shared {
+            self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::errno_only(errno::EAGAIN));
+        }
+        match self.fs.journals_data(inode) {
+            true => Err(Error::errno_only(errno::EOPNOTSUPP)),
+            false => Ok(()),
         }
     }
 
@@ -213,10 +235,15 @@ impl Engine {
                 Kind::Read { .. } => self.issue_reads(slot, &mappings),
             },
             Step::Mapped(Err(error))
+            | Step::Logged(Err(error))
             | Step::Ended(Err(error))
             | Step::Synced(Err(error))
             | Step::Failed(error) => Err(error),
             Step::Ended(Ok(())) => return self.after_end_io(slot),
+            Step::Logged(Ok(())) => {
+                let inode = self.direct[slot].inode.clone();
+                return self.sync_step(slot, inode, SyncScope::Logged);
+            }
             Step::Synced(Ok(())) => return self.complete(slot),
         };
         match issued {
@@ -368,7 +395,7 @@ impl Engine {
             // A write with FUA is durable already (B8).
             Kind::Write { dsync: true, fua: false, .. } => {
                 let inode = direct.inode.clone();
-                self.sync_step(slot, inode);
+                self.sync_step(slot, inode, SyncScope::Data);
             }
             _ => self.complete(slot),
         }

@@ -11,7 +11,7 @@ use super::completions::Completions;
 use super::direct::{Direct, Step};
 use super::lanes::Lane;
 use super::ticker::Ticker;
-use crate::attr::Stat;
+use crate::attr::{Stat, SyncScope};
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::{Error, Result, errno};
@@ -182,12 +182,13 @@ impl Engine {
     /// fsync or fdatasync of a file; everybody who asks at the same time shares a commit (T13).
     pub fn sync(&self, op: u64, file: FileId, datasync: bool) -> Result<()> {
         let inode = self.file(file)?.clone();
-        self.sync.push(SyncRequest { reply: Reply::Operation(op), inode, datasync });
+        let scope = if datasync { SyncScope::Data } else { SyncScope::File };
+        self.sync.push(SyncRequest { reply: Reply::Operation(op), inode, scope });
         Ok(())
     }
 
-    pub(super) fn sync_step(&self, slot: usize, inode: Arc<Inode>) {
-        self.sync.push(SyncRequest { reply: Reply::Direct(slot), inode, datasync: true });
+    pub(super) fn sync_step(&self, slot: usize, inode: Arc<Inode>, scope: SyncScope) {
+        self.sync.push(SyncRequest { reply: Reply::Direct(slot), inode, scope });
     }
 
     /// Takes over an inode that is counted as open.
@@ -309,7 +310,7 @@ enum Reply {
 struct SyncRequest {
     reply: Reply,
     inode: Arc<Inode>,
-    datasync: bool,
+    scope: SyncScope,
 }
 
 /// One thread that answers all sync requests that wait for it with one commit.
@@ -337,8 +338,7 @@ impl SyncLane {
         let (requests, fs, completions) = (self.requests.clone(), self.fs.clone(), self.completions.clone());
         self.lane.push(Box::new(move || {
             let batch = std::mem::take(&mut *requests.lock());
-            let wanted: Vec<_> =
-                batch.iter().map(|request| (request.inode.clone(), request.datasync)).collect();
+            let wanted: Vec<_> = batch.iter().map(|request| (request.inode.clone(), request.scope)).collect();
             let results =
                 guarded(&fs, || fs.fsync_all(&wanted)).unwrap_or_else(|error| vec![Err(error); wanted.len()]);
             for (request, result) in batch.into_iter().zip(results) {

@@ -40,7 +40,7 @@ impl Allocator {
     }
 
     /// The range as clusters of each group.
-    fn parts(&self, start: Pblk, len: u32) -> Result<Vec<(Group, u32, u32)>> {
+    pub(super) fn parts(&self, start: Pblk, len: u32) -> Result<Vec<(Group, u32, u32)>> {
         let last = start.0.checked_add(u64::from(len) - 1).ok_or_else(|| refuse(start, len, "outside"))?;
         let outside = || refuse(start, len, "outside the volume");
         let (first_group, first_cluster) = self.cluster_of(start).ok_or_else(outside)?;

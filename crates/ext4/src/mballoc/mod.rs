@@ -4,6 +4,7 @@
 
 mod allocate;
 mod buddy;
+mod claim;
 mod delayed;
 mod free;
 mod group;

@@ -1,85 +1,96 @@
-//! Whether the fast-commit area holds commits that a recovery would have to replay (R19–R21).
+//! Fast commits, which follow the log in an area of their own (R19). What they mean is the file system's affair; here is
+//! where they lie, and how what they lead to becomes a full commit.
 
-use crate::Tid;
-use crate::format::crc32c;
+use std::sync::Arc;
 
-const HEAD: u16 = 9;
-const TAIL: u16 = 8;
-const TAG_SIZE: usize = 4;
+use block_io::{AlignedBuf, Device};
 
-/// Looks for a valid TAIL of `expected`, block by block. Anything that is impossible before it means that there is
-/// no fast commit (R23).
-pub(super) struct FastCommits {
-    expected: Tid,
-    sum: u32,
-    seen_head: bool,
+use super::Plan;
+use super::scan::Log;
+use crate::io::GatheringWriter;
+use crate::journal::{Journal, read_superblock};
+use crate::{Config, Error, Host, Image, LogMap, Result, SealTag, Tid};
+
+/// The blocks of the fast-commit area (J22), in order.
+pub struct FastCommitBlocks<'a> {
+    log: Log<'a>,
+    next: u32,
 }
 
-impl FastCommits {
-    pub fn new(expected: Tid) -> Self {
-        Self { expected, sum: 0, seen_head: false }
-    }
+impl Iterator for FastCommitBlocks<'_> {
+    type Item = Result<AlignedBuf>;
 
-    /// `Some(whether there is one)` once that is sure.
-    pub fn look_at(&mut self, block: &[u8]) -> Option<bool> {
-        let le16 = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
-        let le32 = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        let mut at = 0;
-        while at + TAG_SIZE <= block.len() {
-            let (tag, len) = (le16(at), usize::from(le16(at + 2)));
-            let value = at + TAG_SIZE;
-            if !(1..=HEAD).contains(&tag) || value + len > block.len() {
-                return Some(false);
-            }
-            if self.seen_head == (tag == HEAD) || (matches!(tag, HEAD | TAIL) && len < 8) {
-                return Some(false);
-            }
-            if tag == HEAD {
-                self.seen_head = true;
-                if Tid(le32(value + 4)) != self.expected {
-                    return Some(false);
-                }
-            }
-            if tag == TAIL {
-                // R20: its tag and tid are covered, its sum is not.
-                self.sum = crc32c(self.sum, &block[at..value + 4]);
-                return Some(Tid(le32(value)) == self.expected && le32(value + 4) == self.sum);
-            }
-            self.sum = crc32c(self.sum, &block[at..value + len]);
-            at = value + len;
-        }
-        None
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = self.log.read_fast_commit(self.next).transpose();
+        self.next += 1;
+        read
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn area(tid: u32) -> Vec<u8> {
-        let mut block = vec![9, 0, 8, 0, 0, 0, 0, 0];
-        block.extend(tid.to_le_bytes());
-        block.extend([8, 0, 244, 3]);
-        block.extend(tid.to_le_bytes());
-        let sum = crc32c(0, &block);
-        block.extend(sum.to_le_bytes());
-        block.resize(1024, 0);
-        block[14..16].copy_from_slice(&(1024u16 - 16).to_le_bytes());
-        let sum = crc32c(0, &block[..20]);
-        block[20..24].copy_from_slice(&sum.to_le_bytes());
-        block
+impl Plan {
+    /// The tid that fast commits must bear (R19), and the blocks that may hold them. `None`: there can be none.
+    pub fn fast_commits<'a>(
+        &self,
+        device: &'a dyn Device,
+        map: &'a LogMap,
+    ) -> Option<(Tid, FastCommitBlocks<'a>)> {
+        let log = Log::new(device, map, &self.superblock);
+        let possible = !super::is_clean(&self.superblock) && self.superblock.fast_commit_blocks() > 0;
+        // Block L stays unused.
+        possible.then_some((self.scan.end, FastCommitBlocks { log, next: 1 }))
     }
+}
 
-    #[test]
-    fn r21_head_and_tail_decide() {
-        let block = area(5);
-        assert_eq!(FastCommits::new(Tid(5)).look_at(&block), Some(true));
-        assert_eq!(FastCommits::new(Tid(6)).look_at(&block), Some(false));
-        assert_eq!(FastCommits::new(Tid(5)).look_at(&[0; 1024]), Some(false));
-        for at in 0..24 {
-            let mut damaged = block.clone();
-            damaged[at] ^= 0x55;
-            assert_ne!(FastCommits::new(Tid(5)).look_at(&damaged), Some(true), "byte {at}");
+/// What is committed is sealed already, and nobody waits for it.
+struct NoHost {
+    now: (u64, u32),
+}
+
+impl Host for NoHost {
+    fn seal(&self, _block: u64, _tag: SealTag, _image: &mut [u8]) {}
+    fn retire(&self, _block: u64, _image: Image) {}
+    fn forgotten(&self, _block: u64) {}
+    fn committed(&self, _tid: Tid) {}
+    fn aborted(&self, _errno: i32) {}
+    fn now(&self) -> (u64, u32) {
+        self.now
+    }
+}
+
+/// After [`super::Rest::FastCommits`]: makes `blocks`, what the fast commits change, durable at home, and the log empty. It
+/// is one full commit with the fast commits' tid, which voids them: before its commit block they are replayed again, after
+/// it the log is. Only where it is too large for the log it goes home directly, and a crash then repeats the fast commits
+/// over what is there, as Linux always does (R24: they can be repeated). `now`: seconds and nanoseconds.
+///
+/// EUCLEAN: the log is not as [`super::Rest::FastCommits`] leaves it. EIO: the device.
+pub fn commit_fast(
+    device: &Arc<dyn Device>,
+    block_size: usize,
+    map: LogMap,
+    blocks: &[(u64, Image)],
+    now: (u64, u32),
+) -> Result<()> {
+    let (superblock, _) = read_superblock(&**device, block_size, &map)?;
+    if superblock.s_start == 0 {
+        return Err(Error::Corrupt("the log is empty, fast commits or not".into()));
+    }
+    let host = Arc::new(NoHost { now });
+    let journal = Journal::open_left_open(device.clone(), block_size, map, Config::default(), host)?;
+    match u32::try_from(blocks.len()) {
+        Ok(credits) if credits <= journal.max_transaction_credits() => {
+            let mut handle = journal.start(credits)?;
+            for (block, image) in blocks {
+                handle.create(*block, SealTag(0), &mut |bytes| bytes.copy_from_slice(image))?;
+            }
+            handle.stop()?;
+        }
+        _ => {
+            let mut gather = GatheringWriter::new(&**device, block_size, Config::default().write_bytes);
+            for (block, image) in blocks {
+                gather.push(*block, image)?;
+            }
+            gather.write_out()?;
         }
     }
+    journal.close()
 }

@@ -3,6 +3,8 @@
 mod fast_commit;
 mod scan;
 
+pub use fast_commit::{FastCommitBlocks, commit_fast};
+
 use std::collections::BTreeMap;
 
 use block_io::{AlignedBuf, Device};
@@ -42,6 +44,15 @@ pub struct Recovered {
     pub last_commit_seconds: u64,
 }
 
+/// What is left to do after the log was replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Empty,
+    /// The fast commits: [`commit_fast`] ends it.
+    FastCommits,
+}
+
 /// What a replay would write: also the overlay of a read-only mount (R18).
 pub struct Plan {
     superblock: JournalSuperblock,
@@ -59,14 +70,11 @@ pub fn is_clean(superblock: &JournalSuperblock) -> bool {
 /// Reads the log and decides, without writing anything (R2–R10). All copies that are not
 /// revoked are verified, as Linux does, also those that a later one covers.
 ///
-/// EOPNOTSUPP: fast commits follow the log, which only Linux replays (D25). EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
+/// EINVAL, EBADMSG: JSB (J7). EUCLEAN, EBADMSG: R4, R5, R10. EIO: the device.
 pub fn plan(device: &dyn Device, block_size: usize, map: &LogMap, options: &RecoverOptions) -> Result<Plan> {
     let (superblock, block) = read_superblock(device, block_size, map)?;
     let log = Log::new(device, map, &superblock);
     let mut scan = if is_clean(&superblock) { Scan::empty(&superblock) } else { log.scan()? };
-    if !is_clean(&superblock) && log.has_fast_commits(scan.end)? {
-        return Err(Error::FastCommits);
-    }
     loop {
         let copies = scan.uncovered();
         check_homes(&copies, map, options)?;
@@ -133,10 +141,29 @@ impl Plan {
         }
     }
 
-    /// R11: home writes, flush, JSB with FUA. A crash or an error anywhere leaves a log that can be replayed again
-    /// (R12).
+    /// Carries the plan out. R11: home writes, flush, JSB with FUA. A crash or an error anywhere leaves a log that can be
+    /// replayed again (R12). `patch` is called on each image before it is written home: what was written outside the
+    /// journal, and is newer than the logged copy, goes into it there (R14). Of a clean log nothing is written.
+    pub fn carry_out(
+        mut self,
+        device: &dyn Device,
+        map: &LogMap,
+        options: &RecoverOptions,
+        rest: Rest,
+        patch: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<Recovered> {
+        let mut summary = self.summary();
+        if !is_clean(&self.superblock) {
+            self.replay(device, map, options, patch)?;
+            self.reset(device, map, rest)?;
+        }
+        // What `Journal::open` will start with.
+        summary.next_tid = Tid(self.superblock.s_sequence).next();
+        Ok(summary)
+    }
+
     fn replay(
-        &mut self,
+        &self,
         device: &dyn Device,
         map: &LogMap,
         options: &RecoverOptions,
@@ -150,17 +177,19 @@ impl Plan {
             patch(home, &mut image);
             gather.push(home, &image)?;
         }
-        gather.write_out()?;
-        self.empty(device, map)
+        gather.write_out()
     }
 
-    /// The log is empty from here on. The tid `end` is never used (R11).
-    fn empty(&mut self, device: &dyn Device, map: &LogMap) -> Result<()> {
+    /// The log is empty from here on, and the tid `end` never used (R11). Or it goes on with that tid and has no transaction
+    /// yet, which leaves the fast commits valid.
+    fn reset(&mut self, device: &dyn Device, map: &LogMap, rest: Rest) -> Result<()> {
         if !mutant(19) {
             device.flush()?;
         }
-        self.superblock.s_start = 0;
-        self.superblock.s_sequence = self.scan.end.next().0;
+        (self.superblock.s_start, self.superblock.s_sequence) = match rest {
+            Rest::Empty => (0, self.scan.end.next().0),
+            Rest::FastCommits => (self.scan.head, self.scan.end.0),
+        };
         self.superblock.s_head = self.scan.head;
         write_superblock(device, map, &self.superblock, &mut self.block)
     }
@@ -185,28 +214,8 @@ pub fn recover(
     map: &LogMap,
     options: RecoverOptions,
 ) -> Result<Recovered> {
-    recover_patched(device, block_size, map, options, &mut |_, _| ())
-}
-
-/// The same, with `patch` called on each image before it is written home: what was written outside the journal, and
-/// is newer than the logged copy, goes into it there (R14).
-pub fn recover_patched(
-    device: &dyn Device,
-    block_size: usize,
-    map: &LogMap,
-    options: RecoverOptions,
-    patch: &mut dyn FnMut(u64, &mut [u8]),
-) -> Result<Recovered> {
-    let mut plan = plan(device, block_size, map, &options)?;
-    let mut summary = plan.summary();
-    if is_clean(&plan.superblock) {
-        summary.next_tid = Tid(plan.superblock.s_sequence).next();
-        return Ok(summary);
-    }
-    plan.replay(device, map, &options, patch)?;
-    // What `Journal::open` will start with.
-    summary.next_tid = Tid(plan.superblock.s_sequence).next();
-    Ok(summary)
+    let plan = plan(device, block_size, map, &options)?;
+    plan.carry_out(device, map, &options, Rest::Empty, &mut |_, _| ())
 }
 
 /// R1, RECOVER clear and s_start ≠ 0: throws the log away without replaying it.
@@ -222,7 +231,7 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap) -> Result<(
         Err(_) => Scan { end: log.latest_tid()?.next(), ..Scan::empty(&superblock) },
     };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
-    plan.empty(device, map)
+    plan.reset(device, map, Rest::Empty)
 }
 
 /// R15: s_errno 0 in JSB, once ERROR_FS is written.

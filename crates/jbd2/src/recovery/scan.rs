@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use block_io::{AlignedBuf, Device};
 
-use super::fast_commit::FastCommits;
 use super::unescape;
 use crate::format::{
     Checksums, CommitBlock, CommitSum, Header, JournalSuperblock, Layout, TagFlags, block_type, crc32_be,
@@ -156,17 +155,14 @@ impl<'a> Log<'a> {
         Ok(bad)
     }
 
-    /// R19, R21: whether a fast commit of `tid` is complete. Block L stays unused (J22).
-    pub fn has_fast_commits(&self, tid: Tid) -> Result<bool> {
-        let mut commits = FastCommits::new(tid);
-        let mut block = AlignedBuf::zeroed(self.layout.block_size);
-        for n in 1..self.fast_commit_blocks {
-            self.read(self.end + n, &mut block)?;
-            if let Some(found) = commits.look_at(&block) {
-                return Ok(found);
-            }
+    /// Block L + `n`; `None` behind the area.
+    pub fn read_fast_commit(&self, n: u32) -> Result<Option<AlignedBuf>> {
+        if n >= self.fast_commit_blocks {
+            return Ok(None);
         }
-        Ok(false)
+        let mut block = AlignedBuf::zeroed(self.layout.block_size);
+        self.read(self.end + n, &mut block)?;
+        Ok(Some(block))
     }
 
     /// R2, R3.
