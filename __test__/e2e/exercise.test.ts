@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { onMemory } from '../../src/aligned-memory.js';
 import { Engine } from '../../src/engine.js';
 import { exercise } from '../../exercise/exercise.js';
+import { KINDS, type Kind } from '../../exercise/kinds.js';
 import { FEATURES } from '../../exercise/features.js';
 import { formatRounds, parseRounds } from '../../exercise/operation.js';
 import type { Native } from '../../src/native/boundary.js';
@@ -41,7 +42,7 @@ function brokenEngine(): Engine {
 e2eSerial('a write that is lost is found, and the list shrunk to it', async (t) => {
   const image = join(await makeFolder(t), 'volume.img');
   const features = new Set(FEATURES);
-  const plan = { seed: 7, ops: 5000, files: 3, features, blockSize: 4096, epochOps: 5000, image };
+  const plan = { seed: 7, ops: 5000, files: 3, features, kind: KINDS[0] as Kind, epochOps: 5000, image };
   const { broken } = await exercise({ ...plan, engine: brokenEngine() });
   if (broken === undefined) throw new Error('it was not found');
   t.true(broken.isRepeatable);
