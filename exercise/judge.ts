@@ -31,8 +31,14 @@ export async function judge(model: FileModel, done: readonly Done[], evidence: E
   }
   const legal = legalResults(model, operations);
   happened.forEach(({ operation, outcome }, index) => {
-    if (isLegalOutcome(operation, outcome, legal.outcomes[index] ?? [])) return;
-    throw new Failure(`${describe(operation)} gave ${show(outcome)}, which no order of the round gives`);
+    const expected = legal.outcomes[index] ?? [];
+    if (isLegalOutcome(operation, outcome, expected)) return;
+    const [first] = expected;
+    const how =
+      outcome.data === undefined || first?.data === undefined ? '' : `: ${differ(outcome.data, first.data)}`;
+    throw new Failure(
+      `${describe(operation)} gave ${show(outcome)}, which no order of the round gives${how}`,
+    );
   });
   await adoptOneOf(model, legal.finals, evidence);
 }
