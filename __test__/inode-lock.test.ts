@@ -55,20 +55,6 @@ test('first come, first served: a reader does not overtake a waiting writer', (t
   t.true(lock.writing);
 });
 
-test('downgrade lets the readers at the head in, and no writer', (t) => {
-  const { lock, log, go } = setup();
-  t.true(lock.tryWrite());
-  go('R1', lock.read());
-  go('W1', lock.write());
-  go('R2', lock.read());
-  lock.downgrade();
-  t.deepEqual(log, ['R1']);
-  t.is(lock.readers, 2);
-  lock.unlockRead();
-  lock.unlockRead();
-  t.deepEqual(log, ['R1', 'W1']);
-});
-
 test('drain waits for direct I/O in flight and needs the lock exclusive', (t) => {
   const { lock, log, go } = setup();
   t.throws(() => lock.beginDio());
@@ -91,7 +77,6 @@ test('unlocking what is not held is our own bug', (t) => {
   const { lock } = setup();
   t.throws(() => lock.unlockRead());
   t.throws(() => lock.unlockWrite());
-  t.throws(() => lock.downgrade());
 });
 
 test('a thousand waiters that release at once leave the stack flat and the lock free', (t) => {

@@ -21,7 +21,7 @@ import {
   type FileExtent,
   type RangeTarget,
 } from './range-ops.js';
-import { readIter, submitDirectRead } from './read-iter/read-iter.js';
+import { readHit, readIter, submitDirectRead } from './read-iter/read-iter.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   readArguments,
@@ -146,7 +146,8 @@ export class FileHandle {
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
     const io = this.#kiocb(args, this.isDirect);
-    return this.#runSync('read', io, this.#readTask(io, args.position));
+    const hit = args.position >= 0 && this.#isReadable ? readHit(io) : -EAGAIN;
+    return hit >= 0 ? hit : this.#runSync('read', io, this.#readTask(io, args.position));
   }
 
   /** Reads into several buffers, one after the other, as one request. */
@@ -406,6 +407,10 @@ export class FileHandle {
     };
   }
 
+  get #isReadable(): boolean {
+    return (this.#flags & O_ACCMODE) !== O_WRONLY && !isDirectoryType(this.#type);
+  }
+
   #vectorKiocb(vector: Vector, { buffer, offset, length }: Segment): Kiocb {
     const { segments, position, nowait, atomic } = vector;
     const part = { buffer, offset, length, position, nowait, atomic, memoryBits: memoryBits(segments) };
@@ -447,8 +452,7 @@ export class FileHandle {
 
   /** Straight from the device where nobody has to be waited for; else nothing has happened. */
   #startDirectRead<R>(part: Transfer & { readonly view: unknown }): Promise<R> | undefined {
-    if (!this.isDirect || part.position < 0) return undefined;
-    if ((this.#flags & O_ACCMODE) === O_WRONLY || isDirectoryType(this.#type)) return undefined;
+    if (!this.isDirect || part.position < 0 || !this.#isReadable) return undefined;
     const io = this.#kiocb(part, true);
     const token = submitDirectRead(io);
     return token === NOT_SUBMITTED ? undefined : this.#wait(io, token, this.#settleRead, part.view);

@@ -1,9 +1,8 @@
 /**
  * The inode's rwsem and its count of direct I/O in flight (A2, A7).
  *
- * Grants are first come, first served: nobody overtakes a waiter, so neither readers nor writers starve. A
- * downgrade lets the readers at the head of the queue in. Direct I/O that outlives its lock is counted;
- * whoever holds the lock exclusive may drain it, and no new one can start meanwhile.
+ * Grants are first come, first served: nobody overtakes a waiter, so neither readers nor writers starve. Direct I/O that
+ * outlives its lock is counted; whoever holds the lock exclusive may drain it, and no new one can start meanwhile.
  */
 import type { Engine, Task } from './engine.js';
 import type { Token } from './native/boundary.js';
@@ -73,14 +72,6 @@ export class InodeLock {
   unlockWrite(): void {
     if (!this.#writer) throw new Error('inode lock: not held exclusive');
     this.#writer = false;
-    this.#grant();
-  }
-
-  /** Exclusive → shared, without a moment in which another writer could come in. */
-  downgrade(): void {
-    if (!this.#writer) throw new Error('inode lock: not held exclusive');
-    this.#writer = false;
-    this.#readers = 1;
     this.#grant();
   }
 

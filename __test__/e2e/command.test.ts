@@ -14,7 +14,7 @@ import { join } from 'node:path';
 
 import type { ExecutionContext } from 'ava';
 
-import { Volume } from '../../src/index.js';
+import { Volume, type FileExtent } from '../../src/index.js';
 import { compare } from '../../src/main-job/verify.js';
 import { hostReader } from '../../src/main-job/readers.js';
 import { filesOf, readTree } from '../../src/main-job/tree.js';
@@ -169,4 +169,35 @@ e2e('the reader of a pipe may leave early', async (t) => {
   t.is(err, '');
   t.is(Buffer.byteLength(out) > 0, true);
   await assertClean(t, image);
+});
+
+e2e('extents; get leaves holes', async (t) => {
+  const image = await makeImage(t, { blockSize: 4096 });
+  const volume = await Volume.open(image);
+  const file = await volume.open('/sparse', 'w');
+  await file.write(pattern(10_000), 0, 10_000, 8 * MiB);
+  await file.fallocate(MiB, MiB);
+  await file.truncate(32 * MiB + 5);
+  await file.close();
+  await volume.close();
+  const extents = JSON.parse((await uext4('extents', image, '/sparse', '--json')).out) as FileExtent[];
+  const bytes = (unwritten: boolean): number =>
+    extents.filter((extent) => extent.unwritten === unwritten).reduce((sum, { length }) => sum + length, 0);
+  t.deepEqual([bytes(true), bytes(false)], [MiB, 12_288]);
+  t.deepEqual([extents[0]?.logical, extents.at(-1)?.last], [MiB, true]);
+  const lines = (await uext4('extents', image, '/sparse')).out.split('\n');
+  t.is(lines.length, extents.length + 1);
+  t.regex(lines[0] as string, /^ +1048576 +\d+ +\d+ unwritten$/);
+  const to = join(await makeFolder(t), 'copy');
+  t.like(await uext4('get', image, '/sparse', to), { status: 0, err: '' });
+  const { size, blocks } = await stat(to);
+  t.is(size, 32 * MiB + 5);
+  t.true(blocks * 512 < MiB, `${blocks} blocks`);
+  const copy = await readFile(to);
+  t.true(copy.subarray(8 * MiB, 8 * MiB + 10_000).equals(pattern(10_000)));
+  t.true(
+    [copy.subarray(0, 8 * MiB), copy.subarray(8 * MiB + 10_000)].every((part) =>
+      part.every((byte) => byte === 0),
+    ),
+  );
 });

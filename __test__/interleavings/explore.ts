@@ -81,7 +81,14 @@ function makeWorld(scenario: Scenario, model: ModelNative, engine: Engine, count
   model.reset();
   scenario.prepare(model);
   const lock = scenario.makeLock?.(engine) ?? new InodeLock(engine);
-  const inode: OpenInode = { key: 1, lock, limits: LIMITS, bitmapFormat: false, dax: false, references: 1 };
+  const inode: OpenInode = {
+    key: 1,
+    lock,
+    limits: LIMITS,
+    bitmapFormat: model.blockMap,
+    dax: false,
+    references: 1,
+  };
   const io = (changes: Partial<Kiocb>): Kiocb => ({
     engine,
     inode,
@@ -160,7 +167,7 @@ function judge(
   const [violation] = model.file.violations;
   if (violation !== undefined) return violation;
   const final = model.file.contents();
-  const sectors = unexplained(initial, calls, final);
+  const sectors = unexplained(initial, calls, final, model.blockMap);
   if (sectors.length === 0) return undefined;
   const heard = calls.map((call) => `${call.name} ${JSON.stringify(call.heard)}`).join('; ');
   return `no order explains (-1: results) sectors ${sectors.join(', ')}: ${heard}; file [${final.join(' ')}]`;

@@ -65,18 +65,20 @@ const RESULTS = -1;
 
 /**
  * What no order explains: sectors, or -1 for results. Each may have an order of its own: a device keeps the order of a
- * sector's requests, not that of whole calls, and a direct read looks at i_size when it is submitted.
+ * sector's requests, not that of whole calls, and a direct read looks at i_size when it is submitted. With `inParts` a
+ * write may be two, each at its time (A16): then a sector's order need not be one of the size too.
  */
 export function unexplained(
   initial: readonly number[],
   calls: readonly Call[],
   final: readonly number[],
+  inParts: boolean,
 ): number[] {
   const sectors = Math.max(initial.length, final.length, ...calls.map((call) => spanOf(call)));
   const open = new Set([RESULTS]);
   for (let sector = 0; sector < sectors; sector += 1) open.add(sector);
   for (const order of orders(calls)) {
-    explain(initial, order, final, open);
+    explain(initial, order, final, open, inParts);
     if (open.size === 0) break;
   }
   return [...open];
@@ -92,6 +94,7 @@ function explain(
   order: readonly Call[],
   final: readonly number[],
   open: Set<number>,
+  inParts: boolean,
 ): void {
   const file = new SequentialFile(initial);
   const wrong = new Set<number>();
@@ -107,8 +110,11 @@ function explain(
     for (const [index, byte] of (heard.bytes ?? []).entries())
       if (expected.bytes?.[index] !== byte) wrong.add(pos + index);
   }
-  if (file.bytes.length !== final.length) return;
-  for (const sector of open)
-    if (!wrong.has(sector) && (sector === RESULTS || file.bytes[sector] === final[sector]))
-      open.delete(sector);
+  const sameSize = file.bytes.length === final.length;
+  if (!sameSize && !inParts) return;
+  for (const sector of open) {
+    if (wrong.has(sector)) continue;
+    const same = sector === RESULTS ? sameSize : (file.bytes[sector] ?? 0) === (final[sector] ?? 0);
+    if (same) open.delete(sector);
+  }
 }

@@ -54,6 +54,12 @@ export class ModelFile {
     }
   }
 
+  /** On a block map a block is written once it is there. */
+  markWritten(index: number): void {
+    const block = this.blocks.get(index);
+    if (block !== undefined) block.written = true;
+  }
+
   /** One state for the whole range, or undefined: C25.3's single run. */
   runState(pos: number, len: number): 'written' | 'unwritten' | undefined {
     let state: 'written' | 'unwritten' | undefined;

@@ -27,6 +27,8 @@ export class ModelNative {
   readonly faults: Faults;
   /** The mapping is not in memory before somebody has looked at the disk. */
   unknown = false;
+  /** Indirect blocks: nothing is unwritten, and a direct write stops at a hole inside i_size (A12, B10). */
+  blockMap = false;
   /** Somebody holds a page: the next direct write that wants it gone is told ENOTBLK (B4). */
   busy = false;
   #slots: Float64Array = new Float64Array(2);
@@ -42,6 +44,7 @@ export class ModelNative {
     this.steps = [];
     this.unknown = false;
     this.busy = false;
+    this.blockMap = false;
   }
 
   /** As the engine's constructor wants it; calls that no scenario makes are missing. */
@@ -107,12 +110,25 @@ export class ModelNative {
           }
         }
         this.#push('map', () => {
-          const holes = new Set(blocksOf(pos, length).filter((index) => !file.blocks.has(index)));
-          file.mapForWrite(pos, length);
-          this.#issue(op, pos, data, holes);
+          const prefix = this.blockMap ? this.#beforeHole(pos, length) : length;
+          if (prefix === 0) {
+            this.#deliver(op, -ENOTBLK);
+            return;
+          }
+          const holes = new Set(blocksOf(pos, prefix).filter((index) => !file.blocks.has(index)));
+          file.mapForWrite(pos, prefix);
+          if (this.blockMap) for (const index of blocksOf(pos, prefix)) file.markWritten(index);
+          this.#issue(op, pos, data.slice(0, prefix), holes);
         });
       });
     }
+  }
+
+  /** How much of a range lies before its first hole inside i_size. */
+  #beforeHole(pos: number, length: number): number {
+    const { file } = this;
+    const hole = blocksOf(pos, length).find((index) => !file.blocks.has(index) && index * BLOCK < file.size);
+    return hole === undefined ? length : Math.max(0, hole * BLOCK - pos);
   }
 
   /** Rust's second look under the shared lock. */

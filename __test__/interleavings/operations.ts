@@ -142,6 +142,13 @@ export function grownFile(model: ModelNative): void {
   model.file.bufferedWrite(7, [211, 212, 213]);
 }
 
+/** {@link mixedFile} with a block map, where what was unwritten is a hole. */
+export function blockMapFile(model: ModelNative): void {
+  mixedFile(model);
+  model.file.blocks.delete(1);
+  model.blockMap = true;
+}
+
 /** Nothing at all. */
 export function emptyFile(): void {
   // A new file has neither size nor blocks.

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { type Native } from '../../src/native/boundary.js';
+import { LockMode, TransferFlag, type Native } from '../../src/native/boundary.js';
 import { loadNative } from '../../src/native/load.js';
 import { MIB, temporaryPath } from './volumes.js';
 
@@ -11,6 +11,7 @@ const EAGAIN = 11;
 const EBADF = 9;
 const EBUSY = 16;
 const EINVAL = 22;
+const EOPNOTSUPP = 95;
 const O_RDWR = 2;
 const O_CREAT = 0o100;
 
@@ -178,6 +179,42 @@ test('a hit in the page cache answers at once, and what is none says so', async 
   t.is(native.tryBufferedRead(file, back, 0, 100, 0), -EAGAIN, 'not cached any more');
   t.is((await bare().call((op) => native.bufferedRead(op, file, 0, back, 0, 100, 0))).result, 100);
   t.is(native.tryBufferedRead(file, back, 0, 100, 50), 100);
+  await close();
+});
+
+test('C5, S1: a NOWAIT transfer is over at once or EAGAIN, and never a job, whatever the policy asks', async (t) => {
+  const { native } = bare();
+  const { volume, file, close } = await opened(t);
+  const data = new Uint8Array(8192).fill(5);
+  const into = new Uint8Array(8192);
+  const { NOWAIT } = TransferFlag;
+  const jobs = (): unknown => native.volumeStats(volume)['directWritesMappedByJob'];
+  const write = async (mode: LockMode, pos: number): Promise<number> =>
+    (await bare().call((op) => native.directWrite(op, file, mode, NOWAIT, data, 0, 4096, pos))).result;
+  const read = async (): Promise<number> =>
+    (await bare().call((op) => native.directRead(op, file, NOWAIT, into, 0, 8192, 0))).result;
+  const cached = async (): Promise<number> =>
+    (await bare().call((op) => native.bufferedRead(op, file, NOWAIT, into, 0, 8192, 0))).result;
+
+  t.is((await bare().call((op) => native.bufferedWrite(op, file, NOWAIT, data, 0, 1, 0))).result, -EOPNOTSUPP);
+  t.is((await bare().call((op) => native.bufferedWrite(op, file, 0, data, 0, 8192, 0))).result, 8192);
+  // B4: dirty pages hinder both, clean ones the write alone.
+  const before = jobs();
+  for (const mode of [LockMode.SHARED, LockMode.EXCLUSIVE]) t.is(await write(mode, 0), -EAGAIN);
+  t.is(await read(), -EAGAIN);
+  t.is(await cached(), 8192);
+  t.is((await bare().call((op) => native.sync(op, file, true))).result, 0);
+  t.is(await read(), 8192);
+  t.is(await write(LockMode.EXCLUSIVE, 0), -EAGAIN);
+  t.is((await bare().call((op) => native.invalidate(op, file, 0, 8192))).result, 0);
+  t.is(await cached(), -EAGAIN);
+  t.is(await write(LockMode.SHARED, 0), 4096);
+  // A hole and what lies past the end would have to be allocated.
+  t.is((await bare().call((op) => native.truncate(op, file, 65536))).result, 0);
+  t.is(await write(LockMode.EXCLUSIVE, 32768), -EAGAIN);
+  t.is(await write(LockMode.EXCLUSIVE, 65536), -EAGAIN);
+  t.is(jobs(), before);
+  t.true(into.every((byte) => byte === 5));
   await close();
 });
 

@@ -1,8 +1,18 @@
 /** put, get and cat: files, directories and symbolic links with their modes and times. */
-import { chmod, lstat, mkdir, open, readdir, readlink, symlink, utimes } from 'node:fs/promises';
+import {
+  chmod,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readlink,
+  symlink,
+  utimes,
+  type FileHandle as HostFile,
+} from 'node:fs/promises';
 import { basename, join as hostJoin } from 'node:path';
 
-import { allocAligned, type Volume } from '../index.js';
+import { allocAligned, type FileHandle, type Volume } from '../index.js';
 import { join } from './list.js';
 import type { Shell } from './shell.js';
 import { timeOf } from './time.js';
@@ -105,37 +115,63 @@ async function getOne(shell: Shell, volume: Volume, from: string, to: string): P
 }
 
 async function getFile(volume: Volume, from: string, to: string): Promise<void> {
-  const target = await open(to, 'w');
+  const source = await volume.open(from, 'r');
   try {
-    await readChunks(volume, from, async (data) => {
-      let offset = 0;
-      while (offset < data.length) {
-        const { bytesWritten } = await target.write(data, offset);
-        offset += bytesWritten;
+    const target = await open(to, 'w');
+    try {
+      const { size } = await source.stat();
+      const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+      // Holes stay holes.
+      for (let end = 0; end < size;) {
+        const start = await source.seekData(end).catch(sizeWhereNoneFollows(size));
+        end = start < size ? await source.seekHole(start) : size;
+        await copyRange(source, target, { start, end, chunk });
       }
-    });
+      await target.truncate(size);
+    } finally {
+      await target.close();
+    }
   } finally {
-    await target.close();
+    await source.close();
+  }
+}
+
+/** ENXIO: no data follows. */
+function sizeWhereNoneFollows(size: number): (error: NodeJS.ErrnoException) => number {
+  return (error) => {
+    if (error.code === 'ENXIO') return size;
+    throw error;
+  };
+}
+
+async function copyRange(
+  source: FileHandle,
+  target: HostFile,
+  range: { readonly start: number; readonly end: number; readonly chunk: Buffer },
+): Promise<void> {
+  const { end, chunk } = range;
+  let position = range.start;
+  while (position < end) {
+    const { bytesRead } = await source.read(chunk, 0, Math.min(chunk.length, end - position), position);
+    if (bytesRead === 0) return;
+    let offset = 0;
+    while (offset < bytesRead) {
+      const { bytesWritten } = await target.write(chunk, offset, bytesRead - offset, position + offset);
+      offset += bytesWritten;
+    }
+    position += bytesRead;
   }
 }
 
 /** `cat`. */
 export async function cat(shell: Shell, volume: Volume, path: string): Promise<void> {
-  await readChunks(volume, path, shell.out);
-}
-
-async function readChunks(
-  volume: Volume,
-  path: string,
-  take: (data: Uint8Array) => Promise<void>,
-): Promise<void> {
   const file = await volume.open(path, 'r');
   try {
     const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
     for (;;) {
       const { bytesRead } = await file.read(chunk, 0, chunk.length, null);
       if (bytesRead === 0) return;
-      await take(chunk.subarray(0, bytesRead));
+      await shell.out(chunk.subarray(0, bytesRead));
     }
   } finally {
     await file.close();

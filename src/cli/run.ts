@@ -3,6 +3,7 @@ import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 import type { FormatOptions } from '../index.js';
 import { cat, get, put } from './copy.js';
+import { extents } from './extents.js';
 import { list } from './list.js';
 import { link, move } from './names.js';
 import { UsageError, withVolume, type Shell } from './shell.js';
@@ -17,6 +18,8 @@ Usage:
                                replays the journal and processes orphans, or says what there is to do
   uext4 ls IMAGE [PATH] [-l] [-R] [--json]
   uext4 cat IMAGE PATH
+  uext4 extents IMAGE PATH [--json]
+                               what a file lies on: position, length, place on the device in bytes; state
   uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
   uext4 get IMAGE FROM TO      copies one out of it
   uext4 mv IMAGE FROM TO       renames; into a directory that exists
@@ -147,6 +150,18 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
       run: (shell, [image, path], values) =>
         withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, (volume) =>
           cat(shell, volume, path as string),
+        ),
+    },
+  ],
+  [
+    'extents',
+    {
+      options: { ...JSON_OPTION, ...JOURNAL_OPTION },
+      args: ['IMAGE', 'PATH'],
+      required: 2,
+      run: (shell, [image, path], values) =>
+        withVolume(shell, image as string, { readOnly: true, ...journalOption(values) }, (volume) =>
+          extents(shell, volume, path as string, values['json'] === true),
         ),
     },
   ],

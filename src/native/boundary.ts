@@ -366,8 +366,8 @@ export interface Native {
   /** {@link Native.daxRead} at once; -EAGAIN: the map is not in memory. */
   tryDaxRead(file: NativeFile, buffer: Uint8Array, offset: number, length: number, pos: number): number;
   /**
-   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, or
-   * somebody would have to be waited for.
+   * {@link Native.bufferedRead} at once: what it would report, or a negative errno. -EAGAIN: not all of it is cached, the
+   * time of access is due to move, or somebody would have to be waited for.
    */
   tryBufferedRead(
     file: NativeFile,

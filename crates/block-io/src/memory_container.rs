@@ -1,7 +1,7 @@
 //! Containers in this process's memory, by name: made, opened and removed as container files are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::sync::Mutex;
 use crate::{Dax, Device, Error, IoCounts, Limits, MemoryDevice, Operation, Result};
@@ -20,7 +20,7 @@ impl Entry {
 }
 
 /// All of this process, whichever of its environments made them.
-static CONTAINERS: Mutex<BTreeMap<Vec<u8>, Entry>> = Mutex::new(BTreeMap::new());
+static CONTAINERS: LazyLock<Mutex<BTreeMap<Vec<u8>, Entry>>> = LazyLock::new(Mutex::default);
 
 fn no_such() -> Error {
     Error::new("open", libc::ENOENT).with_detail("no container of this name in memory")

@@ -2,6 +2,7 @@
 
 use ext4_sim::crash::campaign::{Campaign, run};
 
+/// X46, X47.
 #[test]
 fn no_crash_loses_or_invents_anything() {
     let campaign = Campaign { states: 8_500, seed: 20, workload: None, kernel: true };

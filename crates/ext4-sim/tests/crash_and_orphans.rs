@@ -165,7 +165,7 @@ fn read_only_writes_nothing() {
     assert!(fs::read(&image).unwrap() == before);
 }
 
-/// Unlinked files that are open, and files that grow, at the time of a crash.
+/// X40. Unlinked files that are open, and files that grow, at the time of a crash.
 #[test]
 fn orphans_are_processed() {
     for features in ["", "^orphan_file"] {
@@ -210,7 +210,7 @@ fn orphans_are_processed() {
     }
 }
 
-/// More than the orphan file has slots for: the rest stands in the list.
+/// X40. More than the orphan file has slots for: the rest stands in the list.
 #[test]
 fn more_orphans_than_slots() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Damaged journals, judged by the kernel and by us (X38): both refuse, or both show the same directories.
+//! Damaged journals, judged by the kernel and by us: both refuse, or both show the same directories.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -149,6 +149,7 @@ fn the_kernels(image: &Path, bytes: &[u8]) -> Result<BTreeSet<String>, String> {
     Ok(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
 }
 
+/// X38.
 #[test]
 fn x38_the_kernel_and_we_judge_alike() {
     const TEST: &str = "x38_the_kernel_and_we_judge_alike";
@@ -180,5 +181,42 @@ fn x38_the_kernel_and_we_judge_alike() {
         }
         eprintln!("{features}: {refused} refused, {prefixes} shorter, of {CASES}");
         assert!(refused >= 3 && prefixes >= 3, "{refused} refused, {prefixes} shorter");
+    }
+}
+
+/// X39. Any byte of the log's control blocks and of JSB, with the sums made right: an error, or a mount that can be read; no
+/// panic, no hang, and nothing beyond the volume (the device would refuse it).
+#[test]
+fn any_byte_with_its_sum_made_right() {
+    if !available(Need::E2fsprogs, "any_byte_with_its_sum_made_right") {
+        return;
+    }
+    for (features, seed) in [("", 3u64), ("^metadata_csum,^metadata_csum_seed", 4)] {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = Victim::new(dir.path(), features);
+        let mut state = seed;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let control: Vec<usize> =
+            victim.used.iter().filter(|(_, control)| *control).map(|(n, _)| *n).chain([0]).collect();
+        let (mut refused, mut mounted) = (0, 0);
+        for _ in 0..600 {
+            let n = control[random(control.len())];
+            let mut block = victim.block(n).to_vec();
+            for _ in 0..=random(2) {
+                let at = [random(0x5C), random(256), random(BS)][random(3)];
+                block[at] = [random(256) as u8, 0, 0xFF, block[at] ^ 1 << random(8)][random(4)];
+            }
+            victim.seal(n, &mut block);
+            let mut bytes = victim.bytes.clone();
+            bytes[victim.map[n] * BS..][..BS].copy_from_slice(&block);
+            match ours(&bytes) {
+                Ok(_) => mounted += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 30 && mounted > 30, "{refused} refused, {mounted} mounted");
     }
 }

@@ -84,6 +84,7 @@ fn assert_recorded(device: &MemoryDevice, image: &Path, block: u64) {
     assert_eq!(field("FS Error count"), Some(superblock.error_count.to_string()));
 }
 
+/// X44.
 #[test]
 fn goes_on_and_records_it_through_the_journal() {
     let dir = tempfile::tempdir().unwrap();
@@ -106,6 +107,7 @@ fn goes_on_and_records_it_through_the_journal() {
     assert!(ext4::read_superblock(&*device).unwrap().error_count > count, "earlier errors still count");
 }
 
+/// X44.
 #[test]
 fn becomes_read_only_and_the_next_mount_knows() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,6 +129,7 @@ fn becomes_read_only_and_the_next_mount_knows() {
     assert_recorded(&device, &image, block);
 }
 
+/// X44.
 #[test]
 fn stops() {
     let dir = tempfile::tempdir().unwrap();

@@ -92,6 +92,7 @@ fn write_out(dir: &Path, pair: &Pair) -> (PathBuf, PathBuf) {
     (volume, journal)
 }
 
+/// X9.
 #[test]
 fn x9_recovered_by_us_and_by_e2fsck() {
     if !available(Need::E2fsprogs, "x9_recovered_by_us_and_by_e2fsck") {
@@ -125,6 +126,7 @@ fn x9_recovered_by_us_and_by_e2fsck() {
     }
 }
 
+/// X9.
 #[test]
 fn x9_recovered_by_the_kernel() {
     const TEST: &str = "x9_recovered_by_the_kernel";
@@ -156,6 +158,7 @@ fn x9_recovered_by_the_kernel() {
     fs.unmount().unwrap();
 }
 
+/// X9.
 #[test]
 fn x9_refused_without_the_right_device() {
     if !available(Need::E2fsprogs, "x9_refused_without_the_right_device") {

@@ -158,6 +158,7 @@ fn fail_at(base: &[u8], nth: i64, for_ever: bool, image: &std::path::Path) -> bo
     failed
 }
 
+/// X50.
 #[test]
 fn a_failure_at_every_write() {
     let dir = tempfile::tempdir().unwrap();

@@ -399,7 +399,45 @@ fn a_crash_before_the_size_moves() {
     }
 }
 
-/// The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
+/// A block map has no unwritten blocks: what write-back allocates inside i_size reads as zeros if the data never comes.
+#[test]
+fn allocated_blocks_are_zeroed() {
+    let test = "allocated_blocks_are_zeroed";
+    if !available(Need::E2fsprogs, test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    fs::write(&image, vec![0xA5; 16 << 20]).unwrap();
+    let options = ["-q", "-F", "-b", "1024", "-t", "ext3", "-E", "nodiscard", image.to_str().unwrap()];
+    tool_ok("mke2fs", &options);
+    let (device, event) = (open_device(&image), Arc::new(EventFd::new().unwrap()));
+    let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone()).unwrap());
+    let faults = Arc::new(FaultDevice::new(device));
+    let mut volume = Runner::over(faults.clone(), queue, event).unwrap();
+    let file = volume.create("/file").unwrap();
+    let inode = volume.inode(file);
+    volume.fs().truncate(&inode, 300_000).unwrap();
+    volume.fs().buffered_write(&inode, 100_000, &pattern::bytes(1, 50_000)).unwrap();
+    let nth = faults.counts().writes + 2;
+    faults.inject(Fault { on: FaultOn::Write, nth, from_then_on: false, errno: 5, half_written: false });
+    volume.fs().write_and_wait(&inode, 0, u64::MAX).unwrap_err();
+    drop(faults);
+    let other = volume.create("/other").unwrap();
+    volume.sync(other).unwrap();
+    drop(inode);
+    volume.crash();
+    let volume = Runner::mount(&image, Backend::Threads);
+    let inode = volume.fs().lookup(b"/file", true).unwrap();
+    assert!(volume.fs().stat(&inode).sectors > 0, "the allocation was committed");
+    let data = volume.read_file("/file").unwrap();
+    assert!(data.len() == 300_000 && data.iter().all(|&byte| byte == 0));
+    drop(inode);
+    volume.unmount().unwrap();
+    assert_clean(&image);
+}
+
+/// X8. The journal is on indirect blocks (J2): the kernel replays what we left, and we what it left.
 #[test]
 fn x8_a_journal_on_indirect_blocks() {
     let test = "x8_a_journal_on_indirect_blocks";

@@ -44,6 +44,7 @@ fn remounted(bytes: &[u8]) -> Vec<u8> {
     device.snapshot()
 }
 
+/// X32.
 #[test]
 fn x32_error_fields_survive_a_replay() {
     for block_size in [1024, 4096] {
@@ -59,6 +60,7 @@ fn x32_error_fields_survive_a_replay() {
     }
 }
 
+/// X33.
 #[test]
 fn x33_an_abort_marks_the_volume() {
     for block_size in [1024usize, 4096] {

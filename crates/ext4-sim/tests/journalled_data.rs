@@ -65,6 +65,7 @@ fn after_a_crash(memory: &MemoryDevice, files: &[(&str, &[u8])], test: &str) {
     }
 }
 
+/// X5.
 #[test]
 fn data_is_in_the_journal_before_it_is_at_home() {
     let memory = formatted();

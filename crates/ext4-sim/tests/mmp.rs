@@ -96,6 +96,7 @@ fn check(dir: &Path, device: &MemoryDevice) {
     assert_clean(&image);
 }
 
+/// X43.
 #[test]
 fn a_clean_volume_is_claimed_at_once_and_released() {
     if !available(Need::E2fsprogs, "mmp") {
@@ -120,6 +121,7 @@ fn a_clean_volume_is_claimed_at_once_and_released() {
     }
 }
 
+/// X43.
 #[test]
 fn after_a_crash_the_mount_waits_twice() {
     if !available(Need::E2fsprogs, "mmp") {
@@ -140,6 +142,7 @@ fn after_a_crash_the_mount_waits_twice() {
     check(dir.path(), &device);
 }
 
+/// X43.
 #[test]
 fn a_volume_in_use_is_busy_and_is_not_written() {
     if !available(Need::E2fsprogs, "mmp") {
@@ -183,6 +186,7 @@ fn a_volume_in_use_is_busy_and_is_not_written() {
     Fs::mount(device.clone(), &options).unwrap();
 }
 
+/// X43.
 #[test]
 fn updates_and_a_takeover() {
     if !available(Need::E2fsprogs, "mmp") {

@@ -7,11 +7,13 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
+use block_io::{EventFd, ThreadsQueue};
 use ext4::aio::FileId;
-use ext4::{FallocateMode, Result, Whence};
+use ext4::{DataMode, FallocateMode, MountOptions, Result, Whence};
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, tool_ok};
-use ext4_sim::runner::{Backend, Runner, format};
+use ext4_sim::runner::{Backend, Runner, format, open_device};
 
 /// Runs calls of lines on standard input; answers each with its result, or the negative errno.
 const KERNEL_SIDE: &str = r#"
@@ -172,7 +174,7 @@ fn ours(volume: &mut Runner, file: FileId, call: Call, direct: bool) -> i64 {
 /// Size, contents from `base` on, and where it has blocks of which state: (first byte, length, unwritten), joined.
 type Shape = (u64, Vec<u8>, Vec<(u64, u64, bool)>);
 
-fn shape(volume: &mut Runner, path: &str, base: u64) -> Shape {
+fn shape(volume: &mut Runner, path: &str, base: u64, mode: DataMode) -> Shape {
     let file = volume.open(path).unwrap();
     let inode = volume.inode(file);
     let fs = volume.fs().clone();
@@ -184,21 +186,40 @@ fn shape(volume: &mut Runner, path: &str, base: u64) -> Shape {
     assert!(extents.iter().rev().enumerate().all(|(index, extent)| extent.last == (index == 0)));
     for extent in extents {
         assert!(!extent.delalloc && !extent.inline);
+        // D8: where data is logged the kernel would rather zero small unwritten neighbours than split.
+        let state = extent.unwritten && mode != DataMode::Journal;
         match runs.last_mut() {
-            Some((start, len, unwritten))
-                if *start + *len == extent.logical && *unwritten == extent.unwritten =>
-            {
+            Some((start, len, unwritten)) if *start + *len == extent.logical && *unwritten == state => {
                 *len += extent.len;
             }
-            _ => runs.push((extent.logical, extent.len, extent.unwritten)),
+            _ => runs.push((extent.logical, extent.len, state)),
         }
     }
     volume.close(file).unwrap();
     (size, data, runs)
 }
 
+fn mount_with(image: &Path, data: DataMode) -> Runner {
+    let device = open_device(image);
+    let event = Arc::new(EventFd::new().unwrap());
+    let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone()).unwrap());
+    Runner::with_options(device, queue, event, &MountOptions { data: Some(data), ..MountOptions::default() })
+        .unwrap()
+}
+
 /// Runs `files` × `calls` on both sides and compares.
-fn compare(block: u32, features: &str, files: u64, calls: u64, seed: u64) {
+/// One kind of volume.
+#[derive(Clone, Copy)]
+struct Kind {
+    block: u32,
+    /// `mke2fs -O`; "": as we make volumes.
+    features: &'static str,
+    /// data= of mount(8).
+    data: DataMode,
+}
+
+fn compare(kind: Kind, files: u64, calls: u64, seed: u64) {
+    let Kind { block, features, .. } = kind;
     let dir = tempfile::tempdir().unwrap();
     let (image, copy) = (dir.path().join("image"), dir.path().join("copy"));
     match features {
@@ -210,14 +231,15 @@ fn compare(block: u32, features: &str, files: u64, calls: u64, seed: u64) {
     }
     std::fs::copy(&image, &copy).unwrap();
     let mut logs: Vec<Vec<(Call, i64, i64)>> = Vec::new();
-    run_both(&image, &copy, block.into(), files, calls, seed, &mut logs);
+    run_both(&image, &copy, kind, (files, calls), seed, &mut logs);
     assert_clean(&image);
     assert_clean(&copy);
     let mut volume = Runner::mount(&image, Backend::Threads);
     let mut theirs = Runner::mount(&copy, Backend::Threads);
     for (index, log) in logs.iter().enumerate() {
         let (path, base) = (format!("/f{index}"), base_of(index as u64));
-        let (mine, kernels) = (shape(&mut volume, &path, base), shape(&mut theirs, &path, base));
+        let (mine, kernels) =
+            (shape(&mut volume, &path, base, kind.data), shape(&mut theirs, &path, base, kind.data));
         assert_eq!((mine.0, &mine.2), (kernels.0, &kernels.2), "{path}: {log:?}");
         let differs = mine.1.iter().zip(&kernels.1).position(|(a, b)| a != b);
         assert_eq!(differs, None, "{path}: contents differ at this byte: {log:?}");
@@ -234,14 +256,21 @@ fn base_of(index: u64) -> u64 {
 fn run_both(
     image: &Path,
     copy: &Path,
-    block: u64,
-    files: u64,
-    calls: u64,
+    kind: Kind,
+    (files, calls): (u64, u64),
     seed: u64,
     logs: &mut Vec<Vec<(Call, i64, i64)>>,
 ) {
-    let mut volume = Runner::mount(image, Backend::Threads);
-    let mount = KernelMount::new(copy, "rw");
+    let mut volume = mount_with(image, kind.data);
+    let mount = KernelMount::new(
+        copy,
+        match kind.data {
+            DataMode::Ordered => "rw,data=ordered",
+            DataMode::Journal => "rw,data=journal",
+            DataMode::Writeback => "rw,data=writeback",
+        },
+    );
+    let block = kind.block.into();
     let mut kernel = Kernel::start();
     for index in 0..files {
         let mut random = Random(seed << 32 | index);
@@ -253,7 +282,9 @@ fn run_both(
             let direct = random.below(2) == 0;
             let answers = (call, ours(&mut volume, file, call, direct), kernel.ask(&call.to_string()));
             log.push(answers);
-            assert_eq!(answers.1, answers.2, "/f{index}: {log:?}");
+            // The kernel cannot drop pages that wait for a checkpoint.
+            let cached = kind.data == DataMode::Journal && matches!(call, Call::Seek { .. });
+            assert!(answers.1 == answers.2 || cached, "/f{index}: {log:?}");
         }
         volume.sync(file).unwrap();
         kernel.ask("fsync");
@@ -270,7 +301,15 @@ fn random_calls_answer_as_the_kernels() {
     if !available(Need::KernelMount, "random_calls_answer_as_the_kernels") {
         return;
     }
-    for (block, features, seed) in [(4096, "", 1), (1024, "", 2), (1024, "^extent,^64bit", 3)] {
-        compare(block, features, 40, 40, seed);
+    let plain = Kind { block: 4096, features: "", data: DataMode::Ordered };
+    let kinds = [
+        plain,
+        Kind { block: 1024, ..plain },
+        Kind { block: 1024, features: "^extent,^64bit", ..plain },
+        Kind { data: DataMode::Journal, ..plain },
+        Kind { block: 1024, features: "^extent,^64bit", data: DataMode::Journal },
+    ];
+    for (seed, kind) in (1..).zip(kinds) {
+        compare(kind, 20, 40, seed);
     }
 }

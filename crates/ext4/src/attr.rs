@@ -229,12 +229,16 @@ impl Fs {
     /// # Errors
     /// WouldBlock where the journal or the disk would have to be waited for.
     pub fn try_file_accessed(&self, inode: &Inode) -> Result<()> {
-        let due = self.access_is_due(&*inode.state.try_lock().ok_or(Error::WouldBlock)?);
-        if !due || self.check_writable().is_err() {
+        if !self.moves_access(&*inode.state.try_lock().ok_or(Error::WouldBlock)?) {
             return Ok(());
         }
         let now = self.timestamp();
         self.try_change_times(inode, |disk| disk.atime = now)
+    }
+
+    /// Whether a read moves the time of access now: it is due, and the volume can be written.
+    pub(crate) fn moves_access(&self, state: &InodeState) -> bool {
+        self.access_is_due(state) && self.check_writable().is_ok()
     }
 
     /// fsync(2), or fdatasync(2) with `datasync` (T24). When it returns, what it promises is durable.

@@ -201,7 +201,14 @@ impl Fs {
     ) -> Result<usize> {
         self.check_alive()?;
         inode.check_data_supported()?;
-        let available = (out.len() as u64).min(inode.size().saturating_sub(pos)) as usize;
+        let size = {
+            let state = inode.state.try_lock().ok_or(Error::WouldBlock)?;
+            if self.moves_access(&state) {
+                return Err(Error::WouldBlock);
+            }
+            state.size
+        };
+        let available = (out.len() as u64).min(size.saturating_sub(pos)) as usize;
         let done = available == 0 || self.pages(inode).try_read(pos, &mut out[..available]);
         if done { Ok(available) } else { Err(Error::WouldBlock) }
     }

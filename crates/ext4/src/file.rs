@@ -98,7 +98,7 @@ impl Fs {
             bits |= if len == 0 && self.access_is_due(&state) { Probe::ACCESS_DUE } else { 0 };
             state.size
         };
-        if inode.check_data_supported().is_err() || self.journals_data(inode) {
+        if self.reads_overlay || inode.check_data_supported().is_err() || self.journals_data(inode) {
             return Ok(Probe(bits | Probe::DIO_UNSUPPORTED));
         }
         if pos.checked_add(len).is_none_or(|end| end > size) || len == 0 {

@@ -58,6 +58,8 @@ pub struct Fs {
     /// The last data of any file that was logged.
     pub(crate) logged_data: LoggedData,
     pub(crate) read_only: AtomicBool,
+    /// The log was replayed into memory (R18): its blocks, file data among them, are not on the device.
+    pub(crate) reads_overlay: bool,
     /// Unlinked inodes whose last close came while the volume was frozen.
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,
     /// The claim on a volume that several hosts could mount (M3).

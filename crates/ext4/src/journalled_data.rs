@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ext4_format::inode::flags;
 use ext4_format::{Lblk, Pblk, Superblock};
+use iomap::{Address, Mapping as IoMapping};
 use jbd2::Tid;
 
 use crate::extents::{MapState, Mapping};
@@ -130,6 +131,19 @@ impl Fs {
             bytes[..len].copy_from_slice(&image[..len]);
         }
         Ok(())
+    }
+
+    /// Whether a block of these mappings is newer in the journal than at home. What leaves the journal is at home before, and
+    /// the inode lock keeps others from logging more.
+    pub(crate) fn is_newer_in_journal(&self, inode: &Inode, mappings: &[IoMapping]) -> bool {
+        let block_size = self.block_size() as u64;
+        inode.has_logged_data()
+            && mappings.iter().any(|mapping| {
+                let Address::Mapped { device_offset_bytes } = mapping.address else { return false };
+                let first = device_offset_bytes / block_size;
+                (first..first + mapping.len_bytes / block_size)
+                    .any(|block| self.journal.lookup(block).is_some())
+            })
     }
 
     /// Writes a block of a file that is mapped and written, by the way that the file's data takes.

@@ -242,11 +242,13 @@ impl Fs {
             }
             false => superblock,
         };
-        let fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
+        let mut fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
             fs.record_mount()?;
+        } else {
+            fs.reads_overlay = report.transactions_replayed > 0 || report.fast_commits > 0;
         }
         Ok((fs, report))
     }
@@ -290,6 +292,10 @@ impl Fs {
                 let map = journal_inode::log_map(&device, &superblock, options.journal_device.as_ref())?;
                 let mut block = 0;
                 while let Some((start, len)) = map.run(block).filter(|_| !map.is_external()) {
+                    if allocator.metadata_zone(Pblk(start), len.into()) {
+                        let corrupt = Corrupt::structure("journal", "lies on fixed metadata");
+                        return Err(Error::corrupt_block(start, corrupt));
+                    }
                     allocator.add_system_zone(Pblk(start), len.into());
                     block += len;
                 }
@@ -336,6 +342,7 @@ impl Fs {
             dioread_nolock: options.dioread_nolock,
             logged_data: LoggedData::default(),
             read_only: AtomicBool::new(read_only),
+            reads_overlay: false,
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),
             was_clean,

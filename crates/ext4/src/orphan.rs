@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ext4_format::inode::flags;
+use ext4_format::superblock::state;
 use ext4_format::{Corrupt, Ino, Pblk, orphan};
 
 use crate::fs::Fs;
@@ -134,6 +135,11 @@ impl Fs {
     /// (a bad number) is skipped and reported as damage by the count returned.
     pub(crate) fn process_orphans(&self) -> Result<OrphansProcessed> {
         let mut processed = OrphansProcessed::default();
+        let has_errors = self.superblock.lock().state & state::ERROR != 0;
+        if has_errors {
+            // O7: nothing is freed by what may be damaged.
+            return self.drop_orphan_list().map(|()| processed);
+        }
         for inode in self.load_orphans(&mut processed)? {
             self.finish_orphan(&inode, &mut processed)?;
         }
@@ -147,6 +153,15 @@ impl Fs {
         let mut inodes = self.orphans.lock().list.clone();
         inodes.extend(from_file);
         Ok(inodes)
+    }
+
+    fn drop_orphan_list(&self) -> Result<()> {
+        if self.superblock.lock().last_orphan == 0 {
+            return Ok(());
+        }
+        self.with_handle(ORPHAN_CREDITS, |handle| {
+            self.change_superblock(handle, |superblock| superblock.last_orphan = 0)
+        })
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {

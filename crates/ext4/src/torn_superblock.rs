@@ -96,6 +96,7 @@ mod tests {
         (before, superblock.encode())
     }
 
+    /// X45.
     #[test]
     fn torn_by_mount_or_unmount() {
         let (before, after) = superblocks();

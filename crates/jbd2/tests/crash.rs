@@ -157,6 +157,7 @@ fn run(steps: &[Step], head: u32, sequence: u32, features: Features, seed: u64) 
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    /// X17, X35. Revokes, reuse and commits in any order; recovery is cut too.
     #[test]
     fn a_cut_anywhere_leaves_a_transaction_boundary(
         steps in prop::collection::vec(step(), 1..60),

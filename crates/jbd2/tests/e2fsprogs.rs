@@ -104,7 +104,7 @@ fn we_replay_the_log_of_debugfs() {
     }
 }
 
-/// J19, as e2fsprogs computes it. Its writer adds revoke blocks to the sum, which readers do not (R26): none here.
+/// X4. J19, as e2fsprogs computes it. Its writer adds revoke blocks to the sum, which readers do not (R26): none here.
 #[test]
 fn we_replay_a_v1_log_of_debugfs() {
     let folder = tempfile::tempdir().unwrap();

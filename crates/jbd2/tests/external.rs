@@ -101,6 +101,7 @@ fn write(journal: &Arc<Journal>, pair: &Pair, block: u64, value: u64) {
     handle.stop().unwrap();
 }
 
+/// X13.
 #[test]
 fn t16_both_devices_are_flushed() {
     let pair = Pair::new(|_, _| {});
@@ -132,6 +133,7 @@ fn t16_both_devices_are_flushed() {
     assert_eq!(pair.recover().unwrap().transactions, 1);
 }
 
+/// X9.
 #[test]
 fn x9_a_journal_that_is_not_ours() {
     assert!(Pair::new(|_, _| {}).open().is_ok());

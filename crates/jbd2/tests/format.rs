@@ -11,6 +11,7 @@ fn layouts(block_size: usize) -> impl Iterator<Item = Layout> {
     })
 }
 
+/// X2.
 #[test]
 fn x2_tags_of_every_layout() {
     let of = |block_size, checksums| Layout { block_size, wide: true, checksums, seed: 0 };
@@ -44,6 +45,7 @@ fn x2_tags_of_every_layout() {
     }
 }
 
+/// X3.
 #[test]
 fn x3_revoke_blocks() {
     for layout in layouts(1024) {
@@ -68,6 +70,7 @@ fn x3_revoke_blocks() {
     }
 }
 
+/// X4.
 #[test]
 fn x4_commit_blocks() {
     for layout in layouts(4096).filter(|layout| layout.checksums != Checksums::V1) {
@@ -84,6 +87,7 @@ fn x4_commit_blocks() {
     }
 }
 
+/// X1, X6.
 #[test]
 fn x1_x6_superblock() {
     let mut superblock = create_superblock(1024, 2048, [3; 16]).unwrap();
@@ -158,6 +162,7 @@ fn put(block: &mut [u8], at: usize, value: u32) {
     block[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }
 
+/// X1.
 #[test]
 fn x1_every_field_v1_and_v2() {
     let block = raw_superblock(4);
@@ -182,6 +187,7 @@ fn x1_every_field_v1_and_v2() {
     assert!(wide.set_features(jbd2::Features::default()).is_ok());
 }
 
+/// X6.
 #[test]
 fn x6_load_checks() {
     const EINVAL: i32 = 22;
@@ -219,6 +225,7 @@ fn x6_load_checks() {
     assert_eq!(check(&[(0x10, 1324), (0x28, 0x20)], 2000), Ok(()));
 }
 
+/// X10.
 #[test]
 fn x10_fast_commit_geometry() {
     for (blocks, area) in [(0, 256), (16, 16), (64, 64), (256, 256)] {
@@ -230,6 +237,7 @@ fn x10_fast_commit_geometry() {
     }
 }
 
+/// X7.
 #[test]
 fn x7_features_of_a_read_write_mount() {
     use feature::*;
@@ -252,7 +260,7 @@ fn x7_features_of_a_read_write_mount() {
     }
 }
 
-/// J10 byte by byte: the second tag of a descriptor, behind the first one's UUID, which is not looked at.
+/// X2. J10 byte by byte: the second tag of a descriptor, behind the first one's UUID, which is not looked at.
 #[test]
 fn x2_tag_bytes() {
     let (low, high, flags) = ([1, 2, 3, 4], [0, 0, 0, 5], 1 | 2 | 8);

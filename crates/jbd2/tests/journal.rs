@@ -55,6 +55,7 @@ fn one(journal: &Arc<Journal>, device: &TestDevice, block: u64, value: u64) -> T
     tid
 }
 
+/// X13, X14.
 #[test]
 fn t15_commit_t20_checkpoint_t25_close() {
     let device = TestDevice::of(formatted(5, 10));
@@ -116,6 +117,7 @@ fn t14_an_empty_transaction_writes_nothing_and_keeps_its_tid() {
     assert!(device.take_trace().is_empty() && host.committed.lock().is_empty());
 }
 
+/// X16.
 #[test]
 fn x16_the_log_keeps_the_frozen_bytes() {
     struct Changing {
@@ -170,6 +172,7 @@ fn x16_the_log_keeps_the_frozen_bytes() {
     assert_eq!(device.block(8), sealed(222));
 }
 
+/// X12.
 #[test]
 fn x12_a_transaction_wraps_at_every_position() {
     for head in LOG_BLOCKS - 12..LOG_BLOCKS {
@@ -190,6 +193,7 @@ fn x12_a_transaction_wraps_at_every_position() {
     }
 }
 
+/// X17.
 #[test]
 fn t10_writing_cancels_the_revoke_r9_later_copies_survive() {
     let device = TestDevice::of(formatted(0, 1));
@@ -211,6 +215,7 @@ fn t10_writing_cancels_the_revoke_r9_later_copies_survive() {
     assert_eq!(device.block(6), vec![0; BS]);
 }
 
+/// X21.
 #[test]
 fn x21_credits() {
     let device = TestDevice::of(formatted(0, 1));
@@ -262,6 +267,7 @@ fn workload(journal: &Arc<Journal>, device: &TestDevice) -> Vec<Option<u64>> {
     acked
 }
 
+/// X50.
 #[test]
 fn x50_any_failure_aborts_once_and_loses_nothing_acknowledged() {
     let operations = {
@@ -338,6 +344,7 @@ fn t14_tick_commits_by_age() {
     assert_eq!(journal.last_committed(), tid);
 }
 
+/// X10.
 #[test]
 fn j29_fast_commit_ends_the_ring() {
     let device = TestDevice::of(formatted(0, 1));
@@ -396,6 +403,7 @@ fn threads() {
     }
 }
 
+/// X7.
 #[test]
 fn x7_features_on_disk() {
     let mut bytes = formatted(0, 1);

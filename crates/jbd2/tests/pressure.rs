@@ -57,6 +57,7 @@ fn recover(device: &TestDevice) -> recovery::Recovered {
     recovery::recover(device, BS, &map, options).unwrap()
 }
 
+/// X21, X50.
 #[test]
 fn cm13_handles_of_exactly_the_maximum() {
     let (device, journal) = open();
@@ -84,6 +85,7 @@ fn cm13_handles_of_exactly_the_maximum() {
     }
 }
 
+/// X21, X50.
 #[test]
 fn cm13_64_writers_and_restart_storms() {
     let (device, journal) = open();
@@ -149,6 +151,7 @@ impl Device for Slow {
     }
 }
 
+/// X20.
 #[test]
 fn x20_64_fsyncs_share_few_commits() {
     let (device, map) = small_log();

@@ -34,6 +34,7 @@ fn prefix(n: u32) -> Result<(u32, [u64; 10]), i32> {
     Ok((n, values))
 }
 
+/// X23.
 #[test]
 fn x23_what_is_complete_is_replayed() {
     for checksums in ALL {
@@ -53,6 +54,7 @@ fn x23_what_is_complete_is_replayed() {
     }
 }
 
+/// X24.
 #[test]
 fn x24_a_bad_tail_is_corrupt_or_stale_by_commit_time() {
     for checksums in CRC32C {
@@ -74,6 +76,7 @@ fn x24_a_bad_tail_is_corrupt_or_stale_by_commit_time() {
     }
 }
 
+/// X25.
 #[test]
 fn x25_a_bad_commit_block() {
     for checksums in CRC32C {
@@ -102,6 +105,7 @@ fn x25_a_bad_commit_block() {
     }
 }
 
+/// X25.
 #[test]
 fn x25_v1_sums() {
     for n in 0..3 {
@@ -122,6 +126,7 @@ fn x25_v1_sums() {
     assert_eq!(log.verdict().map(|verdict| verdict.1[1..4].to_vec()), Ok(vec![1, 0, 0]));
 }
 
+/// X26.
 #[test]
 fn x26_damaged_data_refuses_everything() {
     for checksums in CRC32C {
@@ -145,6 +150,7 @@ fn x26_damaged_data_refuses_everything() {
     assert_eq!(log.recover().1.unwrap().transactions, 3);
 }
 
+/// X27.
 #[test]
 fn x27_async_commit() {
     const ASYNC: u32 = feature::INCOMPAT_ASYNC_COMMIT;
@@ -171,6 +177,7 @@ fn x27_async_commit() {
     }
 }
 
+/// X28.
 #[test]
 fn x28_a_discarded_log_never_comes_back() {
     for damage in [false, true] {
@@ -200,6 +207,7 @@ fn x28_a_discarded_log_never_comes_back() {
     }
 }
 
+/// X29.
 #[test]
 fn x29_start_and_end() {
     // Nothing there at s_start: an empty log.
@@ -216,6 +224,7 @@ fn x29_start_and_end() {
     assert_eq!(log.verdict(), Err(EUCLEAN));
 }
 
+/// X30.
 #[test]
 fn x30_revokes() {
     for checksums in ALL {
@@ -255,6 +264,7 @@ fn x30_revokes() {
     }
 }
 
+/// X31.
 #[test]
 fn x31_a_tag_outside() {
     for checksums in ALL {
@@ -272,6 +282,7 @@ fn x31_a_tag_outside() {
     }
 }
 
+/// X3.
 #[test]
 fn x3_r_count_beyond_the_block() {
     for checksums in ALL {
@@ -284,6 +295,7 @@ fn x3_r_count_beyond_the_block() {
     }
 }
 
+/// X11.
 #[test]
 fn x11_tids_wrap() {
     for checksums in ALL {
@@ -303,6 +315,7 @@ fn x11_tids_wrap() {
     }
 }
 
+/// X12.
 #[test]
 fn x12_a_crafted_transaction_wraps_at_every_position() {
     for checksums in ALL {

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::Recording;
-use super::{Budget, Counts, Failure, ace, explore, workloads};
+use super::{Budget, Counts, Failure, ace, block_maps, explore, workloads};
+use crate::oracle::{Need, available};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -25,8 +26,10 @@ type Job = Box<dyn Fn() -> Recording + Send + Sync>;
 fn jobs() -> (Vec<(String, usize, Job)>, usize) {
     let mut jobs: Vec<(String, usize, Job)> = Vec::new();
     let mut skipped = 0;
+    let has_mke2fs = available(Need::E2fsprogs, "crash states of block maps");
     for block_size in [1024, 4096] {
-        for workload in workloads::ALL {
+        let with_tools = if has_mke2fs { &block_maps::ALL[..] } else { &[] };
+        for workload in workloads::ALL.iter().chain(with_tools) {
             let name = format!("{} at {block_size}", workload.name);
             jobs.push((name, 10, Box::new(move || (workload.run)(workload.name, block_size))));
         }

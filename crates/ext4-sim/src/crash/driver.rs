@@ -8,6 +8,7 @@ use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
 use ext4::{DataMode, MountOptions, NewInode, Result, SyncScope, XattrSet, errno};
 
+use super::block_maps;
 use super::image::StateDevice;
 use super::judge::{TestClock, mount_options, read_tree};
 use super::model::{How, Model, attributes};
@@ -49,6 +50,12 @@ impl Volume {
     }
 
     fn format(self) -> Vec<u8> {
+        if block_maps::needs_mke2fs(self.features) {
+            let image = tempfile::NamedTempFile::new().expect("a file for mke2fs");
+            std::fs::write(image.path(), vec![MARKER; self.size]).expect("room for a volume");
+            block_maps::format(image.path(), self.block_size);
+            return std::fs::read(image.path()).expect("what mke2fs made");
+        }
         let device = StateDevice::new(Arc::new(vec![MARKER; self.size]));
         let mut options = FormatOptions::new(FORMAT_TIME);
         options.block_size = Some(self.block_size);

@@ -4,6 +4,7 @@
 //! that the device may be in there is mounted and compared with what the workload was promised.
 
 pub mod ace;
+pub mod block_maps;
 pub mod campaign;
 mod data_modes;
 pub mod driver;

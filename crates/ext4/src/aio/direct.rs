@@ -186,8 +186,11 @@ impl Engine {
             }
             let mappings = match available {
                 0 => Some(Vec::new()),
-                _ if self.fs.has_dirty_pages(&inode, pos, available) || inode.has_logged_data() => None,
-                _ => self.fs.map_range(&inode, pos, available, Look::Cached)?,
+                _ if self.fs.has_dirty_pages(&inode, pos, available) => None,
+                _ => self
+                    .fs
+                    .map_range(&inode, pos, available, Look::Cached)?
+                    .filter(|mappings| !self.fs.is_newer_in_journal(&inode, mappings)),
             };
             if nowait && mappings.is_none() {
                 return Err(Error::errno_only(errno::EAGAIN));
@@ -205,9 +208,12 @@ impl Engine {
                 // B4: what is dirty must be on the device before it is read from there.
                 let mapped = fs
                     .write_and_wait(&inode, pos, available)
-                    .and_then(|()| fs.settle_data(&inode))
-                    .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk));
-                Step::Mapped(mapped.map(Option::unwrap_or_default))
+                    .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk))
+                    .map(Option::unwrap_or_default);
+                Step::Mapped(mapped.and_then(|mappings| match fs.is_newer_in_journal(&inode, &mappings) {
+                    true => fs.settle_data(&inode).map(|()| mappings),
+                    false => Ok(mappings),
+                }))
             }),
         }
     }

@@ -177,7 +177,7 @@ fn tid_wraps() {
     assert_eq!(allocator.pending_frees(), 0);
 }
 
-/// E53, with a full volume: there is nothing but what was just freed.
+/// X18. E53, with a full volume: there is nothing but what was just freed.
 #[test]
 fn freed_blocks_come_back_after_the_commit() {
     let mut volume = Layout::default().format();
