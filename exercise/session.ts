@@ -2,6 +2,7 @@
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
 import { Volume } from '../src/index.js';
+import { runCommand } from '../src/main-job/command.js';
 import { judgeWithE2fsck } from '../src/main-job/judges.js';
 import type { Geometry } from './generate.js';
 import { differ, Failure, judge, judgeWithFaults, type Done, type Evidence } from './judge.js';
@@ -21,6 +22,10 @@ export interface SessionOptions {
   /** Another than this environment's own: one that breaks things, in tests of the exerciser. */
   readonly engine?: Engine;
 }
+
+const FSCK_TIMEOUT_MS = 60_000;
+/** e2fsck's exit status: all is well now. */
+const CORRECTED = 1;
 
 /** What a broken device makes of calls. */
 const TROUBLES: ReadonlySet<string> = new Set(['EIO', 'EROFS', 'EUCLEAN', 'EBADMSG']);
@@ -170,6 +175,20 @@ export class Session {
     await this.#volume.close();
     this.#isMounted = false;
     await this.#fsck();
+  }
+
+  /**
+   * The same for a volume that has seen an error: until e2fsck was there nothing is freed on it (O7), so that orphans may be
+   * left. What e2fsck repairs must leave the contents alone. Throws {@link Failure}.
+   */
+  async finishWithRepair(): Promise<void> {
+    await this.#compareAll('after recovery');
+    await this.abandon();
+    const { status, isMissing, output } = await runCommand('e2fsck', ['-fy', this.#image], FSCK_TIMEOUT_MS);
+    if (!isMissing && status !== 0 && status !== CORRECTED)
+      throw new Failure(`e2fsck -fy: ${status}\n${output}`);
+    await this.#remount();
+    await this.finish();
   }
 
   /** Unmounts, whatever it holds. */

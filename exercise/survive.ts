@@ -1,7 +1,7 @@
 /**
  * The journal's, metadata's and write-back's requests fail. Up to the first error that surfaces all must be right;
  * then every call must end, with success or an errno; and after recovery on a repaired device nothing that was durable is
- * lost, no file holds bytes that are not its own, and e2fsck is content.
+ * lost, no file holds bytes that are not its own, and what e2fsck has to repair changes no contents.
  */
 import { blockingFaults, type FaultyEngine } from './faulty-engine.js';
 import { Failure } from './judge.js';
@@ -31,7 +31,7 @@ export async function surviveFaults(
   faulty.planned = {};
   if (!(await session.tryRemount())) throw new Failure('the repaired volume cannot be mounted');
   await session.expectOwnBytes(isOwn);
-  await session.finish();
+  await session.finishWithRepair();
 }
 
 /** Whether a byte may be in a file: zero, or of those that only it is given. */

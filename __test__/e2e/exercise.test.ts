@@ -17,12 +17,12 @@ const seed = Number(process.env['UEXT4_SEED'] ?? 1);
 
 e2eSerial(`${OPS} operations, seed ${seed}`, async (t) => {
   t.timeout(300_000);
-  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--quiet'];
+  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--epoch', '7000', '--quiet'];
   const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
   t.is(status, 0, out.slice(-4000) + err);
   t.regex(
     out,
-    /^seed \d+: 500\d\d operations in \d+ rounds on 3 volumes, \d+ a second: clean \(.*write \d+/m,
+    /^seed \d+: 500\d\d operations in \d+ rounds on \d+ volumes, \d+ a second: clean \(.*write \d+/m,
   );
 });
 
@@ -49,4 +49,11 @@ e2eSerial('a write that is lost is found, and the list shrunk to it', async (t) 
   t.true(broken.rounds.length <= 2, formatRounds(broken.rounds));
   t.regex(formatRounds(broken.rounds), /"k":"write"/);
   t.deepEqual(parseRounds(formatRounds(broken.rounds)), [...broken.rounds]);
+});
+
+e2eSerial(`direct requests that fail: contents are old or new, seed ${seed}`, async (t) => {
+  const args = ['--seed', `${seed}`, '--ops', '7000', '--epoch', '1000', '--faults', 'queued', '--quiet'];
+  const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
+  t.is(status, 0, out.slice(-4000) + err);
+  t.regex(out, /clean \(.*, EIO \d+\)/);
 });

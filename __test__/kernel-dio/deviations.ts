@@ -67,11 +67,6 @@ export const DEVIATIONS: readonly Deviation[] = [
     difference: /^op\d \d+, Linux \d+$/,
   },
   {
-    reason: 'info() tells of the volume; that data-journalled files have no direct I/O it does not say',
-    of: ({ group, mount }) => group === 'statx' && mount === 'journal',
-    difference: /^op0\.dio\w+ 512, Linux 0$/,
-  },
-  {
     reason:
       'delayed allocation keeps room for the tree beside the data, so that write-back cannot run out; Linux takes what it ' +
       'needs then from the reserve. And Linux reserves for a whole large folio or not at all',
