@@ -5,7 +5,7 @@ import test from 'ava';
 
 import { allocAligned, memoryAddress, onMemory } from '../src/aligned-memory.js';
 import { Engine } from '../src/engine.js';
-import { memoryBits, type Segment } from '../src/iov.js';
+import { gather, memoryBits, readTarget, scatter, type Segment } from '../src/iov.js';
 import { ProbeFlag } from '../src/native/boundary.js';
 import { Volume } from '../src/volume.js';
 import { FakeNative } from './fake-native.js';
@@ -155,6 +155,38 @@ test('writev and readv are one request each, at the position, without one, and s
   await file.close();
 });
 
+test('segments that lie side by side go as the one piece of memory that they are, others are gathered', (t) => {
+  const memory = allocAligned(16384);
+  const at = (from: number, to: number): Segment => {
+    const buffer = memory.subarray(from, to);
+    return { buffer, offset: 0, length: buffer.length };
+  };
+  const side = [at(4096, 8192), at(8192, 8192), at(8192, 12288)];
+  for (const whole of [gather(side), readTarget(side)]) {
+    t.is(whole.buffer.buffer, memory.buffer);
+    t.deepEqual([whole.buffer.byteOffset, whole.length], [memory.byteOffset + 4096, 8192]);
+    t.true(scatter(whole.buffer, side, 8192));
+  }
+  memory.fill(1, 0, 4096).fill(2, 8192, 12288);
+  for (const apart of [
+    [at(0, 4096), at(8192, 12288)],
+    [at(4096, 8192), at(0, 4096)],
+    [at(0, 4096), { buffer: Buffer.alloc(4096), offset: 0, length: 4096 }],
+  ]) {
+    const whole = gather(apart);
+    t.not(whole.buffer.buffer, memory.buffer);
+    t.deepEqual(
+      Buffer.from(whole.buffer),
+      Buffer.concat(apart.map((part) => part.buffer.subarray(part.offset, part.offset + part.length))),
+    );
+  }
+  const into = [at(0, 100), at(8192, 8292)];
+  const target = readTarget(into);
+  target.buffer.fill(9);
+  t.true(scatter(target.buffer, into, 150));
+  t.deepEqual([memory[99], memory[100], memory[8192 + 49], memory[8192 + 50]], [9, 1, 9, 2]);
+});
+
 test('A6: a segment that is not a multiple of the block makes a request unaligned', async (t) => {
   const { native, volume } = await setup();
   const file = await volume.open('/file', 'r+');
@@ -239,4 +271,23 @@ test('A4.6, A5: maxFileSize and the limit of the inode map: writes clip, truncat
   await t.throwsAsync(Volume.openOn(new Engine(new FakeNative()), '/image', { maxFileSize: -1 }), {
     code: 'ERR_OUT_OF_RANGE',
   });
+});
+
+test('a loop of cache hits does not starve the event loop', async (t) => {
+  const { native, volume } = await setup(false);
+  const file = await volume.open('/file', 'r+');
+  native.tryBufferedRead = () => 16;
+  native.tryBufferedWrite = () => 16;
+  const block = Buffer.alloc(16);
+  for (const hit of [() => file.read(block, 0, 16, 0), () => file.write(block, 0, 16, 0)]) {
+    const turned = new Set<number>();
+    setImmediate(() => turned.add(1));
+    let hits = 0;
+    while (turned.size === 0 && hits < 1000) {
+      await hit();
+      hits += 1;
+    }
+    t.true(hits > 10 && hits < 1000);
+  }
+  await file.close();
 });

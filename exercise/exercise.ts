@@ -72,7 +72,9 @@ interface Epoch {
 /** Runs `plan.ops` operations, or until something is wrong. */
 export async function exercise(plan: Plan): Promise<{ report: Report; broken?: Broken }> {
   const report: Report = { ops: 0, rounds: 0, epochs: 0, failed: 0, byKind: new Map() };
-  const kinds = plan.kind === undefined ? await kindsHere() : [plan.kind];
+  const possible = plan.kind === undefined ? await kindsHere(plan.image) : [plan.kind];
+  // What is stored in place has no requests that could fail.
+  const kinds = possible.filter(({ open }) => plan.faults === undefined || open.dax !== true);
   try {
     while (report.ops < plan.ops) {
       const seed = (Math.imul(plan.seed, 0x9e3779b1) + Math.imul(report.epochs, 0x85ebca6b)) | 0;

@@ -1,10 +1,14 @@
 /** The kinds of volumes that are exercised, by name. */
+import { statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
 import { Volume, type OpenOptions } from '../src/index.js';
 import { runCommand } from '../src/main-job/command.js';
 
 const SIZE_BYTES = 64 * 1024 * 1024;
+const TMPFS_MAGIC = 0x01021994;
 const MKE2FS_TIMEOUT_MS = 60_000;
 
 export interface Kind {
@@ -23,6 +27,8 @@ export const KINDS: readonly Kind[] = [
   { name: '4096-journal', blockBytes: 4096, bitmapFormat: false, open: { data: 'journal' } },
   // So little memory that pages are evicted all the time.
   { name: '4096-small', blockBytes: 4096, bitmapFormat: false, open: { pageCacheBytes: 256 * 1024 } },
+  // Loaded and stored in place: the image has to lie in memory.
+  { name: '4096-dax', blockBytes: 4096, bitmapFormat: false, open: { dax: true } },
   { name: '1024-journal', blockBytes: 1024, bitmapFormat: false, open: { data: 'journal' } },
 ];
 
@@ -35,8 +41,11 @@ export async function format(kind: Kind, image: string, engine: Engine = default
   if (status !== 0) throw new Error(`mke2fs: ${output}`);
 }
 
-/** Those that can be made here. */
-export async function kindsHere(): Promise<readonly Kind[]> {
+/** Those that can be made at this path. */
+export async function kindsHere(image: string): Promise<readonly Kind[]> {
   const { isMissing } = await runCommand('mke2fs', ['-V'], MKE2FS_TIMEOUT_MS);
-  return KINDS.filter(({ bitmapFormat }) => !bitmapFormat || !isMissing);
+  const { type } = await statfs(dirname(image));
+  return KINDS.filter(
+    ({ bitmapFormat, open }) => !(bitmapFormat && isMissing) && (open.dax !== true || type === TMPFS_MAGIC),
+  );
 }

@@ -192,14 +192,21 @@ export class Engine {
       settledAtOnce = run.done;
       this.doorbell();
     });
-    if (!settledAtOnce) return promise;
+    if (!settledAtOnce || !this.#owesTurn()) return promise;
+    return Promise.all([promise, turnOfTheLoop()]).then(([value]) => value);
+  }
+
+  /** The promise of a value that is there already: as a rule settled, now and then after a turn of the event loop. */
+  settled<T>(value: T): Promise<T> {
+    return this.#owesTurn() ? turnOfTheLoop().then(() => value) : Promise.resolve(value);
+  }
+
+  /** Counts a promise that is settled at once; true for one of so many. */
+  #owesTurn(): boolean {
     this.#settledAtOnce += 1;
-    if (this.#settledAtOnce < MAX_SETTLED_AT_ONCE) return promise;
+    if (this.#settledAtOnce < MAX_SETTLED_AT_ONCE) return false;
     this.#settledAtOnce = 0;
-    const turn = new Promise<void>((resolve) => {
-      setImmediate(resolve);
-    });
-    return Promise.all([promise, turn]).then(([value]) => value);
+    return true;
   }
 
   /** The sync driver: a synchronous kiocb. Dispatches everybody's completions until its own task is done. */
@@ -228,6 +235,12 @@ export class Engine {
       this.complete(slots[2 * pair] as number, slots[2 * pair + 1] as number);
     }
   }
+}
+
+function turnOfTheLoop(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }
 
 /** Starts one native call; a throw gives the token back. */

@@ -7,7 +7,7 @@ import { InodeLock } from './inode-lock.js';
 import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
 import { NOT_SUBMITTED, type Kiocb } from './kiocb.js';
-import type { Mount } from './mount.js';
+import type { Mount, OpenedFile } from './mount.js';
 import { SeekWhence, type NativeFile, type NativeStat, type Token } from './native/boundary.js';
 import { EAGAIN, EBADF, EBUSY, EINVAL, EISDIR, ENXIO } from './native/errno.js';
 import type { OpenInode } from './open-inode.js';
@@ -36,21 +36,13 @@ import {
 import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
 import { finishSharedOverwrite } from './write-iter/dio-write.js';
 import { isComplete, submitSharedOverwrite } from './write-iter/shared-overwrite.js';
+import { writeHit } from './write-iter/write-hit.js';
 import { writeIter } from './write-iter/write-iter.js';
 
 const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
   ...constants,
   O_ACCMODE: 3,
 };
-
-/** What an open file is made of; only a volume makes one. */
-export interface OpenedFile {
-  readonly mount: Mount;
-  readonly file: NativeFile;
-  readonly inode: OpenInode;
-  readonly flags: number;
-  readonly type: number;
-}
 
 /**
  * An open file of a volume: node:fs's FileHandle.
@@ -66,6 +58,7 @@ export class FileHandle {
   readonly #inode: OpenInode;
   readonly #flags: number;
   readonly #type: number;
+  readonly #isWritable: boolean;
   /** Held by calls without a position until the position has moved. */
   readonly #positionLock: InodeLock;
   readonly #closeSelf = (): Promise<void> => this.close();
@@ -96,7 +89,8 @@ export class FileHandle {
     this.#type = opened.type;
     this.#positionLock = new InodeLock(opened.mount.engine);
     this.#mount.closers.add(this.#closeSelf);
-    if ((opened.flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers += 1;
+    this.#isWritable = (opened.flags & O_ACCMODE) !== O_RDONLY;
+    if (this.#isWritable) this.#mount.writers += 1;
   }
 
   async read<T extends NodeJS.ArrayBufferView>(
@@ -128,6 +122,10 @@ export class FileHandle {
       this.#check('read');
       const args = readArguments(buffer, offset, length, position);
       if (args.length === 0) return Promise.resolve({ bytesRead: 0, buffer: args.view });
+      if (!this.isDirect && this.#isReadable) {
+        const bytesRead = this.#hit(this.#kiocb(args, false), args.position, readHit);
+        if (bytesRead >= 0) return this.#engine.settled({ bytesRead, buffer: args.view });
+      }
       return this.#startDirectRead(args) ?? this.#finishRead(args);
     } catch (error) {
       return Promise.reject(error);
@@ -146,7 +144,7 @@ export class FileHandle {
     const args = readArguments<NodeJS.ArrayBufferView>(buffer, offset, length, position);
     if (args.length === 0) return 0;
     const io = this.#kiocb(args, this.isDirect);
-    const hit = args.position >= 0 && this.#isReadable ? readHit(io) : -EAGAIN;
+    const hit = this.#isReadable ? this.#hit(io, args.position, readHit) : -EAGAIN;
     return hit >= 0 ? hit : this.#runSync('read', io, this.#readTask(io, args.position));
   }
 
@@ -189,6 +187,8 @@ export class FileHandle {
       const args = writeArguments(buffer, offset, length, position);
       if (args.buffer.byteLength === 0) return Promise.resolve({ bytesWritten: 0, buffer });
       const io = this.#kiocb(args, this.isDirect);
+      const bytesWritten = this.#isWritable ? this.#hit(io, args.position, writeHit) : -EAGAIN;
+      if (bytesWritten >= 0) return this.#engine.settled({ bytesWritten, buffer });
       return (
         this.#startOverwrite(io, args.position, buffer) ??
         this.#finishWrite(io, this.#writeTask(io, args.position), buffer)
@@ -211,7 +211,8 @@ export class FileHandle {
     // It would wait for a thaw that nobody could ask for.
     if (this.#mount.gate.closed) throw errnoError(-EBUSY, 'write');
     const io = this.#kiocb(args, this.isDirect);
-    return this.#runSync('write', io, this.#writeTask(io, args.position));
+    const hit = this.#isWritable ? this.#hit(io, args.position, writeHit) : -EAGAIN;
+    return hit >= 0 ? hit : this.#runSync('write', io, this.#writeTask(io, args.position));
   }
 
   /** Writes several buffers, one after the other, as one request. */
@@ -428,9 +429,14 @@ export class FileHandle {
     });
   }
 
+  /** Through the page cache at once; -EAGAIN where somebody has to be waited for, or the position moves. */
+  #hit(io: Kiocb, position: number, transfer: (io: Kiocb) => number): number {
+    return position >= 0 && !this.#mount.gate.closed ? transfer(io) : -EAGAIN;
+  }
+
   /** Straight to the device where it is a shared overwrite; else nothing has happened. */
   #startOverwrite<R>(io: Kiocb, position: number, view: unknown): Promise<R> | undefined {
-    if (!io.direct || position < 0 || (this.#flags & O_ACCMODE) === O_RDONLY) return undefined;
+    if (!io.direct || position < 0 || !this.#isWritable) return undefined;
     const { gate } = this.#mount;
     if (!gate.tryEnter()) return undefined;
     let token = NOT_SUBMITTED;
@@ -465,7 +471,7 @@ export class FileHandle {
   }
 
   *#writeTask(io: Kiocb, position: number): Task<number> {
-    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EBADF;
+    if (!this.#isWritable) return -EBADF;
     if (position < -1) return -EINVAL;
     if (io.nowait && this.#mount.gate.closed) return -EAGAIN;
     return yield* this.#change(this.#positioned(io, position, writeIter(io)));
@@ -502,16 +508,19 @@ export class FileHandle {
   }
 
   *#truncateTask(size: number): Task<number> {
-    if ((this.#flags & O_ACCMODE) === O_RDONLY) return -EINVAL;
+    if (!this.#isWritable) return -EINVAL;
     return yield* truncateInode(this.#target, size);
   }
 
   *#fallocateTask(bits: number, posBytes: number, lenBytes: number): Task<number> {
-    const writable = (this.#flags & O_ACCMODE) !== O_RDONLY;
-    const refused = checkFallocate({ bits, posBytes, lenBytes, writable });
+    const refused = checkFallocate({ bits, posBytes, lenBytes, writable: this.#isWritable });
     if (refused < 0) return refused;
-    const sync = (this.#flags & O_SYNC) !== 0;
-    return yield* fallocateInode(this.#target, { bits, posBytes, lenBytes, sync });
+    return yield* fallocateInode(this.#target, {
+      bits,
+      posBytes,
+      lenBytes,
+      sync: (this.#flags & O_SYNC) !== 0,
+    });
   }
 
   async #seek(position: number, whence: number): Promise<number> {
@@ -580,7 +589,7 @@ export class FileHandle {
     const operation: Operation = { failure: undefined };
     const result = await this.#engine.run(closeInode(this.#mount, this.#inode, this.#file), operation);
     this.#mount.closers.delete(this.#closeSelf);
-    if ((this.#flags & O_ACCMODE) !== O_RDONLY) this.#mount.writers -= 1;
+    if (this.#isWritable) this.#mount.writers -= 1;
     if (result < 0) throw errnoError(result, 'close', { failure: operation.failure });
   }
 }

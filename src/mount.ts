@@ -1,9 +1,18 @@
 import type { Engine } from './engine.js';
 import type { IoLimits } from './kiocb.js';
-import type { NativeOpenFile, NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
+import type { NativeFile, NativeOpenFile, NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
 import { newWriteCounts } from './write-counts.js';
 import { WriteGate } from './write-gate.js';
+
+/** What an open file is made of; only a volume makes one. */
+export interface OpenedFile {
+  readonly mount: Mount;
+  readonly file: NativeFile;
+  readonly inode: OpenInode;
+  readonly flags: number;
+  readonly type: number;
+}
 
 /** A mounted volume: what its files share. */
 export class Mount {

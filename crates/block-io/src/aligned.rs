@@ -5,15 +5,21 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// Owned bytes at an address that every host accepts for direct I/O: a multiple of 4096.
-pub struct AlignedBuf {
+/// Owned bytes at an address that is a multiple of `ALIGNMENT`, a power of two.
+pub struct Aligned<const ALIGNMENT: usize> {
     start: NonNull<u8>,
     len: usize,
 }
 
-impl AlignedBuf {
+/// Bytes where every host accepts them for direct I/O.
+pub type AlignedBuf = Aligned<4096>;
+
+/// Bytes at the start of a cache line: for what is only copied.
+pub type LineBuf = Aligned<64>;
+
+impl<const ALIGNMENT: usize> Aligned<ALIGNMENT> {
     /// Alignment of the first byte.
-    pub const ALIGNMENT: usize = 4096;
+    pub const ALIGNMENT: usize = ALIGNMENT;
 
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
@@ -39,7 +45,7 @@ impl AlignedBuf {
     }
 }
 
-impl Drop for AlignedBuf {
+impl<const ALIGNMENT: usize> Drop for Aligned<ALIGNMENT> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated in `zeroed` with this very layout.
@@ -48,7 +54,7 @@ impl Drop for AlignedBuf {
     }
 }
 
-impl Deref for AlignedBuf {
+impl<const ALIGNMENT: usize> Deref for Aligned<ALIGNMENT> {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         // SAFETY: `start` holds `len` initialised bytes that we own.
@@ -56,26 +62,26 @@ impl Deref for AlignedBuf {
     }
 }
 
-impl DerefMut for AlignedBuf {
+impl<const ALIGNMENT: usize> DerefMut for Aligned<ALIGNMENT> {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `&mut self` makes the access unique.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
-impl Clone for AlignedBuf {
+impl<const ALIGNMENT: usize> Clone for Aligned<ALIGNMENT> {
     fn clone(&self) -> Self {
         Self::copy_of(self)
     }
 }
 
-impl std::fmt::Debug for AlignedBuf {
+impl<const ALIGNMENT: usize> std::fmt::Debug for Aligned<ALIGNMENT> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "AlignedBuf({} bytes)", self.len)
+        write!(f, "Aligned<{ALIGNMENT}>({} bytes)", self.len)
     }
 }
 
 // SAFETY: the memory is owned; nothing in it is tied to a thread.
-unsafe impl Send for AlignedBuf {}
+unsafe impl<const ALIGNMENT: usize> Send for Aligned<ALIGNMENT> {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for AlignedBuf {}
+unsafe impl<const ALIGNMENT: usize> Sync for Aligned<ALIGNMENT> {}

@@ -1,6 +1,6 @@
 //! The blocking face of a device.
 
-use crate::{Dax, Error, Result};
+use crate::{Dax, Error, IoTotals, Result};
 
 /// What a device is and what it asks of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,11 @@ pub trait Device: Send + Sync {
 
     /// Makes every write that completed before this call durable.
     fn flush(&self) -> Result<()>;
+
+    /// What it was asked for since it was opened, where that is counted, by this face and by queues over it.
+    fn io_totals(&self) -> Option<IoTotals> {
+        None
+    }
 
     /// Tells the device that the bytes are unused; they read as anything (zeros on a container file) afterwards.
     /// A device that cannot returns EOPNOTSUPP.

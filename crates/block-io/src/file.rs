@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::dio_limits::dio_limits;
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
-use crate::{AlignedBuf, Device, Error, IoCounts, Limits, Operation, Request, Result};
+use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Request, Result};
 
 /// How a container is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +232,10 @@ impl AsRawFd for FileDevice {
 impl Device for FileDevice {
     fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn io_totals(&self) -> Option<IoTotals> {
+        Some(self.io_counts().totals())
     }
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {

@@ -28,7 +28,7 @@ pub mod sync;
 mod threads;
 mod uring;
 
-pub use aligned::AlignedBuf;
+pub use aligned::{Aligned, AlignedBuf, LineBuf};
 pub use container::{ContainerOptions, create_container, create_container_with};
 pub use dax::Dax;
 pub use device::{Device, Limits};

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use crate::file::{last_errno, os};
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
-use crate::{Dax, Device, Error, IoCounts, Limits, Operation, Result};
+use crate::{Dax, Device, Error, IoCounts, IoTotals, Limits, Operation, Result};
 
 /// An open container file that is mapped as a whole.
 ///
@@ -195,6 +195,10 @@ impl Dax for MappedDevice {
 impl Device for MappedDevice {
     fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn io_totals(&self) -> Option<IoTotals> {
+        Some(self.io_counts().totals())
     }
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {

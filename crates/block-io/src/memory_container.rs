@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use crate::sync::Mutex;
-use crate::{Dax, Device, Error, IoCounts, Limits, MemoryDevice, Operation, Result};
+use crate::{Dax, Device, Error, IoCounts, IoTotals, Limits, MemoryDevice, Operation, Result};
 
 struct Entry {
     device: Arc<MemoryDevice>,
@@ -130,6 +130,10 @@ impl Dax for MemoryContainer {
 impl Device for MemoryContainer {
     fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn io_totals(&self) -> Option<IoTotals> {
+        Some(self.io_counts().totals())
     }
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Dax, Device, Limits, Result};
+use crate::{Dax, Device, IoTotals, Limits, Result};
 
 /// A device over another: no flush and no FUA reaches it (T17). Where the device below has a volatile cache after all, a
 /// power cut may lose or reorder anything.
@@ -18,6 +18,10 @@ impl NoBarrierDevice {
 impl Device for NoBarrierDevice {
     fn limits(&self) -> &Limits {
         self.0.limits()
+    }
+
+    fn io_totals(&self) -> Option<IoTotals> {
+        self.0.io_totals()
     }
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {

@@ -80,15 +80,15 @@ pub struct VolumeInfo {
 impl VolumeInfo {
     /// Of a mounted volume.
     pub fn of(fs: &Fs, backend: &BackendInfo) -> Self {
-        let limits = fs.device().limits();
+        let (offset_align, memory_align) = fs.direct_alignment();
         Self {
             superblock: fs.superblock(),
             max_file_bytes: fs.max_file_bytes(),
             read_only: fs.is_read_only(),
             dax: fs.has_dax(),
             backend: backend.clone(),
-            offset_align: limits.logical_block_bytes,
-            memory_align: limits.memory_alignment_bytes,
+            offset_align,
+            memory_align,
             atomic_units: fs.atomic_write_units(),
         }
     }

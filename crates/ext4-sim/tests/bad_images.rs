@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use ext4::{Fs, Inode, MountOptions, NewInode, Result};
+use ext4::{FallocateMode, Fs, Inode, MountOptions, NewInode, Result, Whence};
 use ext4_format::Superblock;
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::pattern;
@@ -263,6 +263,22 @@ fn read_some(fs: &Arc<Fs>, inode: &Arc<Inode>, size: u64) {
     }
 }
 
+fn ranges(fs: &Arc<Fs>, inode: &Arc<Inode>) {
+    let size = fs.stat(inode).size;
+    for (mode, pos, len) in [
+        (FallocateMode::InsertRange, 8192, 4096),
+        (FallocateMode::PunchHole, 20_001, 30_000),
+        (FallocateMode::CollapseRange, 12_288, 65_536),
+        (FallocateMode::ZeroRange { keep_size: true }, 5000, 100_000),
+        (FallocateMode::Allocate { keep_size: false }, size / 2, 20_000),
+    ] {
+        let _damaged = fs.fallocate(inode, mode, pos, len);
+        let _damaged = fs.extents(inode, pos, u64::MAX, 100);
+        let _damaged = (fs.seek(inode, pos, Whence::Data), fs.seek(inode, pos, Whence::Hole));
+    }
+    let _damaged = fs.fsync(inode, false);
+}
+
 /// Whatever the image says: mounts, reads, writes, deletes, unmounts.
 fn exercise(bytes: Vec<u8>) {
     if let Ok(fs) = mount(bytes.clone(), true) {
@@ -283,6 +299,7 @@ fn exercise(bytes: Vec<u8>) {
     for name in ["comb", "file", "short", "dir/long", "dir/new", "gone"] {
         if let Ok(inode) = fs.open(format!("/{name}").as_bytes(), false) {
             let _damaged = fs.buffered_write(&inode, 50_000, &[9; 3000]);
+            ranges(&fs, &inode);
             let _damaged = fs.truncate(&inode, 10_000);
             let _damaged = fs.release(&inode);
         }

@@ -193,6 +193,43 @@ fn volume_sync_makes_everything_durable() {
 }
 
 #[test]
+fn a_volume_at_rest_is_durable_and_clean() {
+    let rest: [fn(&ext4::Fs) -> Result<()>; 3] =
+        [|fs| fs.freeze(), |fs| fs.remount(true), |fs| fs.force_shutdown(ext4::Shutdown::Default)];
+    for rest in rest {
+        cut(
+            |volume| {
+                volume.write_file("/direct", &new()).unwrap();
+                volume.write_file_buffered("/buffered", &new()).unwrap();
+                volume.mkdir("/dir").unwrap();
+                rest(volume.fs()).unwrap();
+            },
+            |volume| {
+                assert_eq!(names(volume), ["buffered", "dir", "direct", "old"]);
+                assert!(read(volume, "/buffered").unwrap() == new());
+                assert_eq!(volume.report.transactions_replayed, 0, "there is nothing to recover");
+            },
+        );
+    }
+}
+
+#[test]
+fn shutdown_with_a_log_flush_keeps_what_is_committed() {
+    cut(
+        |volume| {
+            volume.write_file("/direct", &new()).unwrap();
+            volume.mkdir("/dir").unwrap();
+            volume.fs().unlink(b"/old").unwrap();
+            volume.fs().force_shutdown(ext4::Shutdown::LogFlush).unwrap();
+        },
+        |volume| {
+            assert_eq!(names(volume), ["dir", "direct"]);
+            assert!(volume.report.transactions_replayed > 0);
+        },
+    );
+}
+
+#[test]
 fn an_unlinked_open_file_is_gone_with_its_blocks() {
     let free = std::cell::Cell::new(0);
     cut(

@@ -164,3 +164,34 @@ fn the_volume_says_what_follows_and_nothing_is_written_when_it_is_only_read() {
     assert_eq!(meet_damage(&fs), [errno::EBADMSG]);
     assert_eq!(fs.mkdir(b"/late", DIR).err().unwrap().errno(), errno::EROFS);
 }
+
+/// X44. EP5, EP6: what mounts and writes leave in the superblock.
+#[test]
+fn counters_and_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    format(&image, 32 << 20, |_| ());
+    let read = || ext4::read_superblock(&*ext4_sim::runner::open_device(&image)).unwrap();
+    let before = read();
+    for mounts in 1..=2u16 {
+        let device = ext4_sim::runner::open_device(&image);
+        let (fs, _) = Fs::mount(device, &MountOptions::default()).unwrap();
+        let file = NewInode { mode: 0o100_644, ..DIR };
+        let (inode, _) = fs.create(format!("/{mounts}").as_bytes(), file, true).unwrap();
+        fs.buffered_write(&inode, 0, &vec![1; 2 << 20]).unwrap();
+        fs.release(&inode).unwrap();
+        fs.unmount().unwrap();
+        drop((inode, fs));
+        let after = read();
+        assert_eq!(after.mnt_count, before.mnt_count + mounts);
+        let kbytes = after.kbytes_written - before.kbytes_written;
+        let expected = u64::from(mounts) * 2048;
+        assert!((expected..expected + 1024).contains(&kbytes), "{kbytes} of {expected}");
+        assert_eq!(
+            before.free_blocks_count() - after.free_blocks_count(),
+            expected / 4 * (4096 / u64::from(after.block_size()))
+        );
+        assert_eq!(before.free_inodes_count - after.free_inodes_count, u32::from(mounts));
+        assert!(after.wtime() >= before.wtime() && after.mtime() > before.mtime());
+    }
+}

@@ -189,3 +189,53 @@ fn replayed_as_by_e2fsck_and_the_kernel() {
         }
     }
 }
+
+/// J6. A v1 journal superblock: used as it is, revokes included; Linux and we replay the same.
+#[test]
+fn a_v1_journal() {
+    let test = "a_v1_journal";
+    if !available(Need::KernelMount, test) || !available(Need::E2fsprogs, test) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let make = |features: &str| {
+        File::create(&image).unwrap().set_len(24 << 20).unwrap();
+        let path = image.to_str().unwrap();
+        let args = ["-q", "-F", "-t", "ext4", "-b", "1024", "-O", features, "-J", "size=4", path];
+        assert!(tool("mke2fs", &args).status.success());
+        let mut bytes = fs::read(&image).unwrap();
+        let jsb = log_map(&image).run(0).unwrap().0 as usize * 1024;
+        bytes[jsb + 4..jsb + 8].copy_from_slice(&3u32.to_be_bytes());
+        bytes[jsb + 0x24..jsb + 1024].fill(0);
+        Arc::new(MemoryDevice::new(bytes))
+    };
+    let device = make("^metadata_csum,^64bit");
+    let new = |mode| ext4::NewInode { mode, uid: 0, gid: 0 };
+    let (mounted, _) = Fs::mount(device.clone(), &mount_options(Arc::default())).unwrap();
+    for round in 0..3 {
+        for index in 0..20 {
+            mounted.mkdir(format!("/d{index}").as_bytes(), new(0o755)).unwrap();
+        }
+        mounted.sync().unwrap();
+        for index in 0..20 {
+            mounted.rmdir(format!("/d{index}").as_bytes()).unwrap();
+        }
+        let (file, _) = mounted.create(format!("/file {round}").as_bytes(), new(0o100_644), true).unwrap();
+        mounted.buffered_write(&file, 0, &pattern::bytes(round, 60_000)).unwrap();
+        mounted.release(&file).unwrap();
+        mounted.sync().unwrap();
+    }
+    let tree = read_tree(&mounted).unwrap();
+    mounted.shut_down();
+    fs::write(&image, device.snapshot()).unwrap();
+    let (again, report) = Fs::mount(device, &mount_options(Arc::default())).unwrap();
+    assert!(report.transactions_replayed > 3 && report.copies_revoked > 0);
+    assert!(read_tree(&again).unwrap() == tree);
+    same_tree_by_kernel(KernelMount::new(&image, "rw").path(), &tree).unwrap();
+    assert_clean(&image);
+
+    let wide = make("^metadata_csum,64bit");
+    let refused = Fs::mount(wide, &mount_options(Arc::default())).err().map(|error| error.errno());
+    assert_eq!(refused, Some(ext4::errno::EINVAL));
+}

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -236,16 +238,26 @@ fn compare(kind: Kind, files: u64, calls: u64, seed: u64) {
     assert_clean(&copy);
     let mut volume = Runner::mount(&image, Backend::Threads);
     let mut theirs = Runner::mount(&copy, Backend::Threads);
+    let mut contents = Vec::new();
     for (index, log) in logs.iter().enumerate() {
         let (path, base) = (format!("/f{index}"), base_of(index as u64));
         let (mine, kernels) =
             (shape(&mut volume, &path, base, kind.data), shape(&mut theirs, &path, base, kind.data));
         assert_eq!((mine.0, &mine.2), (kernels.0, &kernels.2), "{path}: {log:?}");
         let differs = mine.1.iter().zip(&kernels.1).position(|(a, b)| a != b);
+        contents.push(mine.1);
         assert_eq!(differs, None, "{path}: contents differ at this byte: {log:?}");
     }
     volume.unmount().unwrap();
     theirs.unmount().unwrap();
+    // And the kernel reads ours.
+    let mount = KernelMount::new(&image, "ro");
+    for (index, expected) in contents.into_iter().enumerate() {
+        let file = File::open(mount.path().join(format!("f{index}"))).unwrap();
+        let mut data = vec![0; expected.len()];
+        file.read_exact_at(&mut data, base_of(index as u64)).unwrap();
+        assert!(data == expected, "f{index}: the kernel reads ours otherwise: {:?}", logs[index]);
+    }
 }
 
 /// Some files lie across 4 GiB.

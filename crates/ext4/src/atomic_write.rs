@@ -25,13 +25,13 @@ const CREDITS_BESIDE_DATA: u32 = MAP_CREDITS + ORPHAN_CREDITS;
 
 impl Fs {
     /// Lengths of atomic writes in bytes, from and up to, both powers of two; zeros where there can be none: without a
-    /// journal, or without writing.
+    /// journal, without writing, or where data does not go through requests (DAX).
     pub fn atomic_write_units(&self) -> (u64, u64) {
         let min = self.block_size() as u64;
         // Half of a transaction: the other half is for those that share it.
         let blocks = self.journal.max_transaction_credits().saturating_sub(CREDITS_BESIDE_DATA) / 2;
         match blocks.checked_ilog2() {
-            Some(bits) if self.journal.has_log() && !self.is_read_only() => {
+            Some(bits) if self.journal.has_log() && !self.is_read_only() && !self.has_dax() => {
                 (min, (min << bits).min(MAX_BYTES).max(min))
             }
             _ => (0, 0),

@@ -90,14 +90,16 @@ impl Fs {
         if !inode.is_regular() || inode.check_data_supported().is_err() || self.journals_data(inode) {
             return DirectLimits::default();
         }
-        let limits = self.device.limits();
+        let (offset_align, memory_align) = self.direct_alignment();
         let (atomic_min, atomic_max) = self.atomic_write_units();
-        DirectLimits {
-            offset_align: limits.logical_block_bytes,
-            memory_align: limits.memory_alignment_bytes,
-            atomic_min,
-            atomic_max,
-        }
+        DirectLimits { offset_align, memory_align, atomic_min, atomic_max }
+    }
+
+    /// What positions and lengths, and what memory addresses of direct I/O are multiples of, in bytes. Where data is stored in
+    /// place, of nothing.
+    pub fn direct_alignment(&self) -> (u32, u32) {
+        let limits = self.device.limits();
+        if self.has_dax() { (1, 1) } else { (limits.logical_block_bytes, limits.memory_alignment_bytes) }
     }
 
     /// fstat(2).

@@ -18,8 +18,6 @@ pub enum Status {
     Unwritten,
     /// No blocks.
     Hole,
-    /// No blocks yet, but data in memory that has space reserved. Known here only, so never reclaimed.
-    Delayed,
 }
 
 impl Status {
@@ -93,7 +91,7 @@ pub struct ExtentStatus {
 }
 
 impl ExtentStatus {
-    /// An empty cache that holds about `limit` runs (at least 2; delayed ones may exceed it).
+    /// An empty cache that holds about `limit` runs (at least 2).
     pub fn new(limit: usize) -> Self {
         Self { runs: BTreeMap::new(), limit: limit.max(2), hand: 0 }
     }
@@ -158,7 +156,7 @@ impl ExtentStatus {
         }
     }
 
-    /// Forgets everything, delayed runs too.
+    /// Forgets everything.
     pub fn clear(&mut self) {
         self.runs.clear();
     }
@@ -174,13 +172,7 @@ impl ExtentStatus {
         if let Some(known) = self.lookup(lblk) {
             return Ok(known);
         }
-        let mut found = StatusExtent::from(extents::lookup(meta, root, owner, lblk)?);
-        // The tree knows nothing of delayed runs: its hole ends where the next run known here begins.
-        if found.status == Status::Hole
-            && let Some((next, _)) = self.runs.range(lblk.0..).next()
-        {
-            found.len = found.len.min(next - lblk.0);
-        }
+        let found = StatusExtent::from(extents::lookup(meta, root, owner, lblk)?);
         self.insert(found);
         Ok(found)
     }
@@ -206,10 +198,10 @@ impl ExtentStatus {
         }
     }
 
-    /// Drops runs, round and round, until the limit holds; never `keep`, never a delayed one.
+    /// Drops runs, round and round, until the limit holds; never `keep`.
     fn reclaim(&mut self, keep: u32) {
         while self.runs.len() > self.limit {
-            let may_go = |(first, run): &(&u32, &Run)| **first != keep && run.status != Status::Delayed;
+            let may_go = |(first, _): &(&u32, &Run)| **first != keep;
             let victim = self.runs.range(self.hand..).find(may_go).or_else(|| self.runs.iter().find(may_go));
             let Some(victim) = victim.map(|(first, _)| *first) else { return };
             self.runs.remove(&victim);
@@ -268,21 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_spares_delayed_runs() {
+    fn the_limit_spares_the_newest() {
         let mut cache = ExtentStatus::new(8);
         for i in 0..100 {
-            let status = if i % 20 == 0 { Status::Delayed } else { Status::Written };
-            cache.insert(extent(i * 2, 1, 1000 + u64::from(i) * 5, status));
-            assert!(cache.lookup(Lblk(i * 2)).is_some(), "the newest stays");
+            cache.insert(extent(i * 2, 1, 1000 + u64::from(i) * 5, Status::Written));
+            assert!(cache.lookup(Lblk(i * 2)).is_some());
         }
         assert_eq!(cache.len(), 8);
-        assert!((0..100).step_by(20).all(|i| cache.lookup(Lblk(i * 2)).is_some()));
     }
 
     proptest! {
         #[test]
         fn agrees_with_a_map_of_blocks(
-            ops in prop::collection::vec((0u32..200, 1u32..60, 0u64..3, 0u8..5), 1..60),
+            ops in prop::collection::vec((0u32..200, 1u32..60, 0u64..3, 0u8..4), 1..60),
         ) {
             let mut cache = ExtentStatus::new(1000);
             let mut model = BTreeMap::new();
@@ -291,7 +281,6 @@ mod tests {
                     0 => Some(Status::Written),
                     1 => Some(Status::Unwritten),
                     2 => Some(Status::Hole),
-                    3 => Some(Status::Delayed),
                     _ => None,
                 };
                 let start = 1 + lane * 1000 + u64::from(lblk);

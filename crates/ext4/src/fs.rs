@@ -64,9 +64,22 @@ pub struct Fs {
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,
     /// The claim on a volume that several hosts could mount (M3).
     pub(crate) mmp: Mutex<Option<MmpClaim>>,
+    /// EP6: what was written before the mount.
+    pub(crate) written_before: WrittenBefore,
     /// EP4: the superblock called the volume clean before this mount.
     pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
+}
+
+/// What an operation frees of trees, maps and attributes, in blocks.
+pub(crate) const FEW_REVOKES: u32 = 64;
+
+/// What had been written when a volume was mounted.
+pub(crate) struct WrittenBefore {
+    /// To the volume, as its superblock says.
+    pub kbytes: u64,
+    /// To the device, since it was opened.
+    pub bytes: u64,
 }
 
 impl Fs {
@@ -192,11 +205,21 @@ impl Fs {
     pub(crate) fn with_handle<R>(
         &self,
         credits: u32,
+        f: impl FnMut(&mut Handle<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.with_handle_revoking(credits, FEW_REVOKES, f)
+    }
+
+    /// The same for a handle that frees up to `revokes` blocks of metadata.
+    pub(crate) fn with_handle_revoking<R>(
+        &self,
+        credits: u32,
+        revokes: u32,
         mut f: impl FnMut(&mut Handle<'_>) -> Result<R>,
     ) -> Result<R> {
         let mut tries = 0;
         loop {
-            let mut handle = Handle::start(self, credits)?;
+            let mut handle = Handle::start(self, credits, revokes)?;
             let result = f(&mut handle);
             let stopped = match &result {
                 Err(error) => {
@@ -248,6 +271,9 @@ impl Fs {
         superblock.set_free_blocks_count(totals.free_blocks);
         superblock.free_inodes_count = totals.free_inodes as u32;
         superblock.set_wtime(self.clock.now().sec.max(0) as u64);
+        let written = self.device.io_totals().map_or(0, |totals| totals.bytes_written);
+        let kbytes = written.saturating_sub(self.written_before.bytes) / 1024;
+        superblock.kbytes_written = self.written_before.kbytes.saturating_add(kbytes);
     }
 
     /// The block that holds the primary superblock.

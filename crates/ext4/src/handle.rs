@@ -27,11 +27,11 @@ pub struct Handle<'f> {
 
 impl<'f> Handle<'f> {
     /// T3. Waits for log space or a locked transaction; EROFS after an abort and on a read-only volume.
-    pub(crate) fn start(fs: &'f Fs, credits: u32) -> Result<Self> {
+    pub(crate) fn start(fs: &'f Fs, credits: u32, revokes: u32) -> Result<Self> {
         fs.check_writable()?;
         Ok(Self {
             fs,
-            journal: fs.journal.start(credits)?,
+            journal: fs.journal.start_revoking(credits, revokes)?,
             data_is_metadata: false,
             use_reserve: false,
             use_delayed: false,

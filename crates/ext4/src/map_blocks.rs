@@ -40,13 +40,13 @@ impl Fs {
     /// The mapping at `lblk`, at most `len` blocks of it, from memory alone. `None`: not in memory, or in use.
     pub(crate) fn try_map_cached(&self, inode: &Inode, lblk: Lblk, len: u32) -> Option<Mapping> {
         let known = inode.extents.try_lock()?.lookup(lblk)?;
-        Some(clip(mapping_of(known)?, len))
+        Some(clip(mapping_of(known), len))
     }
 
     /// The mapping at `lblk`, at most `len` blocks of it.
     pub(crate) fn map_lookup(&self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Mapping> {
         let known = inode.extents.lock().lookup(lblk);
-        if let Some(mapping) = known.and_then(mapping_of) {
+        if let Some(mapping) = known.map(mapping_of) {
             return Ok(clip(mapping, len));
         }
         let _map = inode.map_lock.read();
@@ -78,14 +78,13 @@ impl Fs {
 }
 
 /// What the cache knows, as a mapping.
-fn mapping_of(known: StatusExtent) -> Option<Mapping> {
+fn mapping_of(known: StatusExtent) -> Mapping {
     let state = match known.status {
         Status::Written => MapState::Written,
         Status::Unwritten => MapState::Unwritten,
         Status::Hole => MapState::Hole,
-        Status::Delayed => return None,
     };
-    Some(Mapping { lblk: known.lblk, len: known.len, start: known.start, state })
+    Mapping { lblk: known.lblk, len: known.len, start: known.start, state }
 }
 
 impl Handle<'_> {

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::flusher::Flusher;
-use crate::fs::Fs;
+use crate::fs::{Fs, WrittenBefore};
 use crate::inode::{Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
@@ -309,6 +309,10 @@ impl Fs {
             }
             (mode, _) => mode.unwrap_or_else(|| DataMode::of_superblock(&superblock)),
         };
+        let written_before = WrittenBefore {
+            kbytes: superblock.kbytes_written,
+            bytes: device.io_totals().map_or(0, |totals| totals.bytes_written),
+        };
         let was_clean = superblock.state & state::VALID != 0;
         let mut superblock = superblock;
         if !read_only {
@@ -346,6 +350,7 @@ impl Fs {
             released_frozen: Mutex::default(),
             mmp: Mutex::new(None),
             was_clean,
+            written_before,
             shut_down: AtomicBool::new(false),
             device,
         })

@@ -10,7 +10,7 @@ use ext4_format::inode::flags;
 use jbd2::mutant;
 
 use crate::extents::Progress;
-use crate::fs::Fs;
+use crate::fs::{FEW_REVOKES, Fs};
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::MAP_CREDITS;
@@ -104,11 +104,12 @@ impl Fs {
     pub(crate) fn remove_range(&self, inode: &Inode, first: Lblk, last: Lblk) -> Result<()> {
         // What the journal may hold of it is forgotten and revoked.
         let metadata = !inode.is_regular() || inode.has_logged_data();
-        self.with_handle(MAP_CREDITS, |handle| {
+        let revokes = if metadata { REVOKES_PER_HANDLE } else { 0 };
+        self.with_handle_revoking(MAP_CREDITS, revokes + FEW_REVOKES, |handle| {
             handle.set_data_is_metadata(metadata);
             let mut last = last;
             loop {
-                // Each block is revoked (T9), and credits do not count that: a few at a time.
+                // Each block is revoked (T9): so many at a time as the handle has reserved.
                 let from = match metadata {
                     true => {
                         let few = Lblk(last.0.saturating_sub(REVOKES_PER_HANDLE - 1));

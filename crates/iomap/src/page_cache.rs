@@ -125,9 +125,10 @@ impl<M: FileMapping> PageCache<M> {
     pub fn try_read(&self, pos: u64, out: &mut [u8]) -> bool {
         let Some(mut pages) = self.pages.try_lock() else { return false };
         let blocks = self.blocks(pos, out.len() as u64);
-        let cached = blocks.end - blocks.start <= MAX_READ_BLOCKS
-            && blocks.into_iter().all(|index| pages.map.contains_key(&index));
-        cached && self.copy_cached(&mut pages, pos, out) == out.len()
+        let count = blocks.end - blocks.start;
+        let all_cached = || blocks.into_iter().all(|index| pages.map.contains_key(&index));
+        (count <= 1 || count <= MAX_READ_BLOCKS && all_cached())
+            && self.copy_cached(&mut pages, pos, out) == out.len()
     }
 
     /// Copies up to the first byte that is not cached; returns how many.

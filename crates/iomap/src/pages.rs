@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use block_io::AlignedBuf;
+use block_io::{AlignedBuf, LineBuf};
 
 use crate::CacheBudget;
 
@@ -19,7 +19,7 @@ const READ_AHEAD_BLOCKS: Range<u64> = 4..64;
 
 /// One block of the file. Its bytes beyond i_size are zeros, but for those of a write that is about to raise i_size.
 pub(crate) struct Page {
-    pub data: Box<[u8]>,
+    pub data: LineBuf,
     pub dirty: bool,
     /// Write-back has a copy of it in its hands.
     pub writing: bool,
@@ -111,7 +111,7 @@ impl<E> Pages<E> {
     pub fn insert(&mut self, index: u64, data: &[u8]) {
         self.map.entry(index).or_insert_with(|| {
             self.budget.take(self.block);
-            let data = data.into();
+            let data = LineBuf::copy_of(data);
             Page { data, dirty: false, writing: false, delayed: false, reach: 0, recent: true }
         });
     }

@@ -207,7 +207,7 @@ impl Journal {
             }
             state.running.as_ref().map(|running| {
                 let age = self.now_ms().saturating_sub(running.started_ms);
-                let large = self.sizes.cost(running, 0) > self.sizes.max_log_blocks / 4 * 3;
+                let large = self.sizes.cost(running, 0, 0) > self.sizes.max_log_blocks / 4 * 3;
                 (running.tid, if large { 0 } else { interval.saturating_sub(age) })
             })
         };

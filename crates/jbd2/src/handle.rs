@@ -13,12 +13,15 @@ pub struct Handle {
     journal: Arc<Journal>,
     tid: Tid,
     credits: u32,
+    /// Records that it may still make, and what a restart reserves.
+    revokes: u32,
+    revokes_wanted: u32,
     live: bool,
 }
 
 impl Handle {
-    pub(crate) fn new(journal: Arc<Journal>, tid: Tid, credits: u32) -> Self {
-        Self { journal, tid, credits, live: true }
+    pub(crate) fn new(journal: Arc<Journal>, tid: Tid, credits: u32, revokes: u32) -> Self {
+        Self { journal, tid, credits, revokes, revokes_wanted: revokes, live: true }
     }
 
     /// The transaction.
@@ -129,8 +132,10 @@ impl Handle {
             self.credits += 1;
         }
         transaction.forgotten.insert(block);
-        if journal.log.is_some() && !mutant(11) {
-            transaction.revokes.insert(block);
+        // Beyond what was reserved a record may be one log block too many: see [`Journal::start_revoking`].
+        if journal.log.is_some() && !mutant(11) && transaction.revokes.insert(block) && self.revokes > 0 {
+            self.revokes -= 1;
+            transaction.revoke_credits -= 1;
         }
         if let Some(entry) = state.entries.get_mut(&block) {
             entry.in_running = false;
@@ -146,7 +151,7 @@ impl Handle {
         let mut state = journal.state.lock();
         self.check(&state)?;
         let transaction = running(&mut state);
-        if transaction.locked || journal.sizes.cost(transaction, credits) > journal.sizes.max_log_blocks {
+        if transaction.locked || journal.sizes.cost(transaction, credits, 0) > journal.sizes.max_log_blocks {
             return Ok(false);
         }
         transaction.credits += credits;
@@ -158,8 +163,8 @@ impl Handle {
     /// handle is stopped.
     pub fn restart(&mut self, credits: u32) -> Result<()> {
         self.stop_now()?;
-        let mut next = self.journal.start_again(credits)?;
-        (self.tid, self.credits, self.live) = (next.tid, next.credits, true);
+        let mut next = self.journal.start_again(credits, self.revokes_wanted)?;
+        (self.tid, self.credits, self.revokes, self.live) = (next.tid, next.credits, next.revokes, true);
         next.live = false;
         Ok(())
     }
@@ -178,11 +183,12 @@ impl Handle {
         if let Some(running) = state.running.as_mut().filter(|running| running.tid == self.tid) {
             running.handles -= 1;
             running.credits -= self.credits;
+            running.revoke_credits -= u64::from(self.revokes);
             if running.handles == 0 {
                 self.journal.changed.notify_all();
             }
         }
-        self.credits = 0;
+        (self.credits, self.revokes) = (0, 0);
         match state.aborted {
             Some(errno) => Err(Error::Lost { errno }),
             None => Ok(()),

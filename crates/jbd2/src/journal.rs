@@ -211,17 +211,22 @@ impl Journal {
     ///
     /// ENOSPC: more than a transaction may have. EROFS: aborted. EBUSY: frozen.
     pub fn start(self: &Arc<Self>, credits: u32) -> Result<Handle> {
-        self.start_waiting(credits, Wait::Open)
+        self.start_revoking(credits, 0)
+    }
+
+    /// The same for a handle that forgets up to `revokes` blocks: the log has room for their records too (T3).
+    pub fn start_revoking(self: &Arc<Self>, credits: u32, revokes: u32) -> Result<Handle> {
+        self.start_waiting(credits, revokes, Wait::Open)
     }
 
     /// For the rest of an operation that has begun: waits for the thaw too (T26).
-    pub(crate) fn start_again(self: &Arc<Self>, credits: u32) -> Result<Handle> {
-        self.start_waiting(credits, Wait::EvenFrozen)
+    pub(crate) fn start_again(self: &Arc<Self>, credits: u32, revokes: u32) -> Result<Handle> {
+        self.start_waiting(credits, revokes, Wait::EvenFrozen)
     }
 
-    fn start_waiting(self: &Arc<Self>, credits: u32, wait: Wait) -> Result<Handle> {
+    fn start_waiting(self: &Arc<Self>, credits: u32, revokes: u32, wait: Wait) -> Result<Handle> {
         loop {
-            match self.join(credits, wait)? {
+            match self.join(credits, revokes, wait)? {
                 Join::Joined(handle) => return Ok(handle),
                 Join::Full(tid) => match self.commit(tid) {
                     // The loop says why the journal takes no more handles.
@@ -236,15 +241,16 @@ impl Journal {
 
     /// The same where nothing has to be waited for; else `None`.
     pub fn try_start(self: &Arc<Self>, credits: u32) -> Result<Option<Handle>> {
-        match self.join(credits, Wait::Never)? {
+        match self.join(credits, 0, Wait::Never)? {
             Join::Joined(handle) => Ok(Some(handle)),
             Join::Full(_) | Join::NoLogSpace | Join::Locked => Ok(None),
         }
     }
 
-    fn join(self: &Arc<Self>, credits: u32, wait: Wait) -> Result<Join> {
+    fn join(self: &Arc<Self>, credits: u32, revokes: u32, wait: Wait) -> Result<Join> {
         let maximum = self.sizes.max_credits;
-        if credits > maximum {
+        let blocks = self.sizes.log_blocks(credits.into(), revokes.into());
+        if credits > maximum || blocks > self.sizes.max_log_blocks {
             return Err(Error::TooManyCredits { credits, maximum });
         }
         let mut state = self.state.lock();
@@ -265,7 +271,7 @@ impl Journal {
                 }
                 return Ok(Join::Locked);
             }
-            if self.sizes.cost(running, credits) > self.sizes.max_log_blocks {
+            if self.sizes.cost(running, credits, revokes) > self.sizes.max_log_blocks {
                 return Ok(Join::Full(running.tid));
             }
         }
@@ -280,13 +286,15 @@ impl Journal {
             forgotten: Default::default(),
             handles: 0,
             credits: 0,
+            revoke_credits: 0,
             locked: false,
             started_ms: self.now_ms(),
         });
         running.handles += 1;
         running.credits += credits;
+        running.revoke_credits += u64::from(revokes);
         state.stats.handles += 1;
-        Ok(Join::Joined(Handle::new(self.clone(), tid, credits)))
+        Ok(Join::Joined(Handle::new(self.clone(), tid, credits, revokes)))
     }
 
     /// The current image of a block that belongs to the journal: in a transaction, or awaiting its checkpoint.

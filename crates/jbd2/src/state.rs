@@ -42,6 +42,8 @@ pub(crate) struct Transaction {
     pub handles: u32,
     /// Credits that live handles still hold.
     pub credits: u32,
+    /// Revoke records that they may still make.
+    pub revoke_credits: u64,
     /// No handle may join: the commit waits for those there are.
     pub locked: bool,
     pub started_ms: u64,
@@ -114,10 +116,11 @@ impl Sizes {
         (blocks + descriptors + revoke_blocks + 1).try_into().unwrap_or(u32::MAX)
     }
 
-    /// Log blocks that the running transaction may need, with `more` credits.
-    pub fn cost(&self, transaction: &Transaction, more: u32) -> u32 {
+    /// Log blocks that the running transaction may need, with `more` credits and `revokes` more records.
+    pub fn cost(&self, transaction: &Transaction, more: u32, revokes: u32) -> u32 {
         let blocks = transaction.blocks.len() as u64 + u64::from(transaction.credits) + u64::from(more);
-        self.log_blocks(blocks, transaction.revokes.len() as u64)
+        let records = transaction.revokes.len() as u64 + transaction.revoke_credits + u64::from(revokes);
+        self.log_blocks(blocks, records)
     }
 }
 

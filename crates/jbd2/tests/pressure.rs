@@ -179,3 +179,28 @@ fn x20_64_fsyncs_share_few_commits() {
     let commits = journal.stats().commits;
     assert!((4..=40).contains(&commits), "{commits} commits for 256 fsyncs");
 }
+
+/// X21. T3: records that a handle may still make count as log blocks before it starts.
+#[test]
+fn t3_revokes_are_reserved() {
+    let (_device, journal) = open();
+    let per_block = ((BS - 16 - 4) / 8) as u32;
+    let most = (LOG_BLOCKS - 1) / 4;
+    assert!(matches!(journal.start_revoking(1, most * per_block), Err(Error::TooManyCredits { .. })));
+    let first = journal.start_revoking(100, 80 * per_block).unwrap();
+    assert!(journal.try_start(most - 100 - 80 - 10).unwrap().is_some(), "beside it");
+    assert!(journal.try_start(most - 100 - 40).unwrap().is_none(), "its records have the room");
+    first.stop().unwrap();
+    assert!(journal.try_start(most - 100 - 40).unwrap().is_some(), "it made none");
+    // As many as there is room for, in one transaction after the other: the log never overflows.
+    for round in 0..6u64 {
+        let mut handle = journal.start_revoking(2, 200 * per_block).unwrap();
+        for n in 0..200 * u64::from(per_block) {
+            handle.forget(1_000_000 * (round + 1) + n).unwrap();
+        }
+        handle.stop().unwrap();
+    }
+    journal.close().unwrap();
+    assert_eq!(journal.stats().revokes, 6 * 200 * u64::from(per_block));
+    assert!(journal.stats().commits >= 6);
+}

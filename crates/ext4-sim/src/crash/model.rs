@@ -529,9 +529,11 @@ impl FileHistory {
             let covered = self
                 .sizes_since(since, now)
                 .any(|(op, after, _)| (op < until || op <= since) && after >= end);
-            if (covered || version.any_size || self.is_late(index, &versions, end, acked, now))
-                && matches(version)
-            {
+            let allowed = covered
+                || version.any_size
+                || self.is_late(index, &versions, end, acked, now)
+                || self.is_early(version, size, acked);
+            if allowed && matches(version) {
                 return Ok(());
             }
         }
@@ -543,6 +545,13 @@ impl FileHistory {
             "sector {sector} of {size} bytes starts {:02x?}, may be of operations {acked}..={now}, versions {known:02x?}",
             &found[..found.len().min(16)]
         ))
+    }
+
+    /// Whether the version is newer than the size: bytes written in place are there before the truncation that came before
+    /// them has committed, with the zeros behind what was then the end.
+    fn is_early(&self, version: &Version, size: u64, acked: Op) -> bool {
+        let before = |(op, after, _): (Op, u64, bool)| op < version.op && after == size;
+        version.op > acked && self.sizes_since(acked, version.op).any(before)
     }
 
     /// Whether the next version may have stayed in the page cache while the size grew past it: a direct write or a

@@ -35,7 +35,8 @@ impl Fs {
     pub fn seek(&self, inode: &Inode, pos: u64, whence: Whence) -> Result<u64> {
         self.check_alive()?;
         inode.check_data_supported()?;
-        let size = inode.size();
+        // A damaged inode may claim more than its map could hold.
+        let size = inode.size().min(self.max_bytes(inode));
         let none = Err(Error::errno_only(errno::ENXIO));
         if pos >= size {
             return none;
@@ -45,7 +46,7 @@ impl Fs {
         let mut at = pos;
         while at < size {
             let block = at / block_size;
-            // Both below 2^32, as i_size allows.
+            // Both below 2^32.
             let run = self.map_lookup(inode, Lblk(block as u32), (behind - block) as u32)?;
             let run_end = run.end() * block_size;
             let (data, next) = match run.state {
