@@ -105,7 +105,12 @@ impl MemoryDevice {
     }
 
     fn put(&self, page: u64, start: usize, bytes: &[u8]) {
+        const ZEROS: Page = [0; PAGE_BYTES];
         let mut shard = self.shard(page).lock();
+        // New blocks get zeros first: pages only for what is more than that.
+        if bytes == &ZEROS[..bytes.len()] && !shard.contains_key(&page) {
+            return;
+        }
         let page = shard.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
         Arc::make_mut(page)[start..start + bytes.len()].copy_from_slice(bytes);
     }
