@@ -256,7 +256,9 @@ impl Driver {
         let data = self.bytes(len);
         self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
         // A crash in the middle may leave it, so the model knows it first.
-        self.model.write(path, pos, &data, How::Direct);
+        // Where data is journalled it goes through the page cache, in several transactions if it is long (A3).
+        let how = if self.volume.data == DataMode::Journal { How::Buffered } else { How::Direct };
+        self.model.write(path, pos, &data, how);
         let written = self.runner.direct_write_with(file, pos, &data, dsync);
         assert_eq!(self.done(path, written), len as u64, "{path}: a short write");
         if dsync {
