@@ -1,24 +1,24 @@
 /** Epochs of random rounds, each on a fresh volume; the first failure is shrunk. */
 import { rm } from 'node:fs/promises';
 
-import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
-import { Volume } from '../src/index.js';
-import { makeBlockMapVolume } from './block-map-volume.js';
 import type { Features } from './features.js';
+import { queuedFaults, type FaultyEngine } from './faulty-engine.js';
 import { Generator } from './generate.js';
+import { Failure } from './judge.js';
+import { format, kindsHere, type Kind } from './kinds.js';
 import { countOf, type Round } from './operation.js';
 import { Random } from './random.js';
-import { Failure, Session } from './session.js';
+import { Session, type SessionOptions } from './session.js';
 import { shrink } from './shrink.js';
+import { surviveFaults } from './survive.js';
 
-const MiB = 1024 * 1024;
-const VOLUME_BYTES = 64 * MiB;
 const MAX_FILE_BYTES = 256 * 1024;
-const BLOCK_SIZES = [4096, 1024, 2048];
 const SHRINK_MS = 180_000;
 /** A failure that depends on timing is given so many chances to show again. */
 const TRIES = 2;
+/** Of so many direct requests one fails. */
+const FAULT_EVERY = 60;
 
 /** What a list is run on. */
 export interface Bench {
@@ -27,10 +27,8 @@ export interface Bench {
   readonly image: string;
   /** Another than this environment's own. */
   readonly engine?: Engine;
-  /** Data is loaded and stored in place; the image has to lie in memory. */
-  readonly dax?: boolean;
-  /** On a volume of mke2fs without extents. */
-  readonly blockMaps?: boolean;
+  /** Direct requests fail now and then; or the journal's, metadata's and write-back's. */
+  readonly faults?: { readonly of: 'queued' | 'blocking'; readonly engine: FaultyEngine };
 }
 
 export interface Plan extends Bench {
@@ -38,7 +36,7 @@ export interface Plan extends Bench {
   readonly ops: number;
   readonly features: Features;
   /** Undefined: another one each epoch. */
-  readonly blockSize: number | undefined;
+  readonly kind: Kind | undefined;
   /** Operations before a fresh volume is made. */
   readonly epochOps: number;
   /** Told after every epoch. */
@@ -49,6 +47,8 @@ export interface Report {
   ops: number;
   rounds: number;
   epochs: number;
+  /** Operations that the device's failures reached. */
+  failed: number;
   readonly byKind: Map<string, number>;
 }
 
@@ -56,20 +56,30 @@ export interface Report {
 export interface Broken {
   readonly message: string;
   readonly epochSeed: number;
-  readonly blockSize: number;
+  readonly kind: Kind;
   readonly rounds: readonly Round[];
   /** Whether the list was seen to fail again. */
   readonly isRepeatable: boolean;
 }
 
+/** One epoch: what it is run on and where its numbers begin. */
+interface Epoch {
+  readonly bench: Bench;
+  readonly kind: Kind;
+  readonly seed: number;
+}
+
 /** Runs `plan.ops` operations, or until something is wrong. */
 export async function exercise(plan: Plan): Promise<{ report: Report; broken?: Broken }> {
-  const report: Report = { ops: 0, rounds: 0, epochs: 0, byKind: new Map() };
+  const report: Report = { ops: 0, rounds: 0, epochs: 0, failed: 0, byKind: new Map() };
+  const possible = plan.kind === undefined ? await kindsHere(plan.image) : [plan.kind];
+  // What is stored in place has no requests that could fail.
+  const kinds = possible.filter(({ open }) => plan.faults === undefined || open.dax !== true);
   try {
     while (report.ops < plan.ops) {
-      const epochSeed = (Math.imul(plan.seed, 0x9e3779b1) + Math.imul(report.epochs, 0x85ebca6b)) | 0;
-      const blockSize = plan.blockSize ?? BLOCK_SIZES[report.epochs % BLOCK_SIZES.length] ?? 4096;
-      const broken = await runEpoch(plan, epochSeed, blockSize, report);
+      const seed = (Math.imul(plan.seed, 0x9e3779b1) + Math.imul(report.epochs, 0x85ebca6b)) | 0;
+      const kind = kinds[report.epochs % kinds.length] as Kind;
+      const broken = await runEpoch(plan, { bench: plan, kind, seed }, report);
       if (broken !== undefined) return { report, broken };
       report.epochs += 1;
       plan.progress?.(report);
@@ -80,43 +90,68 @@ export async function exercise(plan: Plan): Promise<{ report: Report; broken?: B
   }
 }
 
-async function startSession(bench: Bench, blockSize: number): Promise<Session> {
-  const { files, image, engine, dax, blockMaps } = bench;
+async function startSession({ bench, kind, seed }: Epoch): Promise<Session> {
+  const { files, image, faults } = bench;
+  const engine = faults?.engine.engine ?? bench.engine;
+  const random = new Random(seed ^ 0x5bd1e995);
   await rm(image, { force: true });
-  if (blockMaps === true) await makeBlockMapVolume(image, VOLUME_BYTES, blockSize);
-  else await Volume.formatOn(engine ?? defaultEngine(), image, { sizeBytes: VOLUME_BYTES, blockSize });
-  const options = { files, maxFileBytes: MAX_FILE_BYTES, open: { dax: dax === true } };
-  return Session.start(image, engine === undefined ? options : { ...options, engine });
+  await format(kind, image, engine);
+  const options: SessionOptions = {
+    files,
+    kind,
+    maxFileBytes: MAX_FILE_BYTES,
+    ...(engine === undefined ? {} : { engine }),
+  };
+  if (faults?.of !== 'queued') return Session.start(image, options);
+  const beforeMount = (): void => {
+    faults.engine.planned = queuedFaults(random, FAULT_EVERY);
+  };
+  return Session.start(image, { ...options, queuedFaults: true, beforeMount });
 }
 
-async function runEpoch(
-  plan: Plan,
-  epochSeed: number,
-  blockSize: number,
-  report: Report,
-): Promise<Broken | undefined> {
-  const session = await startSession(plan, blockSize);
-  const generator = new Generator(new Random(epochSeed), plan.features, session.geometry);
+async function runEpoch(plan: Plan, epoch: Epoch, report: Report): Promise<Broken | undefined> {
+  const session = await startSession(epoch);
+  const generator = new Generator(new Random(epoch.seed), plan.features, session.geometry);
   const rounds: Round[] = [];
+  const draw = (): Round => {
+    const round = generator.round(session.models);
+    rounds.push(round);
+    count(report, round);
+    return round;
+  };
   const last = Math.min(plan.ops, report.ops + plan.epochOps);
   try {
-    while (report.ops < last) {
-      const round = generator.round(session.models);
-      rounds.push(round);
-      await session.run(round);
-      count(report, round);
+    if (plan.faults?.of === 'blocking') {
+      await surviveFaults(session, plan.faults.engine, new Random(epoch.seed), draw);
+    } else {
+      while (report.ops < last) await session.run(draw());
+      await session.finish();
     }
-    await session.finish();
+    report.failed += session.failed;
     return undefined;
   } catch (error) {
     await session.abandon();
-    const { message } = error as Error;
-    const fails = (list: readonly Round[]): Promise<boolean> => failsAgain(plan, blockSize, list);
-    const isRepeatable = await fails(rounds);
-    const shortest = isRepeatable ? await shrink(rounds, fails, SHRINK_MS) : rounds;
-    const again = isRepeatable ? await replay(plan, blockSize, shortest) : undefined;
-    return { message: again ?? message, epochSeed, blockSize, rounds: shortest, isRepeatable };
+    return explain(epoch, messageOf(error), rounds, plan.faults?.of === 'blocking');
   }
+}
+
+/** Looks for the shortest list that does it again. */
+async function explain(
+  epoch: Epoch,
+  message: string,
+  rounds: readonly Round[],
+  isOnce: boolean,
+): Promise<Broken> {
+  const { kind, seed: epochSeed } = epoch;
+  const fails = async (list: readonly Round[]): Promise<boolean> => {
+    for (let left = TRIES; left > 0; left -= 1) if ((await runList(epoch, list)) !== undefined) return true;
+    return false;
+  };
+  const isRepeatable = !isOnce && (await fails(rounds));
+  if (!isRepeatable) return { message, epochSeed, kind, rounds, isRepeatable };
+  const shortest = await shrink(rounds, fails, SHRINK_MS);
+  const again = await runList(epoch, shortest);
+  return { message: again ?? message, epochSeed, kind, rounds: shortest, isRepeatable };
 }
 
 function count(report: Report, round: Round): void {
@@ -126,25 +161,23 @@ function count(report: Report, round: Round): void {
     report.byKind.set(k, (report.byKind.get(k) ?? 0) + 1);
 }
 
-async function failsAgain(bench: Bench, blockSize: number, rounds: readonly Round[]): Promise<boolean> {
-  for (let left = TRIES; left > 0; left -= 1)
-    if ((await replay(bench, blockSize, rounds)) !== undefined) return true;
-  return false;
+function messageOf(error: unknown): string {
+  return error instanceof Failure ? error.message : String((error as Error).stack);
 }
 
-/** Runs a list on a fresh volume; returns what went wrong. */
-export async function replay(
-  bench: Bench,
-  blockSize: number,
-  rounds: readonly Round[],
-): Promise<string | undefined> {
-  const session = await startSession(bench, blockSize);
+async function runList(epoch: Epoch, rounds: readonly Round[]): Promise<string | undefined> {
+  const session = await startSession(epoch);
   try {
     for (const round of rounds) await session.run(round);
     await session.finish();
     return undefined;
   } catch (error) {
     await session.abandon();
-    return error instanceof Failure ? error.message : String((error as Error).stack);
+    return messageOf(error);
   }
+}
+
+/** Runs a list on a fresh volume; returns what went wrong. */
+export function replay(bench: Bench, kind: Kind, rounds: readonly Round[]): Promise<string | undefined> {
+  return runList({ bench, kind, seed: 0 }, rounds);
 }

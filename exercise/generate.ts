@@ -75,7 +75,10 @@ export class Generator {
     for (;;) {
       const operation = this.#any(file, model);
       // Making a file anew closes its handles under the others; seeks are judged by one state.
-      if (operation.k !== 'remake' && operation.k !== 'seek') return operation;
+      if (operation.k === 'remake' || operation.k === 'seek') continue;
+      // A16: what a hole leaves of a direct write comes later, when others may have had their turn.
+      if (operation.k === 'write' && operation.direct && this.#geometry.bitmapFormat) continue;
+      return operation;
     }
   }
 
@@ -103,7 +106,9 @@ export class Generator {
     const way = this.#way();
     const unit = this.#unit(way);
     const from = this.#from();
-    const append = way.blocking !== true && model.size % unit === 0 && random.once(12);
+    // With a block map it depends on where the holes are whether one that others have misaligned is refused.
+    const mayAppend = way.blocking !== true && !(way.direct && this.#geometry.bitmapFormat);
+    const append = mayAppend && model.size % unit === 0 && random.once(12);
     const pos = append ? model.size : this.#aligned(this.#position(model, false), unit);
     const room = this.#geometry.maxFileBytes - pos;
     if (room < unit) return { k: 'truncate', file, size: 0 };

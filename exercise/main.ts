@@ -3,6 +3,8 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { exercise, replay, type Broken, type Report } from './exercise.js';
+import { FaultyEngine } from './faulty-engine.js';
+import { KINDS, type Kind } from './kinds.js';
 import { fastFolder } from './fast-folder.js';
 import { formatRounds, parseRounds } from './operation.js';
 import { parseOptions, UsageError, USAGE, type Options } from './options.js';
@@ -16,33 +18,39 @@ function describe(report: Report): string {
   return kinds.map(([kind, count]) => `${kind} ${count}`).join(', ');
 }
 
+/** What does not repeat itself is told by its end. */
+const LAST_ROUNDS = 5;
+
 function tell(broken: Broken, options: Options): void {
-  console.log(`seed ${options.seed}: ${broken.message}`);
+  const { message, kind, rounds, isRepeatable, epochSeed } = broken;
+  console.log(`seed ${options.seed}: ${message}`);
   console.log(
-    broken.isRepeatable
-      ? `The shortest list that fails, for --replay with --block-size ${broken.blockSize} --files ${options.files}:`
-      : `It did not happen again. All of the epoch, for --replay with --block-size ${broken.blockSize} --files ${options.files}:`,
+    isRepeatable
+      ? `The shortest list that fails, for --replay with --kind ${kind.name} --files ${options.files}:`
+      : `It did not happen again (kind ${kind.name}, epoch seed ${epochSeed}, ${rounds.length} rounds). Its end:`,
   );
-  console.log(formatRounds(broken.rounds));
+  console.log(formatRounds(isRepeatable ? rounds : rounds.slice(-LAST_ROUNDS)));
 }
 
 async function run(options: Options, image: string): Promise<number> {
   const begun = performance.now();
   if (options.replay !== undefined) {
     const rounds = parseRounds(await readFile(options.replay, 'utf8'));
-    const message = await replay({ ...options, image }, options.blockSize ?? 4096, rounds);
+    const message = await replay({ image, files: options.files }, options.kind ?? (KINDS[0] as Kind), rounds);
     console.log(message ?? `${rounds.length} rounds without a difference`);
     return message === undefined ? 0 : 1;
   }
   const progress = (report: Report): void => {
     if (!options.quiet) console.log(`${report.ops} operations, ${perSecond(report.ops, begun)}`);
   };
-  const { report, broken } = await exercise({ ...options, image, progress });
+  const { faults: of, ...plan } = options;
+  const faults = of === undefined ? {} : { faults: { of, engine: new FaultyEngine() } };
+  const { report, broken } = await exercise({ ...plan, ...faults, image, progress });
   if (broken !== undefined) tell(broken, options);
   const verdict = broken === undefined ? 'clean' : 'FAILED';
   console.log(
     `seed ${options.seed}: ${report.ops} operations in ${report.rounds} rounds on ${report.epochs} volumes, ` +
-      `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)})`,
+      `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)}${report.failed === 0 ? '' : `, EIO ${report.failed}`})`,
   );
   return broken === undefined ? 0 : 1;
 }

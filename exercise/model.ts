@@ -36,6 +36,10 @@ export interface Units {
   readonly blockBytes: number;
   /** What direct I/O is a multiple of. */
   readonly directAlignBytes: number;
+  /** A block map instead of extents. */
+  readonly bitmapFormat: boolean;
+  /** Direct writes go through the page cache and so need no alignment. */
+  readonly journalsData: boolean;
 }
 
 /** One file. Sizes in bytes. */
@@ -75,7 +79,8 @@ export class FileModel {
       case 'write': {
         const length = bytesOf(operation);
         const pos = operation.append === true ? this.#size : operation.pos;
-        if (operation.direct && pos % this.#units.directAlignBytes !== 0) return { err: 'EINVAL' };
+        if (operation.direct && !this.#units.journalsData && pos % this.#units.directAlignBytes !== 0)
+          return { err: 'EINVAL' };
         this.#put(bytesFor(operation.file, operation.from, length), pos);
         return { ret: length };
       }
@@ -139,6 +144,7 @@ export class FileModel {
   #fallocate(operation: Extract<FileOperation, { k: 'fallocate' }>): Outcome {
     const { mode, keepSize, pos, len } = operation;
     const end = pos + len;
+    if (this.#units.bitmapFormat && mode !== 'punch-hole') return { err: 'ENOTSUP' };
     const isAligned = (pos | len) % this.#units.blockBytes === 0;
     switch (mode) {
       case 'punch-hole':

@@ -3,22 +3,22 @@ import { parseArgs } from 'node:util';
 
 import { FEATURES, type Feature, type Features } from './features.js';
 import { MAX_FILES } from './generate.js';
+import { KINDS, type Kind } from './kinds.js';
 
 export class UsageError extends Error {}
 
-export const USAGE = `usage: npm run exercise -- [--seed N] [--ops N] [--files K] [--features A,B,-C] [--block-size N]
-                           [--epoch N] [--image PATH] [--replay LIST] [--dax] [--block-maps] [--quiet]
+export const USAGE = `usage: npm run exercise -- [--seed N] [--ops N] [--files K] [--features A,B,-C] [--kind NAME]
+                           [--epoch N] [--faults queued|blocking] [--image PATH] [--replay LIST] [--quiet]
   --seed        where the random numbers begin (default: the time)
   --ops         operations (default 50000)
   --files       files, at most ${MAX_FILES} (default 6)
   --features    of ${FEATURES.join(', ')};
                 with a minus sign: all but those (default: all)
-  --block-size  of the volume, in bytes (default: each epoch another)
+  --kind        of the volume: ${KINDS.map(({ name }) => name).join(', ')} (default: each epoch another)
   --epoch       operations before a fresh volume is made (default 20000)
+  --faults      direct requests fail now and then; or some of the journal's, metadata's and write-back's
   --image       where the volume is made (default: a temporary file)
-  --replay      runs a list that was printed before, instead of random operations
-  --dax         loads and stores data in place: the image has to lie on tmpfs
-  --block-maps  on a volume of mke2fs without extents, and without what those alone can do`;
+  --replay      runs a list that was printed before, instead of random operations`;
 
 export interface Options {
   readonly seed: number;
@@ -26,12 +26,11 @@ export interface Options {
   readonly files: number;
   readonly features: Features;
   /** Undefined: another one each epoch. */
-  readonly blockSize: number | undefined;
+  readonly kind: Kind | undefined;
   readonly epochOps: number;
+  readonly faults: 'queued' | 'blocking' | undefined;
   readonly image: string | undefined;
   readonly replay: string | undefined;
-  readonly dax: boolean;
-  readonly blockMaps: boolean;
   readonly quiet: boolean;
 }
 
@@ -47,42 +46,38 @@ export function parseOptions(args: readonly string[]): Options {
         ops: text,
         files: text,
         features: text,
-        'block-size': text,
+        kind: text,
+        faults: text,
         epoch: text,
         image: text,
         replay: text,
-        dax: { type: 'boolean' },
-        'block-maps': { type: 'boolean' },
         quiet: { type: 'boolean' },
       },
     }));
   } catch (error) {
     throw new UsageError((error as Error).message);
   }
-  const blockSize = values['block-size'];
-  const blockMaps = values['block-maps'] === true;
+  const { faults } = values;
+  if (faults !== undefined && faults !== 'queued' && faults !== 'blocking')
+    throw new UsageError('--faults is queued or blocking');
   return {
     seed: count('seed', values.seed ?? String(Date.now() % 2 ** 31), 0, 2 ** 31),
     ops: count('ops', values.ops ?? '50000', 1, 2 ** 40),
     files: count('files', values.files ?? '6', 1, MAX_FILES),
-    features: blockMaps ? withoutExtents(features(values.features)) : features(values.features),
-    blockSize: blockSize === undefined ? undefined : count('block-size', blockSize, 1024, 65536),
+    features: features(values.features),
+    kind: kind(values.kind),
     epochOps: count('epoch', values.epoch ?? '20000', 1, 2 ** 40),
+    faults,
     image: values.image,
     replay: values.replay,
-    dax: values.dax === true,
-    blockMaps,
     quiet: values.quiet === true,
   };
 }
 
-/**
- * What a block map does not support, on Linux either; nor is a direct write that meets a hole one step there: the page
- * cache writes the rest under a lock of its own (A16).
- */
-function withoutExtents(wanted: Features): Features {
-  const never: readonly Feature[] = ['preallocate', 'zero', 'collapse', 'insert', 'overlap'];
-  return new Set([...wanted].filter((feature) => !never.includes(feature)));
+function kind(name: string | undefined): Kind | undefined {
+  const found = KINDS.find((each) => each.name === name);
+  if (name !== undefined && found === undefined) throw new UsageError(`no kind is called ${name}`);
+  return found;
 }
 
 function count(name: string, value: string, min: number, max: number): number {

@@ -1,31 +1,37 @@
 /** A volume and what it must hold: runs rounds on it and judges each. */
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
-import { Volume, type OpenOptions } from '../src/index.js';
+import { Volume } from '../src/index.js';
+import { runCommand } from '../src/main-job/command.js';
 import { judgeWithE2fsck } from '../src/main-job/judges.js';
 import type { Geometry } from './generate.js';
-import { commute, firstIllegal, isExpected, isLegalOutcome, legalResults } from './legal.js';
+import { differ, Failure, judge, judgeWithFaults, type Done, type Evidence } from './judge.js';
+import type { Kind } from './kinds.js';
 import { FileModel, type Outcome } from './model.js';
 import { isVolumeOperation, type FileOperation, type Round, type VolumeOperation } from './operation.js';
 import { Performer } from './perform.js';
 
-/** The volume did what it must not do. */
-export class Failure extends Error {
-  override readonly name = 'Failure';
-}
-
 export interface SessionOptions {
   readonly files: number;
   readonly maxFileBytes: number;
-  readonly open: OpenOptions;
+  readonly kind: Kind;
+  /** The device may refuse direct requests. */
+  readonly queuedFaults?: boolean;
+  /** Called before each mount. */
+  readonly beforeMount?: () => void;
   /** Another than this environment's own: one that breaks things, in tests of the exerciser. */
   readonly engine?: Engine;
 }
 
-/** One operation and what came of it. */
-interface Done {
-  readonly operation: FileOperation;
-  readonly outcome: Outcome;
+const FSCK_TIMEOUT_MS = 60_000;
+/** e2fsck's exit status: all is well now. */
+const CORRECTED = 1;
+
+/** What a broken device makes of calls. */
+const TROUBLES: ReadonlySet<string> = new Set(['EIO', 'EROFS', 'EUCLEAN', 'EBADMSG']);
+
+function changes({ k }: FileOperation): boolean {
+  return k !== 'read' && k !== 'seek' && k !== 'fsync';
 }
 
 export class Session {
@@ -34,7 +40,12 @@ export class Session {
   readonly models: FileModel[];
   readonly geometry: Geometry;
   #volume: Volume;
+  #isMounted = true;
   #performer: Performer;
+  #failed = 0;
+  /** Contents that survive whatever happens. */
+  readonly #durable = new Map<number, Buffer>();
+  readonly #inDoubt = new Set<number>();
 
   private constructor(image: string, options: SessionOptions, volume: Volume) {
     const { blockSize, dioOffsetAlign } = volume.info();
@@ -46,6 +57,8 @@ export class Session {
       blockBytes: blockSize,
       directAlignBytes: dioOffsetAlign,
       maxFileBytes: options.maxFileBytes,
+      bitmapFormat: options.kind.bitmapFormat,
+      journalsData: options.kind.open.data === 'journal',
     };
     this.models = Array.from({ length: options.files }, () => new FileModel(this.geometry));
   }
@@ -59,8 +72,19 @@ export class Session {
     return session;
   }
 
-  static #mount(image: string, { engine, open }: SessionOptions): Promise<Volume> {
-    return Volume.openOn(engine ?? defaultEngine(), image, open);
+  static #mount(image: string, { engine, kind, beforeMount }: SessionOptions): Promise<Volume> {
+    beforeMount?.();
+    return Volume.openOn(engine ?? defaultEngine(), image, kind.open);
+  }
+
+  /** Whether there is a volume to operate on. */
+  get isMounted(): boolean {
+    return this.#isMounted;
+  }
+
+  /** Operations that ended with EIO. */
+  get failed(): number {
+    return this.#failed;
   }
 
   /**
@@ -70,63 +94,164 @@ export class Session {
    */
   async run(round: Round): Promise<void> {
     if (isVolumeOperation(round)) return this.#runOnVolume(round);
-    await this.#performer.prepare(round);
-    // All are started before any is waited for.
-    const outcomes = await Promise.all(round.map((operation) => this.#performer.perform(operation)));
-    const byFile = new Map<number, Done[]>();
-    round.forEach((operation, index) => {
-      const done = byFile.get(operation.file) ?? [];
-      done.push({ operation, outcome: outcomes[index] as Outcome });
-      byFile.set(operation.file, done);
+    const byFile = await this.#perform(round);
+    const judgeOneFile = this.#options.queuedFaults === true ? judgeWithFaults : judge;
+    for (const [file, done] of byFile) {
+      await judgeOneFile(this.models[file] as FileModel, done, this.#evidenceOf(file));
+      this.#noteDurable(file, done);
+    }
+  }
+
+  /** The same, until an error surfaces: then true, and what the round did is open. Throws {@link Failure}. */
+  async runUntilTrouble(round: Round): Promise<boolean> {
+    this.#durable.forEach((_, file) => {
+      if (
+        isVolumeOperation(round) ||
+        round.some((operation) => operation.file === file && changes(operation))
+      )
+        this.#inDoubt.add(file);
     });
-    for (const [file, done] of byFile) await this.#judge(file, done);
+    try {
+      await this.run(round);
+      this.#inDoubt.clear();
+      return false;
+    } catch (error) {
+      if (!isVolumeOperation(round)) for (const file of this.#inDoubt) this.#durable.delete(file);
+      this.#inDoubt.clear();
+      const isExpected = TROUBLES.has((error as NodeJS.ErrnoException).code ?? '');
+      // A transfer that the error cut short says so by its count.
+      if (isExpected || /gave (\d+ instead of \d+|EIO|EROFS|EUCLEAN|EBADMSG)/.test((error as Error).message))
+        return true;
+      // What write-back lost, fsync must confess.
+      if (await this.#confesses()) return true;
+      throw error;
+    }
+  }
+
+  /** Runs one round of which only the end is awaited. */
+  async runUnjudged(round: Round): Promise<void> {
+    if (isVolumeOperation(round)) {
+      if (round.k === 'sync') await this.#volume.sync().catch(() => undefined);
+      return;
+    }
+    for (const operation of round) if (changes(operation)) this.#durable.delete(operation.file);
+    await this.#perform(round).catch((error: unknown) => {
+      if (!TROUBLES.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    });
+  }
+
+  /** Unmounts and mounts again; false where a mount is refused. */
+  async tryRemount(): Promise<boolean> {
+    await this.abandon();
+    try {
+      await this.#remount();
+      return true;
+    } catch (error) {
+      if (!TROUBLES.has((error as NodeJS.ErrnoException).code ?? '')) throw error;
+      return false;
+    }
+  }
+
+  /** After recovery: what was durable is there; what was not is the file's own. The models follow. Throws {@link Failure}. */
+  async expectOwnBytes(isOwn: (file: number, byte: number) => boolean): Promise<void> {
+    for (const [file, model] of this.models.entries()) {
+      const found = await this.#performer.contentOf(file).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT' || this.#durable.has(file)) throw error;
+        return this.#volume.writeFile(Performer.pathOf(file), '').then(() => Buffer.alloc(0));
+      });
+      const durable = this.#durable.get(file);
+      if (durable !== undefined && !found.equals(durable))
+        throw new Failure(`file ${file} was durable: ${differ(found, durable)}`);
+      const foreign = found.findIndex((byte) => !isOwn(file, byte));
+      if (foreign >= 0)
+        throw new Failure(`file ${file} has the byte ${found[foreign]} at ${foreign}, of another file`);
+      model.adopt(found);
+    }
   }
 
   /** Compares all contents, unmounts, and asks e2fsck. Throws {@link Failure}. */
   async finish(): Promise<void> {
     await this.#compareAll('at the end');
     await this.#volume.close();
+    this.#isMounted = false;
     await this.#fsck();
+  }
+
+  /**
+   * The same for a volume that has seen an error: until e2fsck was there nothing is freed on it (O7), so that orphans may be
+   * left. What e2fsck repairs must leave the contents alone. Throws {@link Failure}.
+   */
+  async finishWithRepair(): Promise<void> {
+    await this.#compareAll('after recovery');
+    await this.abandon();
+    const { status, isMissing, output } = await runCommand('e2fsck', ['-fy', this.#image], FSCK_TIMEOUT_MS);
+    if (!isMissing && status !== 0 && status !== CORRECTED)
+      throw new Failure(`e2fsck -fy: ${status}\n${output}`);
+    await this.#remount();
+    await this.finish();
   }
 
   /** Unmounts, whatever it holds. */
   async abandon(): Promise<void> {
-    await this.#volume.close().catch(() => undefined);
+    if (this.#isMounted) await this.#volume.close().catch(() => undefined);
+    this.#isMounted = false;
   }
 
-  async #judge(file: number, done: readonly Done[]): Promise<void> {
-    const model = this.models[file] as FileModel;
-    // What would have had to wait has not happened.
-    const happened = done.filter(
-      ({ operation, outcome }) => !('nowait' in operation && outcome.err === 'EAGAIN'),
-    );
-    const operations = happened.map(({ operation }) => operation);
-    if (commute(model, operations)) {
-      for (const each of happened) judgeOne(model, each);
-      return;
-    }
-    const legal = legalResults(model, operations);
-    happened.forEach(({ operation, outcome }, index) => {
-      if (isLegalOutcome(operation, outcome, legal.outcomes[index] ?? [])) return;
-      throw new Failure(`${describe(operation)} gave ${show(outcome)}, which no order of the round gives`);
+  async #perform(round: readonly FileOperation[]): Promise<Map<number, Done[]>> {
+    await this.#performer.prepare(round);
+    // All are started before any is waited for.
+    const outcomes = await Promise.all(round.map((operation) => this.#performer.perform(operation)));
+    const byFile = new Map<number, Done[]>();
+    round.forEach((operation, index) => {
+      const outcome = outcomes[index] as Outcome;
+      if (outcome.err === 'EIO') this.#failed += 1;
+      const done = byFile.get(operation.file) ?? [];
+      done.push({ operation, outcome });
+      byFile.set(operation.file, done);
     });
-    const found = await this.#performer.contentOf(file);
-    const finals = legal.finals.map(({ content }) => content);
-    if (!finals.some(({ length }) => length === found.length))
-      throw new Failure(`file ${file} is ${found.length} bytes long, which no order of the round gives`);
-    const at = firstIllegal(found, finals);
-    if (at !== undefined)
-      throw new Failure(`file ${file} has ${found[at]} at ${at}, which no order of the round gives`);
-    model.adopt(found);
+    return byFile;
+  }
+
+  #evidenceOf(file: number): Evidence {
+    return { file, content: () => this.#performer.contentOf(file) };
+  }
+
+  #noteDurable(file: number, done: readonly Done[]): void {
+    const [only] = done;
+    // fdatasync is as good: contents and size are all that is compared.
+    if (done.length === 1 && only?.operation.k === 'fsync')
+      this.#durable.set(file, Buffer.from((this.models[file] as FileModel).content));
+    else if (done.some(({ operation }) => changes(operation))) this.#durable.delete(file);
+  }
+
+  /** Whether fsync of any file, or of all, reports an error. */
+  async #confesses(): Promise<boolean> {
+    const operations = this.models.map((_, file): FileOperation => ({ k: 'fsync', file, data: false }));
+    try {
+      const all = await this.#perform(operations);
+      return [...all.values()].flat().some(({ outcome }) => outcome.err !== undefined);
+    } catch {
+      return true;
+    }
   }
 
   async #runOnVolume(operation: VolumeOperation): Promise<void> {
-    if (operation.k === 'sync') return this.#volume.sync();
-    await this.#volume.close();
-    if (operation.check) await this.#fsck();
+    if (operation.k === 'sync') {
+      await this.#volume.sync();
+    } else {
+      this.#isMounted = false;
+      await this.#volume.close();
+      if (operation.check) await this.#fsck();
+      await this.#remount();
+      if (operation.check) await this.#compareAll('after a new mount');
+    }
+    for (const [file, model] of this.models.entries()) this.#durable.set(file, Buffer.from(model.content));
+  }
+
+  async #remount(): Promise<void> {
     this.#volume = await Session.#mount(this.#image, this.#options);
+    this.#isMounted = true;
     this.#performer = new Performer(this.#volume);
-    if (operation.check) await this.#compareAll('after a new mount');
   }
 
   async #fsck(): Promise<void> {
@@ -141,33 +266,4 @@ export class Session {
         throw new Failure(`file ${file} ${when}: ${differ(found, model.content)}`);
     }
   }
-}
-
-function judgeOne(model: FileModel, { operation, outcome }: Done): void {
-  if (operation.k === 'seek') {
-    if (model.allowsSeek(operation, outcome)) return;
-    throw new Failure(`${describe(operation)} gave ${show(outcome)} in a file of ${model.size} bytes`);
-  }
-  const expected = model.apply(operation);
-  if (!isExpected(operation, expected, outcome))
-    throw new Failure(`${describe(operation)} gave ${show(outcome)} instead of ${show(expected)}`);
-  if (expected.data === undefined || outcome.data === undefined) return;
-  const data = expected.data.subarray(0, outcome.data.length);
-  if (!data.equals(outcome.data)) throw new Failure(`${describe(operation)}: ${differ(outcome.data, data)}`);
-}
-
-function differ(found: Buffer, expected: Buffer): string {
-  if (found.length !== expected.length) return `${found.length} bytes instead of ${expected.length}`;
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
-  let last = found.length - 1;
-  while (last > at && found[last] === expected[last]) last -= 1;
-  return `bytes ${at} to ${last} differ, the first is ${found[at]} instead of ${expected[at]}`;
-}
-
-function show({ ret, err }: Outcome): string {
-  return err ?? String(ret);
-}
-
-function describe(operation: FileOperation): string {
-  return JSON.stringify(operation);
 }

@@ -1,16 +1,15 @@
 /** Random operations, many at once, against a model; and that the exerciser sees what is broken. */
-import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { onMemory } from '../../src/aligned-memory.js';
 import { Engine } from '../../src/engine.js';
 import { exercise } from '../../exercise/exercise.js';
-import { fastFolder } from '../../exercise/fast-folder.js';
+import { KINDS, type Kind } from '../../exercise/kinds.js';
 import { FEATURES } from '../../exercise/features.js';
 import { formatRounds, parseRounds } from '../../exercise/operation.js';
 import type { Native } from '../../src/native/boundary.js';
 import { loadNative } from '../../src/native/load.js';
-import { e2eSerial, hasTool, makeFolder, ROOT, runProcess } from './support.js';
+import { e2eSerial, makeFolder, ROOT, runProcess } from './support.js';
 
 const MAIN = join(ROOT, '.build', 'exercise', 'main.js');
 const OPS = 50_000;
@@ -18,40 +17,14 @@ const seed = Number(process.env['UEXT4_SEED'] ?? 1);
 
 e2eSerial(`${OPS} operations, seed ${seed}`, async (t) => {
   t.timeout(300_000);
-  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--quiet'];
+  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--epoch', '6000', '--quiet'];
   const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
   t.is(status, 0, out.slice(-4000) + err);
   t.regex(
     out,
-    /^seed \d+: 500\d\d operations in \d+ rounds on 3 volumes, \d+ a second: clean \(.*write \d+/m,
+    /^seed \d+: 500\d\d operations in \d+ rounds on \d+ volumes, \d+ a second: clean \(.*write \d+/m,
   );
 });
-
-const OTHER_OPS = 10_000;
-
-/** The same on other grounds; `missing` says why it cannot be done here. */
-function other(option: string, missing: () => Promise<string | undefined>): void {
-  e2eSerial(`${OTHER_OPS} operations ${option}`, async (t) => {
-    t.timeout(120_000);
-    const why = await missing();
-    if (why !== undefined) {
-      t.log(`skipped: ${why}`);
-      t.pass();
-      return;
-    }
-    const args = ['--seed', `${seed}`, '--ops', `${OTHER_OPS}`, '--quiet', option];
-    const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
-    t.is(status, 0, out.slice(-4000) + err);
-    t.regex(out, /clean \(/);
-  });
-}
-
-const TMPFS_MAGIC = 0x01021994;
-other('--dax', async () => {
-  const { type } = await statfs(await fastFolder());
-  return type === TMPFS_MAGIC ? undefined : 'no tmpfs';
-});
-other('--block-maps', async () => ((await hasTool('mke2fs', '-V')) ? undefined : 'needs mke2fs'));
 
 /** The native layer, of which one call does less than it says. */
 function brokenEngine(): Engine {
@@ -69,11 +42,18 @@ function brokenEngine(): Engine {
 e2eSerial('a write that is lost is found, and the list shrunk to it', async (t) => {
   const image = join(await makeFolder(t), 'volume.img');
   const features = new Set(FEATURES);
-  const plan = { seed: 7, ops: 5000, files: 3, features, blockSize: 4096, epochOps: 5000, image };
+  const plan = { seed: 7, ops: 5000, files: 3, features, kind: KINDS[0] as Kind, epochOps: 5000, image };
   const { broken } = await exercise({ ...plan, engine: brokenEngine() });
   if (broken === undefined) throw new Error('it was not found');
   t.true(broken.isRepeatable);
   t.true(broken.rounds.length <= 2, formatRounds(broken.rounds));
   t.regex(formatRounds(broken.rounds), /"k":"write"/);
   t.deepEqual(parseRounds(formatRounds(broken.rounds)), [...broken.rounds]);
+});
+
+e2eSerial(`direct requests that fail: contents are old or new, seed ${seed}`, async (t) => {
+  const args = ['--seed', `${seed}`, '--ops', '7000', '--epoch', '1000', '--faults', 'queued', '--quiet'];
+  const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
+  t.is(status, 0, out.slice(-4000) + err);
+  t.regex(out, /clean \(.*, EIO \d+\)/);
 });

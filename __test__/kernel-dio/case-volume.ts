@@ -84,7 +84,7 @@ export class CaseVolume {
   async mount(limit?: number): Promise<void> {
     if (this.#volume !== undefined && this.#limit === limit) return;
     await this.unmount();
-    const options: OpenOptions & { data?: string } = { data: this.#kind.mount };
+    const options: OpenOptions = { data: this.#kind.mount };
     if (limit !== undefined) options.maxFileSize = limit;
     this.#limit = limit;
     this.#volume = await Volume.openOn(this.tap.engine, this.#device, options);

@@ -58,11 +58,13 @@ function compareMapping(differences: Differences, ours: Observed, about: Case): 
   if (hasFailure(about)) return;
   const { extents, blocks } = about.result;
   const steps = [...about.init, ...about.op];
-  const buffered = steps.some(({ k, direct }) => (k === 'pwrite' || k === 'write') && direct !== true);
+  const isBuffered = ({ direct }: Step): boolean => direct !== true || about.mount === 'journal';
+  const buffered = steps.some((step) => (step.k === 'pwrite' || step.k === 'write') && isBuffered(step));
   const unwritten = steps.some(({ k }) => k === 'fallocate');
-  // Buffered writes split and zero unwritten extents as policy has it; what is allocated is contract.
-  if (buffered && unwritten) differ(differences, 'allocated', allocated(ours.extents), allocated(extents));
-  else differ(differences, 'extents', ours.extents, extents);
+  // Buffered writes split and zero unwritten extents as policy has it, and so the tree's blocks; what is allocated is contract.
+  if (buffered && unwritten)
+    return differ(differences, 'allocated', allocated(ours.extents), allocated(extents));
+  differ(differences, 'extents', ours.extents, extents);
   if (blocks !== undefined) differ(differences, 'blocks', ours.blocks, blocks);
 }
 

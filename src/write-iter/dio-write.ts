@@ -194,7 +194,7 @@ function* prepare(io: Kiocb, plan: Plan): Task<number> {
 
 /** A3. An atomic write is never buffered (C24). */
 function* writeBufferedInstead(io: Kiocb): Task<number> {
-  if (io.atomic) return -EOPNOTSUPP;
+  if (io.atomic) return io.countBytes === 0 ? 0 : -EOPNOTSUPP;
   countFallback(io.counts, 'unsupported');
   return yield* bufferedWriteIter(io);
 }

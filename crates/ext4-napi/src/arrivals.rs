@@ -174,7 +174,7 @@ fn open_journal(path: Option<&[u8]>, read_only: bool) -> Result<Option<Arc<dyn D
 
 fn mount(path: &Path, options: &OpenVolume) -> Result<Mounted> {
     let read_only = options.mount.read_only;
-    let container = Container::open(path, read_only, options.mount.dax)?;
+    let container = Container::open(path, read_only, options.mount.dax)?.with_faults(&options.faults);
     let journal_device = open_journal(options.journal.as_deref(), read_only)?;
     let mount = MountOptions { journal_device, dax: container.has_dax(), ..options.mount.clone() };
     let (fs, report) = Fs::mount(container.device(), &mount)?;

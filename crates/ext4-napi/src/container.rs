@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use block_io::{
-    BackendInfo, Device, Engine, EventFd, FileDevice, ImmediateQueue, IoCounts, MappedDevice,
-    MemoryContainer, Queue,
+    BackendInfo, Device, Engine, EventFd, Fault, FaultDevice, FileDevice, ImmediateQueue, IoCounts,
+    MappedDevice, MemoryContainer, Queue,
 };
 use ext4::Result;
 
@@ -34,6 +34,22 @@ pub fn remove_memory(path: &[u8]) -> Result<()> {
     }
 }
 
+/// Failures that are planned for a container: only tests do that, past the options of the API.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// Of direct I/O.
+    pub queued: Vec<Fault>,
+    /// Of everything else: metadata, journal, write-back.
+    pub blocking: Vec<Fault>,
+}
+
+/// A file of the host that fails as planned.
+pub struct Faulty {
+    file: Arc<FileDevice>,
+    queued: Arc<FaultDevice>,
+    blocking: Arc<FaultDevice>,
+}
+
 /// An open container.
 #[derive(Clone)]
 pub enum Container {
@@ -43,6 +59,8 @@ pub enum Container {
     Mapped(Arc<MappedDevice>),
     /// Of this process.
     Memory(Arc<MemoryContainer>),
+    /// Of the host, with failures.
+    Faulty(Arc<Faulty>),
 }
 
 impl Container {
@@ -62,12 +80,29 @@ impl Container {
         Ok(Self::File(Arc::new(FileDevice::open(path, options)?)))
     }
 
+    /// The same with failures, if any are planned; only files of the host can have them.
+    pub fn with_faults(self, faults: &Faults) -> Self {
+        match self {
+            Self::File(file) if !(faults.queued.is_empty() && faults.blocking.is_empty()) => {
+                let failing = |planned: &[Fault]| {
+                    let device = FaultDevice::new(file.clone());
+                    planned.iter().for_each(|fault| device.inject(*fault));
+                    Arc::new(device)
+                };
+                let (queued, blocking) = (failing(&faults.queued), failing(&faults.blocking));
+                Self::Faulty(Arc::new(Faulty { file, queued, blocking }))
+            }
+            container => container,
+        }
+    }
+
     /// For blocking I/O.
     pub fn device(&self) -> Arc<dyn Device> {
         match self {
             Self::File(device) => device.clone(),
             Self::Mapped(device) => device.clone(),
             Self::Memory(device) => device.clone(),
+            Self::Faulty(faulty) => faulty.blocking.clone(),
         }
     }
 
@@ -77,12 +112,13 @@ impl Container {
             Self::File(device) => device.io_counts().clone(),
             Self::Mapped(device) => device.io_counts().clone(),
             Self::Memory(device) => device.io_counts().clone(),
+            Self::Faulty(faulty) => faulty.file.io_counts().clone(),
         }
     }
 
     /// Whether file data is loaded and stored in place wherever that is possible.
     pub fn has_dax(&self) -> bool {
-        !matches!(self, Self::File(_))
+        !matches!(self, Self::File(_) | Self::Faulty(_))
     }
 
     /// The queue for direct I/O.
@@ -94,8 +130,13 @@ impl Container {
             Self::File(device) => return Ok(block_io::open_queue(device, engine, event)?),
             Self::Mapped(_) => ("dax", "asked for by the option dax"),
             Self::Memory(_) => ("memory", "the container is memory of this process"),
+            Self::Faulty(_) => ("faults", "failures are planned"),
         };
-        let queue = ImmediateQueue::new(self.device(), Some(event));
+        let device: Arc<dyn Device> = match self {
+            Self::Faulty(faulty) => faulty.queued.clone(),
+            _ => self.device(),
+        };
+        let queue = ImmediateQueue::new(device, Some(event));
         Ok((Box::new(queue), BackendInfo { name, reason: reason.to_owned() }))
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use block_io::Engine;
+use block_io::{Engine, Fault, FaultOn};
 use ext4::mkfs::FormatOptions;
 use ext4::{DataMode, Error, ErrorMode, MountOptions, Result, errno};
 use serde_json::{Map, Value};
+
+use crate::container::Faults;
 
 /// How a volume is opened.
 pub struct OpenVolume {
@@ -15,6 +17,8 @@ pub struct OpenVolume {
     pub engine: Engine,
     /// Path of an external journal.
     pub journal: Option<Vec<u8>>,
+    /// Failures of its container; the API has no option for them.
+    pub faults: Faults,
 }
 
 /// How a volume is recovered.
@@ -118,7 +122,25 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     mount.dax = option(&options, "dax", Value::as_bool)?.unwrap_or(false);
     let journal = option(&options, "journal", path)?;
     let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
-    Ok(OpenVolume { mount, engine, journal })
+    let faults = |name| option(&options, name, faults).map(Option::unwrap_or_default);
+    let faults = Faults { queued: faults("queuedFaults")?, blocking: faults("blockingFaults")? };
+    Ok(OpenVolume { mount, engine, journal, faults })
+}
+
+/// A list of [read or write or flush, which one of them, errno].
+fn faults(value: &Value) -> Option<Vec<Fault>> {
+    let fault = |one: &Value| {
+        let on = match one.get(0)?.as_str()? {
+            "read" => FaultOn::Read,
+            "write" => FaultOn::Write,
+            "flush" => FaultOn::Flush,
+            _ => return None,
+        };
+        let (nth, errno) = (one.get(1)?.as_u64()?, i32::try_from(one.get(2)?.as_u64()?).ok()?);
+        // Half of a failing write is done, as on a disk that fails midway.
+        Some(Fault { on, nth, from_then_on: false, errno, half_written: true })
+    };
+    value.as_array()?.iter().map(fault).collect()
 }
 
 /// The options of recoverVolume.
@@ -172,6 +194,9 @@ mod tests {
         ] {
             assert_eq!(open_volume(bad).err().unwrap().errno(), errno::EINVAL);
         }
+        let faults = open_volume(br#"{"queuedFaults":[["write",3,5],["read",1,5]]}"#).unwrap().faults;
+        assert_eq!((faults.queued.len(), faults.queued[0].nth, faults.blocking.len()), (2, 3, 0));
+        assert!(open_volume(br#"{"queuedFaults":[["seek",3,5]]}"#).is_err());
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";
         let format = format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap();
         assert_eq!(format.uuid.unwrap()[..3], [0, 0x11, 0x22]);

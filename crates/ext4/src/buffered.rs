@@ -32,6 +32,7 @@ fn reserved_per_block(inode: &Inode) -> u64 {
 pub(crate) struct InodeMapping {
     fs: Weak<Fs>,
     inode: Weak<Inode>,
+    reserved_per_block: u64,
 }
 
 impl InodeMapping {
@@ -59,14 +60,13 @@ impl FileMapping for InodeMapping {
     }
 
     fn reserve(&self, blocks: u64) -> Result<()> {
-        let (fs, inode) = self.both()?;
-        fs.allocator.reserve_delayed(blocks * reserved_per_block(&inode))
+        self.both()?.0.allocator.reserve_delayed(blocks * self.reserved_per_block)
     }
 
     fn release(&self, blocks: u64) {
-        // Without its volume nobody counts.
-        if let Ok((fs, inode)) = self.both() {
-            fs.allocator.release_delayed(blocks * reserved_per_block(&inode));
+        // Without its volume nobody counts. The inode may be gone already: it drops its pages last.
+        if let Some(fs) = self.fs.upgrade() {
+            fs.allocator.release_delayed(blocks * self.reserved_per_block);
         }
     }
 
@@ -161,7 +161,11 @@ impl FileMapping for InodeMapping {
 impl Fs {
     fn pages<'i>(self: &Arc<Self>, inode: &'i Arc<Inode>) -> &'i PageCache {
         inode.pages.get_or_init(|| {
-            let mapping = InodeMapping { fs: Arc::downgrade(self), inode: Arc::downgrade(inode) };
+            let mapping = InodeMapping {
+                fs: Arc::downgrade(self),
+                inode: Arc::downgrade(inode),
+                reserved_per_block: reserved_per_block(inode),
+            };
             PageCache::new(mapping, self.device.clone(), self.page_budget.clone(), self.block_size())
         })
     }

@@ -232,7 +232,10 @@ impl Fs {
 
     /// C25.9: frees what a short or failed extending write allocated beyond i_size, and clears the orphan.
     pub fn truncate_to_size(&self, inode: &Arc<Inode>) -> Result<()> {
-        self.remove_beyond_size(inode)
+        // The device may have taken the part of a failed write that lies behind i_size in its block (D30, E27).
+        let zeroed = self.zero_eof_block(inode, inode.size());
+        self.remove_beyond_size(inode)?;
+        zeroed
     }
 
     /// C25.8: the data of `len` bytes at `pos` is on the device: converts unwritten blocks, then raises the sizes and

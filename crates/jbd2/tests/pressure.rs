@@ -204,3 +204,44 @@ fn t3_revokes_are_reserved() {
     assert_eq!(journal.stats().revokes, 6 * 200 * u64::from(per_block));
     assert!(journal.stats().commits >= 6);
 }
+
+/// R25: what fast commits lead to is one full commit where it fits the log, and goes home directly where it does not; cut
+/// anywhere, a commit is there wholly or not at all.
+#[test]
+fn r25_fast_commits_of_any_size() {
+    use jbd2::format::JournalSuperblock;
+    const MORE: u64 = 1500;
+    let (device, map) = small_log();
+    let mut bytes = device.inner.lock().bytes.clone();
+    bytes.resize(bytes.len() + MORE as usize * BS, 0);
+    let jsb = map.run(0).unwrap().0 as usize * BS;
+    let mut superblock = JournalSuperblock::decode(&bytes[jsb..], BS as u32, LOG_BLOCKS).unwrap();
+    (superblock.s_start, superblock.s_sequence) = (1000, 77);
+    superblock.encode(&mut bytes[jsb..]);
+    let first = HOME + HOME_BLOCKS + u64::from(LOG_BLOCKS);
+    let options = recovery::RecoverOptions { volume_blocks: first + MORE, write_bytes: 1 << 16 };
+    for (count, fits) in [(3, true), (900, true), (MORE, false)] {
+        let image = |n: u64| {
+            let mut image = block_io::AlignedBuf::zeroed(BS);
+            image[..8].copy_from_slice(&(n + 1).to_le_bytes());
+            Arc::new(image)
+        };
+        let blocks: Vec<_> = (0..count).map(|n| (first + n, image(n))).collect();
+        let device = TestDevice::of(bytes.clone());
+        let shared: Arc<dyn Device> = device.clone();
+        recovery::commit_fast(&shared, BS, map.clone(), &blocks, (1, 0)).unwrap();
+        assert!((0..count).all(|n| device.block(first + n) == image(n).to_vec()));
+        let after =
+            JournalSuperblock::decode(&device.inner.lock().bytes[jsb..], BS as u32, LOG_BLOCKS).unwrap();
+        assert!(after.s_start == 0 && after.s_sequence > 77, "empty, and the tid is void");
+        let mut cut = bytes.clone();
+        for event in device.take_trace().into_iter().filter(|_| fits && count < 10) {
+            let Event::Write { offset, bytes: written, .. } = event else { continue };
+            cut[offset as usize..][..written.len()].copy_from_slice(&written);
+            let again = TestDevice::of(cut.clone());
+            recovery::recover(&*again, BS, &map, options).unwrap();
+            let there = (0..count).filter(|n| again.block(first + n) == image(*n).to_vec()).count() as u64;
+            assert!(there == 0 || there == count, "{there} of {count}");
+        }
+    }
+}

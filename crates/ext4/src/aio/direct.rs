@@ -408,17 +408,23 @@ impl Engine {
     }
 
     fn complete(&mut self, slot: usize) {
-        let direct = self.direct.remove(slot);
-        if let Kind::Write { pos, .. } = direct.kind {
-            // B11: a buffered read may have cached what was there before. A page in use is its user's to refresh.
-            let _best_effort = self.fs.invalidate(&direct.inode, pos, direct.len);
-        }
+        let direct = self.end(slot);
         self.finish(direct.op, Ok(direct.bytes), direct.memory);
     }
 
     fn fail(&mut self, slot: usize, error: Error) {
-        let direct = self.direct.remove(slot);
+        let direct = self.end(slot);
         self.finish(direct.op, Err(error), direct.memory);
+    }
+
+    fn end(&mut self, slot: usize) -> Direct {
+        let direct = self.direct.remove(slot);
+        if let Kind::Write { pos, .. } = direct.kind {
+            // B11: a buffered read may have cached what was there before; a write that failed may have changed a part of it
+            // (B9). A page in use is its user's to refresh.
+            let _best_effort = self.fs.invalidate(&direct.inode, pos, direct.len);
+        }
+        direct
     }
 
     fn finish(&mut self, op: u64, result: Result<u64>, memory: Option<Memory>) {
