@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ext4::FallocateMode;
 use ext4::aio::FileId;
 
 use super::driver::{Driver, Recording, Volume};
@@ -43,11 +44,6 @@ fn path(name: &str) -> String {
 }
 
 impl Workload {
-    /// Whether every call that it makes is there.
-    pub fn is_supported(&self) -> bool {
-        !self.lines.iter().any(|line| line.starts_with("falloc "))
-    }
-
     /// Runs it.
     pub fn run(&self, block_size: u32) -> Recording {
         let mut driver =
@@ -60,6 +56,16 @@ impl Workload {
             driver.close(file);
         }
         driver.finish()
+    }
+}
+
+fn mode(flags: &str) -> FallocateMode {
+    let keep_size = flags.ends_with("FALLOC_FL_KEEP_SIZE");
+    match flags.split('|').next() {
+        Some("0" | "FALLOC_FL_KEEP_SIZE") => FallocateMode::Allocate { keep_size },
+        Some("FALLOC_FL_PUNCH_HOLE") => FallocateMode::PunchHole,
+        Some("FALLOC_FL_ZERO_RANGE") => FallocateMode::ZeroRange { keep_size },
+        _ => panic!("ACE has no {flags}"),
     }
 }
 
@@ -100,6 +106,10 @@ fn step(driver: &mut Driver, open: &mut HashMap<String, FileId>, line: &str) {
         "mmapwrite" => {
             driver.buffered(&name, open[&name], number(2), number(3) as usize);
             driver.fsync(&name, open[&name], true);
+        }
+        "falloc" => {
+            let range = number(3)..number(3) + number(4);
+            driver.fallocate(&name, open[&name], mode(words[2]), range);
         }
         "truncate" => {
             let file = driver.create(&name);

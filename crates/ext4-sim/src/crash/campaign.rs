@@ -24,10 +24,9 @@ pub struct Campaign {
 
 type Job = Box<dyn Fn() -> Recording + Send + Sync>;
 
-/// Name, share of the states, and how to run it; and how many workloads cannot be run.
-fn jobs(campaign: &Campaign) -> (Vec<(String, usize, Job)>, usize) {
+/// Name, share of the states, and how to run it.
+fn jobs(campaign: &Campaign) -> Vec<(String, usize, Job)> {
     let mut jobs: Vec<(String, usize, Job)> = Vec::new();
-    let mut skipped = 0;
     let has_mke2fs = available(Need::E2fsprogs, "crash states of block maps");
     for block_size in [1024, 4096] {
         // One mix for so many states: more of them make more difference than more states of one.
@@ -39,26 +38,22 @@ fn jobs(campaign: &Campaign) -> (Vec<(String, usize, Job)>, usize) {
             jobs.push((name, share, Box::new(move || workload.run(block_size))));
         }
         for workload in ace::workloads() {
-            if !workload.is_supported() {
-                skipped += 1;
-                continue;
-            }
             let name = format!("ace {} at {block_size}", workload.number);
             jobs.push((name, 1, Box::new(move || workload.run(block_size))));
         }
     }
-    (jobs, skipped)
+    jobs
 }
 
 /// Runs everything; `progress` gets a line per workload of ours. Goes on after a failure, to the next workload.
 pub fn run(campaign: &Campaign, progress: &(dyn Fn(String) + Sync)) -> (Counts, Vec<Box<Failure>>) {
-    let (mut jobs, skipped) = jobs(campaign);
+    let mut jobs = jobs(campaign);
     if let Some(wanted) = &campaign.workload {
         jobs.retain(|(name, ..)| name.contains(wanted.as_str()));
     }
     let shares: usize = jobs.iter().map(|(_, share, _)| share).sum();
     let next = AtomicUsize::new(0);
-    let outcome = Mutex::new((Counts { skipped, ..Counts::default() }, Vec::new()));
+    let outcome = Mutex::new((Counts::default(), Vec::new()));
     let worker = || {
         while let Some((name, share, job)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let recording = job();

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{DataMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
+use ext4::{
+    DataMode, FallocateMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno,
+};
 
 use super::block_maps;
 use super::held::{GateDevice, HeldQueue, Holds};
@@ -511,6 +513,32 @@ impl Driver {
         self.model.truncate(path, size, u64::from(self.volume.block_size));
         let inode = self.runner.inode(file);
         let result = self.runner.fs().truncate(&inode, size);
+        self.done(op, path, result);
+    }
+
+    /// fallocate(2).
+    pub fn fallocate(&mut self, path: &str, file: FileId, mode: FallocateMode, range: Range<u64>) {
+        let op = self.begin(format!("fallocate {path} {mode:?} {range:?}"));
+        let (start, end) = (range.start as usize, range.end as usize);
+        self.model.fallocate(path, range.start, |data| match mode {
+            FallocateMode::Allocate { keep_size } | FallocateMode::ZeroRange { keep_size } => {
+                if !keep_size && data.len() < end {
+                    data.resize(end, 0);
+                }
+                let end = end.min(data.len());
+                if matches!(mode, FallocateMode::ZeroRange { .. }) && start < end {
+                    data[start..end].fill(0);
+                }
+            }
+            FallocateMode::PunchHole => {
+                let end = end.min(data.len());
+                data[start.min(end)..end].fill(0);
+            }
+            FallocateMode::CollapseRange => drop(data.drain(start..end)),
+            FallocateMode::InsertRange => drop(data.splice(start..start, vec![0; end - start])),
+        });
+        let (inode, fs) = (self.runner.inode(file), self.runner.fs().clone());
+        let result = fs.fallocate(&inode, mode, range.start, range.end - range.start);
         self.done(op, path, result);
     }
 

@@ -73,8 +73,6 @@ impl Budget {
 pub struct Counts {
     /// Workloads.
     pub workloads: usize,
-    /// Workloads left out, for an operation that this build lacks.
-    pub skipped: usize,
     /// Crash points.
     pub points: usize,
     /// Distinct states.
@@ -90,7 +88,6 @@ pub struct Counts {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.workloads += other.workloads;
-        self.skipped += other.skipped;
         self.points += other.points;
         self.states += other.states;
         self.second += other.second;
@@ -101,10 +98,10 @@ impl std::ops::AddAssign for Counts {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { workloads, skipped, points, states, second, e2fsck, kernel } = self;
+        let Self { workloads, points, states, second, e2fsck, kernel } = self;
         write!(
             f,
-            "{workloads} workloads ({skipped} skipped), {points} crash points, {states} distinct states, \
+            "{workloads} workloads, {points} crash points, {states} distinct states, \
              {second} second crashes, {e2fsck} volumes by e2fsck, {kernel} by the kernel"
         )
     }

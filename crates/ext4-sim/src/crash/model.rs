@@ -388,6 +388,34 @@ impl Model {
         }
     }
 
+    /// fallocate: `change` does to a file's bytes what it does to the file.
+    pub fn fallocate(&mut self, path: &str, from: u64, change: impl FnOnce(&mut Vec<u8>)) {
+        let (op, file) = (self.op(), self.file_of(path));
+        let file = &mut self.files[file];
+        file.touched.push(op);
+        let before = std::mem::take(&mut file.current);
+        file.current.clone_from(&before);
+        change(&mut file.current);
+        let (old, new) = (before.len() as u64, file.current.len() as u64);
+        if new != old {
+            file.sizes.push((op, new, false));
+        }
+        // Sectors that stay as they are keep their history.
+        let sector_bytes = SECTOR as u64;
+        for sector in from / sector_bytes..old.max(new).div_ceil(sector_bytes) {
+            let at = sector * sector_bytes;
+            let bytes = |data: &[u8]| {
+                let range = (at as usize).min(data.len())..((at + sector_bytes) as usize).min(data.len());
+                let mut bytes = data[range].to_vec();
+                bytes.resize(SECTOR, 0);
+                bytes
+            };
+            if bytes(&before) != bytes(&file.current) {
+                file.note_sectors(op, at, at + sector_bytes, true, false);
+            }
+        }
+    }
+
     /// A write that returns later than operations that begin after it.
     pub fn in_flight(&mut self, path: &str, op: Op) {
         let file = self.file_of(path);

@@ -1,6 +1,7 @@
 //! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
 
 use block_io::FaultOn;
+use ext4::FallocateMode;
 
 use super::data_modes;
 use super::driver::{Driver, Recording, Volume};
@@ -60,6 +61,7 @@ pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
         Workload::new("buffered, data=journal", data_modes::journal),
         Workload::new("buffered, data=writeback", data_modes::writeback),
         Workload::new("buffered, to written blocks", data_modes::written_at_once),
+        Workload::new("holes, zeros and moved ranges", ranges),
         Workload::new("changes beside a commit", beside_a_commit),
         Workload::new("journal on its own device", journal_outside),
     ];
@@ -461,4 +463,38 @@ fn failing(name: &str, block_size: u32, on: FaultOn, nth: u64) -> Recording {
         driver.fsync_dir("");
     }
     driver.finish_with(&[file])
+}
+
+/// CM14: punch, zero, collapse and insert, each at block boundaries and, where it may, beside them.
+fn ranges(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    let block = u64::from(block_size);
+    let file = driver.create("f");
+    driver.direct("f", file, 0, 64 << 10, false);
+    driver.fsync("f", file, false);
+    let (kept, grows) = (true, false);
+    for (n, (mode, range)) in [
+        (FallocateMode::PunchHole, 2 * block..5 * block),
+        (FallocateMode::ZeroRange { keep_size: kept }, 4 * block + 100..7 * block + 50),
+        (FallocateMode::PunchHole, 8 * block + 700..9 * block + 3),
+        (FallocateMode::CollapseRange, block..3 * block),
+        (FallocateMode::InsertRange, 4 * block..6 * block),
+        (FallocateMode::Allocate { keep_size: kept }, 60 << 10..90 << 10),
+        (FallocateMode::Allocate { keep_size: grows }, 60 << 10..100 << 10),
+        (FallocateMode::ZeroRange { keep_size: grows }, 95 << 10..120 << 10),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        driver.fallocate("f", file, mode, range);
+        match n % 3 {
+            0 => driver.fsync("f", file, n % 2 == 0),
+            1 => driver.commit(),
+            _ => driver.direct("f", file, 12 * block, block as usize * 2, true),
+        }
+    }
+    driver.direct("f", file, 96 << 10, 8192, false);
+    driver.sync();
+    driver.close(file);
+    driver.finish()
 }
