@@ -179,16 +179,22 @@ export class Session {
 
   /**
    * The same for a volume that has seen an error: until e2fsck was there nothing is freed on it (O7), so that orphans may be
-   * left. What e2fsck repairs must leave the contents alone. Throws {@link Failure}.
+   * left. e2fsck does not trust them then, and may take a whole extent for what of it lies behind i_size; after that only
+   * that the volume is sound is asked. Throws {@link Failure}.
    */
   async finishWithRepair(): Promise<void> {
     await this.#compareAll('after recovery');
-    await this.abandon();
+    await this.#volume.close();
+    this.#isMounted = false;
     const { status, isMissing, output } = await runCommand('e2fsck', ['-fy', this.#image], FSCK_TIMEOUT_MS);
     if (!isMissing && status !== 0 && status !== CORRECTED)
-      throw new Failure(`e2fsck -fy: ${status}\n${output}`);
+      throw new Failure(`e2fsck -fy: ${status ?? 'killed'}\n${output}`);
+    await this.#fsck();
     await this.#remount();
-    await this.finish();
+    if (status === 0) await this.#compareAll('after a new mount');
+    await this.#volume.close();
+    this.#isMounted = false;
+    await this.#fsck();
   }
 
   /** Unmounts, whatever it holds. */

@@ -1,7 +1,7 @@
 /**
  * The journal's, metadata's and write-back's requests fail. Up to the first error that surfaces all must be right;
  * then every call must end, with success or an errno; and after recovery on a repaired device nothing that was durable is
- * lost, no file holds bytes that are not its own, and what e2fsck has to repair changes no contents.
+ * lost, no file holds bytes that are not its own, and e2fsck can make it sound.
  */
 import { blockingFaults, type FaultyEngine } from './faulty-engine.js';
 import { Failure } from './judge.js';

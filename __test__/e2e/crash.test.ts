@@ -34,15 +34,25 @@ for (let index = 0; ; index += 1) {
   }
 }`;
 
-/** Runs the writer, kills it after `acknowledged` syncs, and returns the last index that was durable. */
-async function writeAndKill(image: string, acknowledged: number): Promise<number> {
+/** Kills at random moments; a long run is `UEXT4_KILLS=200 npx ava __test__/e2e/crash.test.ts`. */
+const KILLS = Number(process.env['UEXT4_KILLS'] ?? 20);
+
+/**
+ * Runs the writer, kills it `milliseconds` after it has said so many times that all is durable, and returns the last index
+ * that was.
+ */
+async function writeAndKill(image: string, acknowledged: number, milliseconds = 0): Promise<number> {
   const child = spawn(process.execPath, ['--input-type=module', '--eval', WRITER, API, image], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let out = '';
+  let doomed = false;
   for await (const data of child.stdout) {
     out += String(data);
-    if (out.split('\n').length > acknowledged && child.exitCode === null) child.kill('SIGKILL');
+    if (out.split('\n').length > acknowledged && !doomed) {
+      doomed = true;
+      setTimeout(() => child.kill('SIGKILL'), milliseconds);
+    }
   }
   return Number(out.trim().split('\n').at(-1));
 }
@@ -95,5 +105,19 @@ e2e('killed in the middle of its work', async (t) => {
     const theirs = await Volume.open(copy);
     await assertDurable(t, theirs, last);
     await theirs.close();
+  }
+});
+
+e2e('killed at random moments', async (t) => {
+  const image = await makeImage(t);
+  let random = 20;
+  for (let n = 0; n < KILLS; n += 1) {
+    random = (random * 48_271) % 0x7fff_ffff;
+    await Volume.format(image, { sizeBytes: 16 * 1024 * 1024 });
+    const last = await writeAndKill(image, 1, random % 100);
+    const volume = await Volume.open(image);
+    await assertDurable(t, volume, last);
+    await volume.close();
+    if (n % 10 === 0) await assertClean(t, image);
   }
 });

@@ -51,9 +51,13 @@ e2eSerial('a write that is lost is found, and the list shrunk to it', async (t) 
   t.deepEqual(parseRounds(formatRounds(broken.rounds)), [...broken.rounds]);
 });
 
-e2eSerial(`direct requests that fail: contents are old or new, seed ${seed}`, async (t) => {
-  const args = ['--seed', `${seed}`, '--ops', '7000', '--epoch', '1000', '--faults', 'queued', '--quiet'];
-  const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
-  t.is(status, 0, out.slice(-4000) + err);
-  t.regex(out, /clean \(.*, EIO \d+\)/);
-});
+for (const [of, what, epoch] of [
+  ['queued', 'direct requests that fail: contents are old or new', '1000'],
+  ['blocking', 'metadata, journal and write-back that fail: what was durable is there', '6000'],
+] as const)
+  e2eSerial(`${what}, seed ${seed}`, async (t) => {
+    const args = ['--seed', `${seed}`, '--ops', '7000', '--epoch', epoch, '--faults', of, '--quiet'];
+    const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
+    t.is(status, 0, out.slice(-4000) + err);
+    t.regex(out, /clean \(.*, EIO \d+\)/);
+  });

@@ -1,5 +1,5 @@
 //! Crash states from the command line, and the faults that prove the checker (`mutants`):
-//! `cargo run --release -p ext4-sim -- crash --states N [--seed S] [--workload NAME]`.
+//! `cargo run --release -p ext4-sim -- crash --states N [--seed S] [--workload NAME] [--each N|all]`.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::from(survivors > 0));
     }
     let Some(campaign) = parse(&args) else {
-        eprintln!("usage: ext4-sim crash --states N [--seed S] [--workload NAME] | mutants");
+        eprintln!("usage: ext4-sim crash --states N [--seed S] [--workload NAME] [--each N|all] | mutants");
         return ExitCode::from(2);
     };
     let start = std::time::Instant::now();
@@ -31,11 +31,13 @@ fn parse(args: &[String]) -> Option<Campaign> {
     if command != "crash" {
         return None;
     }
-    let mut campaign = Campaign { states: 10_000, seed: 1, workload: None, kernel: true };
+    let mut campaign = Campaign { states: 10_000, seed: 1, workload: None, each: None, kernel: true };
     while let [option, value, after @ ..] = rest {
         match option.as_str() {
             "--states" => campaign.states = value.parse().ok()?,
             "--seed" => campaign.seed = value.parse().ok()?,
+            "--each" if value == "all" => campaign.each = Some(0),
+            "--each" => campaign.each = Some(value.parse().ok()?),
             "--workload" => campaign.workload = Some(value.clone()),
             _ => return None,
         }

@@ -70,7 +70,15 @@ fn text_of(output: &Output) -> String {
 
 /// *e2fsck-clean*: exit status 0 and no question but "Optimize?". `Err` holds e2fsck's output.
 pub fn e2fsck(image: &Path) -> Result<(), String> {
-    let output = tool("e2fsck", &["-fn", path_str(image)]);
+    e2fsck_with(image, None)
+}
+
+/// The same, for a volume that has its journal in another file.
+pub fn e2fsck_with(image: &Path, journal: Option<&Path>) -> Result<(), String> {
+    let mut args = vec!["-fn"];
+    args.extend(journal.into_iter().flat_map(|journal| ["-j", path_str(journal)]));
+    args.push(path_str(image));
+    let output = tool("e2fsck", &args);
     let text = text_of(&output);
     let asks = text.lines().any(|line| line.contains('?') && !line.contains("Optimize?"));
     if output.status.code() == Some(0) && !asks { Ok(()) } else { Err(format!("{}\n{text}", output.status)) }

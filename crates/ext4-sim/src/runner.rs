@@ -14,6 +14,17 @@ use ext4::{Fs, Inode, Look, MountOptions, MountReport, NewInode, Probe, Result};
 /// Time that test volumes are made at.
 pub const FORMAT_TIME: u64 = 1_700_000_000;
 
+/// A direct write that was submitted.
+pub struct DirectWriteInFlight {
+    /// `None`: it went through the page cache (A3).
+    op: Option<u64>,
+    inode: Arc<Inode>,
+    len: u64,
+    extending: bool,
+    /// Others may run beside it.
+    pub shared: bool,
+}
+
 /// No operation of a test takes as long.
 const STUCK: std::time::Duration = std::time::Duration::from_secs(100);
 
@@ -137,7 +148,7 @@ impl Runner {
             if let Some(index) = self.finished.iter().position(|finished| finished.op == op) {
                 return self.finished.swap_remove(index);
             }
-            self.progress(|finished| finished.op == op);
+            self.progress(|finished| finished.iter().any(|finished| finished.op == op));
         }
     }
 
@@ -147,15 +158,15 @@ impl Runner {
             if let Some(finished) = self.finished.pop() {
                 return finished;
             }
-            self.progress(|_| true);
+            self.progress(|finished| !finished.is_empty());
         }
     }
 
-    fn progress(&mut self, is_wanted: impl Fn(&Finished) -> bool) {
+    fn progress(&mut self, is_enough: impl Fn(&[Finished]) -> bool) {
         self.engine.collect(&mut self.finished);
         // What collecting moved along may have queued requests.
         self.engine.submit().expect("submit");
-        if !self.finished.iter().any(is_wanted) {
+        if !is_enough(&self.finished) {
             assert!(self.event.wait(Some(STUCK)), "nothing has finished for {STUCK:?}: a deadlock");
             self.event.clear();
         }
@@ -214,6 +225,21 @@ impl Runner {
     /// # Errors
     /// Those of the write.
     pub fn direct_write_with(&mut self, file: FileId, pos: u64, data: &[u8], dsync: bool) -> Result<u64> {
+        let write = self.begin_direct_write(file, pos, data, dsync)?;
+        self.end_direct_write(&write)
+    }
+
+    /// The same up to its submission. The caller holds the file's lock for it, exclusive unless it is a plain overwrite.
+    ///
+    /// # Errors
+    /// Those before a submission.
+    pub fn begin_direct_write(
+        &mut self,
+        file: FileId,
+        pos: u64,
+        data: &[u8],
+        dsync: bool,
+    ) -> Result<DirectWriteInFlight> {
         let inode = self.inode(file);
         let fs = self.fs().clone();
         let len = data.len() as u64;
@@ -224,7 +250,16 @@ impl Runner {
             // A3.
             fs.file_modified(&inode)?;
             let written = fs.buffered_write(&inode, pos, data)? as u64;
-            return if dsync { self.sync_with(file, true).map(|()| written) } else { Ok(written) };
+            if dsync {
+                self.sync_with(file, true)?;
+            }
+            return Ok(DirectWriteInFlight {
+                op: None,
+                inode,
+                len: written,
+                extending: false,
+                shared: false,
+            });
         }
         let block = fs.block_size() as u64;
         let aligned = (pos | len).is_multiple_of(block);
@@ -246,11 +281,30 @@ impl Runner {
             pos,
             memory,
         });
+        Ok(DirectWriteInFlight { op: Some(op), inode, len, extending, shared })
+    }
+
+    /// Waits for it, and cleans up what a failed or short extension left.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub fn end_direct_write(&mut self, write: &DirectWriteInFlight) -> Result<u64> {
+        let Some(op) = write.op else { return Ok(write.len) };
         let result = self.wait(op).result;
-        if extending && !matches!(result, Ok(written) if written == len) {
-            fs.truncate_to_size(&inode)?;
+        if write.extending && !matches!(result, Ok(written) if written == write.len) {
+            self.fs().truncate_to_size(&write.inode)?;
         }
         result
+    }
+
+    /// Lets the engine work until `is_enough`, or the write is over.
+    pub fn progress_until(&mut self, write: &DirectWriteInFlight, is_enough: impl Fn() -> bool) {
+        self.engine.submit().expect("submit");
+        let Some(op) = write.op else { return };
+        let is_over = |finished: &[Finished]| finished.iter().any(|finished| finished.op == op);
+        while !is_enough() && !is_over(&self.finished) {
+            self.progress(|finished| is_enough() || is_over(finished));
+        }
     }
 
     /// Reads by direct I/O; the result is trimmed to what the file has.
@@ -309,8 +363,26 @@ impl Runner {
     /// # Errors
     /// Those of the sync.
     pub fn sync_with(&mut self, file: FileId, datasync: bool) -> Result<()> {
+        let op = self.begin_sync(file, datasync)?;
+        self.end_sync(op)
+    }
+
+    /// The same up to its start, and the rest of it.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn begin_sync(&mut self, file: FileId, datasync: bool) -> Result<u64> {
         let op = self.op();
         self.engine.sync(op, file, datasync)?;
+        self.engine.submit()?;
+        Ok(op)
+    }
+
+    /// Waits for a sync.
+    ///
+    /// # Errors
+    /// Those of the sync.
+    pub fn end_sync(&mut self, op: u64) -> Result<()> {
         self.wait(op).result.map(|_| ())
     }
 

@@ -48,6 +48,22 @@ fn imports_point_down() {
     }
 }
 
+/// The faults that prove the crash checker are in no module that is shipped.
+#[test]
+fn no_mutants_in_the_native_module() {
+    let features = |package: &str| {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "-e", "normal,features", "-f", "{p} {f}", "-p", package])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("cargo tree");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!features("ext4-napi").contains("mutants"));
+    assert!(features("ext4-sim").contains("mutants"));
+}
+
 #[test]
 fn unsafe_only_where_it_is_allowed() {
     for (name, _, allowed) in LAYERS {

@@ -151,6 +151,11 @@ impl Fs {
         Ok(())
     }
 
+    /// The transaction that a change made now would be part of: the running one, or the next.
+    pub fn next_tid(&self) -> u32 {
+        self.journal.next_tid().0
+    }
+
     /// A step for a thread that calls it in a loop: what the journal (T14) and other hosts (M4) wait for. Returns the
     /// milliseconds until the next useful call.
     pub fn tick(&self) -> u64 {

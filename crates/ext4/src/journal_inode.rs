@@ -10,7 +10,7 @@ use ext4_format::inode::flags;
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
 use jbd2::recovery::{self, RecoverOptions, Rest};
-use jbd2::{Journal, LogExtent, LogMap};
+use jbd2::{Journal, LogExtent, LogMap, mutant};
 
 use crate::block_cache::BlockCache;
 use crate::extents::{MapState, TreeOwner};
@@ -18,10 +18,7 @@ use crate::fast_commit::{self, FastCommits};
 use crate::inode::MapRoot;
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{
-    SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start,
-    write_superblock_directly,
-};
+use crate::mount::{SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start};
 use crate::seal::Sealer;
 use crate::{Error, MountOptions, Result, errno};
 
@@ -246,11 +243,6 @@ pub(crate) fn recover(
     if let Some(commits) = &commits {
         replay_fast_commits(device, map.clone(), mount, commits, recovered.last_commit_seconds)?;
     }
-    if recovered.s_errno != 0 {
-        // R15: the volume remembers the abort, then the journal forgets it.
-        write_superblock_directly(device.as_ref(), |superblock| superblock.state |= state::ERROR)?;
-        recovery::clear_errno(device.as_ref(), block_size, &map)?;
-    }
     Ok(match is_dirty {
         true => Replayed {
             transactions: recovered.transactions,
@@ -315,7 +307,7 @@ impl SuperblockKeeper {
             let field = &bytes[Self::ERRORS.start..Self::ERRORS.start + 4];
             u32::from_le_bytes(field.try_into().expect("four bytes"))
         };
-        if count(&self.on_disk) >= count(bytes) {
+        if count(&self.on_disk) >= count(bytes) && !mutant(23) {
             for fields in [Self::ERRORS, Self::ERROR_TIMES_AND_CODES] {
                 bytes[fields.clone()].copy_from_slice(&self.on_disk[fields]);
             }

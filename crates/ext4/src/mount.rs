@@ -99,6 +99,8 @@ pub struct MountReport {
     pub fast_commits: u32,
     /// Orphans processed.
     pub orphans: OrphansProcessed,
+    /// The first transaction of this mount. The last one before it is older by at least three (R11).
+    pub first_tid: u32,
 }
 
 pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
@@ -243,14 +245,29 @@ impl Fs {
             false => superblock,
         };
         let mut fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
+        report.first_tid = fs.next_tid();
         fs.load_orphan_file_blocks()?;
         if !read_only {
             report.orphans = fs.process_orphans()?;
             fs.record_mount()?;
+            fs.take_over_abort()?;
         } else {
             fs.reads_overlay = report.transactions_replayed > 0 || report.fast_commits > 0;
         }
         Ok((fs, report))
+    }
+
+    /// R15: the volume remembers an abort that the journal knows of, then the journal forgets it. Through the log: a torn
+    /// superblock could not be repaired (EP7).
+    fn take_over_abort(&self) -> Result<()> {
+        if self.journal.recorded_errno() == 0 {
+            return Ok(());
+        }
+        self.with_handle(4, |handle| {
+            self.change_superblock(handle, |superblock| superblock.state |= state::ERROR)
+        })?;
+        self.journal.commit_running()?;
+        Ok(self.journal.clear_errno()?)
     }
 
     pub(crate) fn assemble(

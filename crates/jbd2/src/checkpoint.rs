@@ -66,6 +66,9 @@ impl Journal {
             self.write_home(&images).and_then(|()| self.move_tail(log, count))
         } else if mutant(5) {
             self.move_tail(log, count).and_then(|()| self.write_home(&images)).and_then(|()| self.flush())
+        } else if mutant(32) {
+            let _ignored = self.write_home(&images);
+            self.flush().and_then(|()| self.move_tail(log, count))
         } else {
             self.write_home(&images).and_then(|()| self.flush()).and_then(|()| self.move_tail(log, count))
         };
@@ -103,8 +106,7 @@ impl Journal {
                 if let Some((tid, image)) = &entry.checkpoint
                     && *tid == transaction.tid
                 {
-                    let image = if mutant(7) { entry.current.lock().clone() } else { image.clone() };
-                    images.push((block, *tid, image));
+                    images.push((block, *tid, image.clone()));
                 }
             }
         }

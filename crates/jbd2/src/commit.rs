@@ -213,14 +213,19 @@ impl Journal {
             }
         }
         self.note_start(log, committing, !switched.revokes.is_empty())?;
+        let without_copy_out = mutant(7).then(|| self.seal(&self.as_they_are_now(&switched.blocks)));
+        let sealed = without_copy_out.as_deref().unwrap_or(sealed);
         let mut writer = LogWriter::new(self, log, committing.start);
         writer.write_revokes(committing.tid, &switched.revokes)?;
         writer.write_blocks(committing.tid, &switched.blocks, sealed)?;
         if !mutant(3) {
-            writer.gather.write_out()?;
+            let written = writer.gather.write_out();
+            if !mutant(16) {
+                written?;
+            }
         }
         self.check_live()?;
-        if !mutant(1) {
+        if !(mutant(1) || mutant(14) && log.map.is_external()) {
             self.flush()?;
         }
         // T16: the volume's device always, for direct I/O asks nobody whether it has written to it.
@@ -237,6 +242,16 @@ impl Journal {
             writer.gather.write_out()?;
         }
         Ok(log.after(writer.position))
+    }
+
+    /// A fault: blocks with what was changed since they were frozen.
+    fn as_they_are_now(&self, blocks: &[Block]) -> Vec<Block> {
+        let state = self.state.lock();
+        let now = |block: &Block| {
+            let current = state.entries.get(&block.block).map(|entry| entry.current.lock().clone());
+            Block { frozen: current.unwrap_or_else(|| block.frozen.clone()), ..*block }
+        };
+        blocks.iter().map(now).collect()
     }
 
     /// T15.1: if JSB on disk says empty, it names this transaction; the commit's flush makes it durable.

@@ -104,7 +104,9 @@ impl Handle {
             self.credits -= 1;
             transaction.credits -= 1;
             transaction.blocks.insert(block);
-            transaction.revokes.remove(&block);
+            if !mutant(18) {
+                transaction.revokes.remove(&block);
+            }
             transaction.forgotten.remove(&block);
         }
         let entry = state.entries.get_mut(&block).expect("the caller made it");

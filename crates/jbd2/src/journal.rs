@@ -309,6 +309,11 @@ impl Journal {
         self.state.lock().running.as_ref().map(|running| running.tid)
     }
 
+    /// The running transaction's id, or what the next one gets.
+    pub fn next_tid(&self) -> Tid {
+        self.state.lock().next_tid
+    }
+
     /// The newest transaction that any change so far can be part of: the running, else the committing, else the last
     /// durable one. What a change of unknown age has to wait for (T24).
     pub fn newest_tid(&self) -> Tid {
@@ -362,6 +367,22 @@ impl Journal {
             let _ = self.write_superblock(log, &mut buffer, true);
         }
         self.host.aborted(errno);
+    }
+
+    /// s_errno: 0, or the negative errno of an abort, in an earlier mount too.
+    pub fn recorded_errno(&self) -> i32 {
+        self.log.as_ref().map_or(0, |log| log.superblock.lock().superblock.s_errno)
+    }
+
+    /// R15: s_errno is 0 again, durably. The volume has noted that there was an abort.
+    pub fn clear_errno(&self) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let mut buffer = log.superblock.lock();
+        self.check_live()?;
+        buffer.superblock.s_errno = 0;
+        let written = self.write_superblock(log, &mut buffer, true);
+        drop(buffer);
+        self.abort_on_error(written)
     }
 
     /// T28: no more writes, as after an abort, but it is nobody's fault: s_errno becomes 0, also where an abort came

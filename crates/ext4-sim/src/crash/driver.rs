@@ -1,19 +1,22 @@
 //! Drives a volume over a recorded device, operation by operation, and tells the model.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use block_io::{Device, Event, EventFd, ImmediateQueue, Recorder, RecordingDevice};
+use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
 use ext4::mkfs::{self, FormatOptions};
-use ext4::{DataMode, MountOptions, NewInode, Result, SyncScope, XattrSet, errno};
+use ext4::{DataMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
 
 use super::block_maps;
-use super::image::StateDevice;
+use super::held::{GateDevice, HeldQueue, Holds};
+use super::image::{Base, Part, StateDevice};
 use super::judge::{TestClock, mount_options, read_tree};
-use super::model::{How, Model, attributes};
+use super::model::{How, Model, Op, attributes};
+use super::outside_journal;
 use crate::pattern;
-use crate::runner::{FORMAT_TIME, Runner};
+use crate::runner::{DirectWriteInFlight, FORMAT_TIME, Runner};
 
 /// What unused space holds before the volume is made: no file may ever show it (CM8 (e)).
 const MARKER: u8 = 0xA5;
@@ -29,6 +32,8 @@ pub struct Volume {
     pub features: &'static str,
     /// At least so many.
     pub inodes: Option<u32>,
+    /// The log is on a device of its own (J28).
+    pub journal_outside: bool,
     /// How it is mounted.
     pub data: DataMode,
     /// Likewise.
@@ -39,14 +44,31 @@ impl Volume {
     /// 8 MiB at 1 KiB, 16 MiB at 4 KiB, with the smallest journal (CM7).
     pub fn small(block_size: u32) -> Self {
         let size = if block_size == 1024 { 8 << 20 } else { 16 << 20 };
-        Self { size, block_size, features: "", inodes: None, data: DataMode::Ordered, dioread_nolock: true }
+        Self {
+            size,
+            block_size,
+            features: "",
+            inodes: None,
+            journal_outside: false,
+            data: DataMode::Ordered,
+            dioread_nolock: true,
+        }
     }
 
-    /// A fresh volume's bytes.
-    fn bytes(self) -> Arc<Vec<u8>> {
-        static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Vec<u8>>>>> = OnceLock::new();
+    /// A fresh volume's bytes; its journal's device lies behind them.
+    fn base(self) -> Arc<Base> {
+        static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Base>>>> = OnceLock::new();
         let mut made = MADE.get_or_init(Mutex::default).lock().expect("no test panics in here");
-        made.entry(self).or_insert_with(|| Arc::new(self.format())).clone()
+        made.entry(self).or_insert_with(|| Arc::new(self.make())).clone()
+    }
+
+    fn make(self) -> Base {
+        let mut bytes = self.format();
+        let journal = match self.journal_outside {
+            true => outside_journal::add(&mut bytes, self.block_size),
+            false => journal_inside(&bytes, self),
+        };
+        Base::new(bytes, journal)
     }
 
     fn format(self) -> Vec<u8> {
@@ -56,18 +78,47 @@ impl Volume {
             block_maps::format(image.path(), self.block_size);
             return std::fs::read(image.path()).expect("what mke2fs made");
         }
-        let device = StateDevice::new(Arc::new(vec![MARKER; self.size]));
+        let device = StateDevice::new(Arc::new(Base::new(vec![MARKER; self.size], 0..0)));
         let mut options = FormatOptions::new(FORMAT_TIME);
         options.block_size = Some(self.block_size);
-        options.journal_blocks = Some(1024);
         options.uuid = Some([7; 16]);
         options.hash_seed = Some([9; 16]);
         options.features = self.features.into();
+        match self.journal_outside {
+            true => options.features = "^has_journal".into(),
+            false => options.journal_blocks = Some(1024),
+        }
         options.inodes_count = self.inodes;
         options.reserved_percent = 0.0;
         mkfs::format(&device, &options).unwrap_or_else(|error| panic!("mkfs: {error}"));
         device.snapshot()
     }
+
+    /// The devices of an image of it: the volume, and its journal's where that is outside.
+    pub fn devices(self, whole: &Arc<StateDevice>) -> (Arc<dyn Device>, Option<Arc<dyn Device>>) {
+        if !self.journal_outside {
+            return (whole.clone(), None);
+        }
+        let size = self.size as u64;
+        let journal = Part::new(whole.clone(), size..whole.limits().size_bytes);
+        (Arc::new(Part::new(whole.clone(), 0..size)), Some(Arc::new(journal)))
+    }
+
+    /// Where they begin in the image.
+    pub fn starts(self) -> Vec<u64> {
+        vec![0, self.size as u64]
+    }
+}
+
+/// Where the log of a fresh volume lies.
+fn journal_inside(bytes: &[u8], volume: Volume) -> Range<u64> {
+    const MAGIC_V2: [u8; 8] = [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4];
+    let block = volume.block_size as usize;
+    // The tables of a block map lie among the log's blocks.
+    let tables = if block_maps::needs_mke2fs(volume.features) { 8 } else { 0 };
+    let start = bytes.chunks(block).position(|bytes| bytes.starts_with(&MAGIC_V2));
+    let start = (start.expect("a journal superblock") * block) as u64;
+    start..start + (1024 + tables) * block as u64
 }
 
 /// A workload that was run.
@@ -77,39 +128,99 @@ pub struct Recording {
     /// The volume that it ran on.
     pub volume: Volume,
     /// The volume before it.
-    pub base: Arc<Vec<u8>>,
-    /// All that its device was asked.
+    pub base: Arc<Base>,
+    /// All that its devices were asked.
     pub events: Vec<Event>,
     /// What it did.
     pub model: Model,
+    /// A device failed, and the journal aborted: EP2's superblock may be torn (EP7).
+    pub broken: bool,
+}
+
+/// The devices under a volume, from the volume's end: gate, recorder, faults, bytes.
+struct Devices {
+    volume: Arc<GateDevice>,
+    journal: Option<Arc<GateDevice>>,
+    faults: Arc<FaultDevice>,
+}
+
+impl Devices {
+    fn new(volume: Volume, base: &Arc<Base>, recorder: &Recorder) -> Self {
+        let (below, journal) = volume.devices(&Arc::new(StateDevice::new(base.clone())));
+        let faults = Arc::new(FaultDevice::new(below));
+        let gate = |device: Arc<dyn Device>, number, journal| {
+            Arc::new(GateDevice::new(
+                Arc::new(RecordingDevice::new(device, recorder.clone(), number)),
+                journal,
+            ))
+        };
+        Self {
+            volume: gate(faults.clone(), 0, base.journal().clone()),
+            journal: journal.map(|journal| gate(journal, 1, 0..u64::MAX)),
+            faults,
+        }
+    }
 }
 
 /// A mounted volume, recorded. Paths have no leading slash; "" is the root.
 pub struct Driver {
     name: String,
     volume: Volume,
-    base: Arc<Vec<u8>>,
+    base: Arc<Base>,
     runner: Runner,
     recorder: Recorder,
+    devices: Devices,
+    holds: Holds,
     clock: Arc<TestClock>,
     events: Vec<Event>,
     /// What happens to files, for the judge.
     pub model: Model,
     seed: u32,
+    /// Faults were planned: operations may fail.
+    faulty: bool,
+    broken: bool,
+}
+
+/// A direct write that was submitted and may be held back.
+pub struct Direct {
+    path: String,
+    range: Range<u64>,
+    dsync: bool,
+    op: Op,
+    write: Option<DirectWriteInFlight>,
+}
+
+impl Direct {
+    /// The file that it goes to.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its bytes.
+    pub fn range(&self) -> &Range<u64> {
+        &self.range
+    }
+
+    /// Whether it is a plain overwrite: others may run beside it.
+    pub fn is_shared(&self) -> bool {
+        self.write.as_ref().is_some_and(|write| write.shared)
+    }
 }
 
 fn new_inode(mode: u16) -> NewInode {
     NewInode { mode, uid: 0, gid: 0 }
 }
 
-/// Direct requests are carried out in their order, so that every run is the same.
-fn mount(device: Arc<dyn Device>, clock: &Arc<TestClock>, volume: Volume) -> Runner {
+fn mount(volume: Volume, devices: &Devices, holds: &Holds, clock: &Arc<TestClock>) -> Runner {
     let event = Arc::new(EventFd::new().expect("an eventfd"));
-    let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
+    let queue = Box::new(HeldQueue::new(devices.volume.clone(), event.clone(), holds.clone()));
+    let journal = devices.journal.clone().map(|journal| journal as Arc<dyn Device>);
     let data = (!volume.features.contains("^has_journal")).then_some(volume.data);
+    let dioread_nolock = volume.dioread_nolock;
     let options =
-        MountOptions { data, dioread_nolock: volume.dioread_nolock, ..mount_options(clock.clone()) };
-    Runner::with_options(device, queue, event, &options).unwrap_or_else(|error| panic!("mount: {error}"))
+        MountOptions { data, dioread_nolock, journal_device: journal, ..mount_options(clock.clone()) };
+    Runner::with_options(devices.volume.clone(), queue, event, &options)
+        .unwrap_or_else(|error| panic!("mount: {error}"))
 }
 
 fn absolute(path: &str) -> Vec<u8> {
@@ -119,17 +230,27 @@ fn absolute(path: &str) -> Vec<u8> {
 impl Driver {
     /// Makes and mounts a volume.
     pub fn new(name: impl Into<String>, volume: Volume) -> Self {
-        let base = volume.bytes();
+        let base = volume.base();
         let recorder = Recorder::new();
-        let device: Arc<dyn Device> =
-            Arc::new(RecordingDevice::new(Arc::new(StateDevice::new(base.clone())), recorder.clone(), 0));
-        let clock = Arc::new(TestClock::default());
-        let runner = mount(device, &clock, volume);
+        let devices = Devices::new(volume, &base, &recorder);
+        let (holds, clock) = (Holds::default(), Arc::new(TestClock::default()));
+        let runner = mount(volume, &devices, &holds, &clock);
         let root = runner.fs().lookup(b"/", true).expect("a root");
-        let model = Model::new(root.ino.0, 3);
-        let name = name.into();
-        let mut driver =
-            Self { name, volume, base, runner, recorder, clock, events: Vec::new(), model, seed: 0 };
+        let mut driver = Self {
+            name: name.into(),
+            volume,
+            base,
+            runner,
+            recorder,
+            devices,
+            holds,
+            clock,
+            events: Vec::new(),
+            model: Model::new(root.ino.0, 3),
+            seed: 0,
+            faulty: false,
+            broken: false,
+        };
         driver.collect();
         driver
     }
@@ -139,26 +260,77 @@ impl Driver {
         &mut self.runner
     }
 
+    /// Lets the `nth` write or flush of the volume's device from now on fail with EIO (CM12), 1 being the next. Until
+    /// then only mkdir, direct writes and syncs may follow.
+    pub fn fail(&mut self, on: FaultOn, nth: u64) {
+        let counts = self.devices.faults.counts();
+        let before = if on == FaultOn::Flush { counts.flushes } else { counts.writes };
+        let fault =
+            Fault { on, nth: before + nth, from_then_on: false, errno: errno::EIO, half_written: true };
+        self.devices.faults.inject(fault);
+        self.faulty = true;
+    }
+
+    /// A device failed, and an operation said so.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether there is such a name.
+    pub fn has(&self, path: &str) -> bool {
+        self.model.get(path).is_some()
+    }
+
+    /// Whether a direct write would be a plain overwrite, which takes the inode's lock shared (C25).
+    pub fn is_overwrite(&self, file: FileId, pos: u64, len: usize) -> bool {
+        let inode = self.runner.inode(file);
+        let (size, _) = self.runner.fs().sizes(&inode);
+        let probe = self.runner.fs().probe_write(&inode, pos, len as u64, Look::Disk);
+        pos + len as u64 <= size && probe.is_ok_and(|probe| probe.has(Probe::OVERWRITE))
+    }
+
+    /// A3: direct writes of it do not go through the page cache.
+    fn takes_direct(&self, file: FileId) -> bool {
+        let probe = self.runner.fs().probe_write(&self.runner.inode(file), 0, 4096, Look::Disk);
+        !probe.is_ok_and(|probe| probe.has(Probe::DIO_UNSUPPORTED))
+    }
+
     fn collect(&mut self) -> usize {
         self.events.append(&mut self.recorder.take());
         self.events.len()
     }
 
-    fn begin(&mut self, what: String) {
+    fn begin(&mut self, what: String) -> Op {
         self.clock.0.fetch_add(10, std::sync::atomic::Ordering::Relaxed);
         let events = self.collect();
-        self.model.begin(events, what);
+        self.model.begin(events, what, self.runner.fs().next_tid())
     }
 
-    fn done<R>(&self, what: &str, result: Result<R>) -> R {
-        result.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.name))
+    /// `None`: a planned fault.
+    fn attempt<R>(&mut self, op: Op, what: &str, result: Result<R>) -> Option<R> {
+        match result {
+            Ok(value) => {
+                self.model.ended(op, self.runner.fs().next_tid());
+                Some(value)
+            }
+            // What failed may never be there: it has no last transaction.
+            Err(error) if self.faulty && matches!(error.errno(), errno::EIO | errno::EROFS) => {
+                self.broken = true;
+                None
+            }
+            Err(error) => panic!("{}: {what}: {error}", self.name),
+        }
+    }
+
+    fn done<R>(&mut self, op: Op, what: &str, result: Result<R>) -> R {
+        self.attempt(op, what, result).unwrap_or_else(|| panic!("{}: {what}: a planned fault", self.name))
     }
 
     /// O_CREAT: opens a file, makes it if it is missing.
     pub fn create(&mut self, path: &str) -> FileId {
-        self.begin(format!("create {path}"));
+        let op = self.begin(format!("create {path}"));
         let result = self.runner.fs().create(&absolute(path), new_inode(0o100644), false);
-        let (inode, made) = self.done(path, result);
+        let (inode, made) = self.done(op, path, result);
         if made {
             self.model.create(path, inode.ino.0);
         }
@@ -171,52 +343,65 @@ impl Driver {
         self.close(file);
     }
 
+    /// Makes a file whose inode goes without a worker's help: beside a commit there is none.
+    pub fn touch_only(&mut self, path: &str) {
+        let op = self.begin(format!("create {path}"));
+        let result = self.runner.fs().create(&absolute(path), new_inode(0o100644), false);
+        let (inode, _) = self.done(op, path, result);
+        self.model.create(path, inode.ino.0);
+        let released = self.runner.fs().release(&inode);
+        self.done(op, path, released);
+    }
+
     /// mkdir.
     pub fn mkdir(&mut self, path: &str) {
-        self.begin(format!("mkdir {path}"));
+        let op = self.begin(format!("mkdir {path}"));
         let result = self.runner.fs().mkdir(&absolute(path), new_inode(0o755));
-        let ino = self.done(path, result).ino.0;
-        self.model.mkdir(path, ino);
+        let Some(inode) = self.attempt(op, path, result) else { return };
+        self.model.mkdir(path, inode.ino.0);
     }
 
     /// symlink.
     pub fn symlink(&mut self, text: &[u8], path: &str) {
-        self.begin(format!("symlink {path}"));
+        let op = self.begin(format!("symlink {path}"));
         let result = self.runner.fs().symlink(text, &absolute(path), new_inode(0o777));
-        let ino = self.done(path, result).ino.0;
+        let ino = self.done(op, path, result).ino.0;
         self.model.symlink(path, ino, text);
     }
 
     /// unlink.
     pub fn unlink(&mut self, path: &str) {
-        self.begin(format!("unlink {path}"));
+        let op = self.begin(format!("unlink {path}"));
         let result = self.runner.fs().unlink(&absolute(path));
-        self.done(path, result);
+        self.done(op, path, result);
         self.model.unlink(path);
     }
 
     /// rmdir.
     pub fn rmdir(&mut self, path: &str) {
-        self.begin(format!("rmdir {path}"));
+        let op = self.begin(format!("rmdir {path}"));
         let result = self.runner.fs().rmdir(&absolute(path));
-        self.done(path, result);
+        self.done(op, path, result);
         self.model.rmdir(path);
     }
 
     /// link.
     pub fn link(&mut self, old: &str, new: &str) {
-        self.begin(format!("link {old} {new}"));
+        let op = self.begin(format!("link {old} {new}"));
         let result = self.runner.fs().link(&absolute(old), &absolute(new));
-        self.done(new, result);
+        self.done(op, new, result);
         self.model.link(old, new);
     }
 
     /// rename. `false`: refused, as one of a directory into itself or over one that is not empty is.
     pub fn rename(&mut self, old: &str, new: &str) -> bool {
-        self.begin(format!("rename {old} {new}"));
+        let op = self.begin(format!("rename {old} {new}"));
         match self.runner.fs().rename(&absolute(old), &absolute(new)) {
-            Err(error) if matches!(error.errno(), errno::EINVAL | errno::ENOTEMPTY) => return false,
-            result => self.done(new, result),
+            Err(error) if matches!(error.errno(), errno::EINVAL | errno::ENOTEMPTY) => {
+                self.model.ended(op, self.runner.fs().next_tid());
+                return false;
+            }
+            result => self.done(op, new, result),
         }
         self.model.rename(old, new);
         true
@@ -224,23 +409,23 @@ impl Driver {
 
     /// chmod.
     pub fn chmod(&mut self, path: &str, mode: u16) {
-        self.begin(format!("chmod {path} {mode:o}"));
+        let op = self.begin(format!("chmod {path} {mode:o}"));
         let fs = self.runner.fs().clone();
         let result = fs.lookup(&absolute(path), true).and_then(|inode| fs.chmod(&inode, mode));
-        self.done(path, result);
+        self.done(op, path, result);
         self.model.change_attributes(path, attributes(mode, &BTreeMap::new()));
     }
 
     /// setxattr of `user.crash` on a file of mode 0644; without a value, removexattr.
     pub fn xattr(&mut self, path: &str, value: Option<&[u8]>) {
         const NAME: &str = "user.crash";
-        self.begin(format!("xattr {path} {value:?}"));
+        let op = self.begin(format!("xattr {path} {value:?}"));
         let fs = self.runner.fs().clone();
         let result = fs.lookup(&absolute(path), true).and_then(|inode| match value {
             Some(value) => fs.setxattr(&inode, NAME.as_bytes(), value, XattrSet::Either),
             None => fs.removexattr(&inode, NAME.as_bytes()),
         });
-        self.done(path, result);
+        self.done(op, path, result);
         let xattrs = value.map(|value| (NAME.to_owned(), value.to_vec())).into_iter().collect();
         self.model.change_attributes(path, attributes(0o644, &xattrs));
     }
@@ -253,112 +438,178 @@ impl Driver {
 
     /// write past the page cache.
     pub fn direct(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) {
+        let direct = self.begin_direct(path, file, pos, len, dsync);
+        self.end_direct(direct);
+    }
+
+    /// The same up to its submission.
+    pub fn begin_direct(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) -> Direct {
         let data = self.bytes(len);
-        self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
+        let op = self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
         // A crash in the middle may leave it, so the model knows it first.
-        // Where data is journalled it goes through the page cache, in several transactions if it is long (A3).
-        let how = if self.volume.data == DataMode::Journal { How::Buffered } else { How::Direct };
+        let how = if self.takes_direct(file) { How::Direct } else { How::Buffered };
         self.model.write(path, pos, &data, how);
-        let written = self.runner.direct_write_with(file, pos, &data, dsync);
-        assert_eq!(self.done(path, written), len as u64, "{path}: a short write");
+        self.model.in_flight(path, op);
+        let write = match self.runner.begin_direct_write(file, pos, &data, dsync) {
+            Ok(write) => Some(write),
+            Err(error) => self.attempt(op, path, Err(error)),
+        };
+        if write.is_none() {
+            self.model.failed(path, op);
+        }
+        Direct { path: path.into(), range: pos..pos + len as u64, dsync, op, write }
+    }
+
+    /// Waits for its end.
+    pub fn end_direct(&mut self, direct: Direct) {
+        let Direct { path, range, dsync, op, write } = direct;
+        let Some(write) = write else { return };
+        let written = self.runner.end_direct_write(&write);
+        let Some(written) = self.attempt(op, &path, written) else {
+            return self.model.failed(&path, op);
+        };
+        assert_eq!(written, range.end - range.start, "{path}: a short write");
+        self.model.landed(&path, op);
         if dsync {
             let event = self.collect();
-            self.model.acked_data(path, event, Some(pos..pos + len as u64));
+            self.model.kept_range(&path, op, event, range);
         }
+    }
+
+    /// Submits a direct write whose requests do not reach the device before [`Driver::land`]: others go on beside it.
+    pub fn launch(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) -> Direct {
+        self.holds.hold(Some(self.model.op() + 1));
+        let direct = self.begin_direct(path, file, pos, len, dsync);
+        if let Some(write) = &direct.write {
+            let (holds, op) = (self.holds.clone(), direct.op);
+            self.runner.progress_until(write, || holds.has(op));
+        }
+        self.holds.hold(None);
+        direct
+    }
+
+    /// Lets it go on, and waits for its end.
+    pub fn land(&mut self, direct: Direct) {
+        self.holds.release(direct.op);
+        self.end_direct(direct);
     }
 
     /// write through the page cache.
     pub fn buffered(&mut self, path: &str, file: FileId, pos: u64, len: usize) {
         let data = self.bytes(len);
-        self.begin(format!("buffered write {path} {pos}+{len}"));
+        let op = self.begin(format!("buffered write {path} {pos}+{len}"));
         self.model.write(path, pos, &data, How::Buffered);
         let inode = self.runner.inode(file);
         let fs = self.runner.fs().clone();
         let written = fs.file_modified(&inode).and_then(|()| fs.buffered_write(&inode, pos, &data));
-        assert_eq!(self.done(path, written), len, "{path}: a short write");
+        assert_eq!(self.done(op, path, written), len, "{path}: a short write");
     }
 
     /// ftruncate.
     pub fn truncate(&mut self, path: &str, file: FileId, size: u64) {
-        self.begin(format!("truncate {path} {size}"));
+        let op = self.begin(format!("truncate {path} {size}"));
         self.model.truncate(path, size, u64::from(self.volume.block_size));
         let inode = self.runner.inode(file);
         let result = self.runner.fs().truncate(&inode, size);
-        self.done(path, result);
+        self.done(op, path, result);
     }
 
     /// fsync or fdatasync.
     pub fn fsync(&mut self, path: &str, file: FileId, datasync: bool) {
-        self.begin(format!("fsync {path} datasync {datasync}"));
-        let result = self.runner.sync_with(file, datasync);
-        self.done(path, result);
-        let event = self.collect();
-        match datasync {
-            true => self.model.acked_data(path, event, None),
-            false => self.model.acked_file(path, event),
+        self.fsync_beside(path, file, datasync, |_| ());
+    }
+
+    /// The same with `beside` done at the first write of its commit, if it is to do anything.
+    pub fn fsync_beside(&mut self, path: &str, file: FileId, datasync: bool, beside: impl FnOnce(&mut Self)) {
+        let op = self.begin(format!("fsync {path} datasync {datasync}"));
+        let promise = match datasync {
+            true => self.model.promise_data(path),
+            false => self.model.promise_file(path),
+        };
+        let sync = self.runner.begin_sync(file, datasync);
+        let Some(sync) = self.attempt(op, path, sync) else { return };
+        beside(self);
+        let result = self.runner.end_sync(sync);
+        if self.attempt(op, path, result).is_some() {
+            let event = self.collect();
+            self.model.kept(promise, event);
         }
+    }
+
+    /// fsync of a file whose commit waits at its first write until `beside` is done: changes beside a running commit (T5).
+    pub fn fsync_with_changes(&mut self, path: &str, file: FileId, beside: impl FnOnce(&mut Self)) {
+        let gate = self.devices.journal.as_ref().unwrap_or(&self.devices.volume).clone();
+        gate.arm();
+        self.fsync_beside(path, file, false, |driver| {
+            gate.wait();
+            beside(driver);
+            gate.open();
+        });
     }
 
     /// fsync of an unlinked file: nothing is to be seen of it.
     pub fn fsync_unnamed(&mut self, file: FileId) {
-        self.begin("fsync of an unlinked file".into());
+        let op = self.begin("fsync of an unlinked file".into());
         let result = self.runner.sync(file);
-        self.done("fsync", result);
+        self.done(op, "fsync", result);
     }
 
-    /// fsync of several files with one commit (T13).
+    /// fdatasync of several files with one commit (T13).
     pub fn fsync_all(&mut self, files: &[(String, FileId)]) {
-        self.begin("fsync of many".into());
+        let op = self.begin("fsync of many".into());
+        let promises: Vec<_> = files.iter().map(|(path, _)| self.model.promise_data(path)).collect();
         let wanted: Vec<_> =
             files.iter().map(|(_, file)| (self.runner.inode(*file), SyncScope::Data)).collect();
-        for result in self.runner.fs().fsync_all(&wanted) {
-            self.done("fsync", result);
+        for result in self.runner.fs().clone().fsync_all(&wanted) {
+            self.done(op, "fsync", result);
         }
         let event = self.collect();
-        for (path, _) in files {
-            self.model.acked_data(path, event, None);
-        }
+        promises.into_iter().for_each(|promise| self.model.kept(promise, event));
     }
 
     /// fsync of a directory.
     pub fn fsync_dir(&mut self, path: &str) {
-        self.begin(format!("fsync directory {path}"));
+        let op = self.begin(format!("fsync directory {path}"));
+        let promise = self.model.promise_names(path);
         let fs = self.runner.fs().clone();
         let result = fs.lookup(&absolute(path), true).and_then(|inode| fs.fsync(&inode, false));
-        self.done(path, result);
-        let event = self.collect();
-        self.model.acked_names(path, event);
+        if self.attempt(op, path, result).is_some() {
+            let event = self.collect();
+            self.model.kept(promise, event);
+        }
     }
 
     /// Write-back of a file, as if by itself: nothing is promised.
     pub fn write_back(&mut self, path: &str, file: FileId) {
-        self.begin(format!("write-back {path}"));
+        let op = self.begin(format!("write-back {path}"));
         let inode = self.runner.inode(file);
         let result = self.runner.fs().write_and_wait(&inode, 0, u64::MAX);
-        self.done(path, result);
+        self.done(op, path, result);
     }
 
     /// A commit by itself: nothing is promised.
     pub fn commit(&mut self) {
-        self.begin("commit".into());
+        let op = self.begin("commit".into());
         let result = self.runner.fs().commit();
-        self.done("commit", result);
+        self.done(op, "commit", result);
     }
 
     /// syncfs.
     pub fn sync(&mut self) {
-        self.begin("sync".into());
+        let op = self.begin("sync".into());
+        let promise = self.model.promise_all();
         let result = self.runner.fs().sync();
-        self.done("sync", result);
-        let event = self.collect();
-        self.model.acked_all(event);
+        if self.attempt(op, "sync", result).is_some() {
+            let event = self.collect();
+            self.model.kept(promise, event);
+        }
     }
 
     /// close.
     pub fn close(&mut self, file: FileId) {
-        self.begin("close".into());
+        let op = self.begin("close".into());
         let result = self.runner.close(file);
-        self.done("close", result);
+        self.done(op, "close", result);
     }
 
     /// Blocks that are free and not waiting for a commit.
@@ -368,11 +619,13 @@ impl Driver {
 
     /// Unmounts and mounts again; every file must be closed.
     pub fn remount(&mut self) {
-        self.begin("remount".into());
+        let op = self.begin("remount".into());
+        let promise = self.model.promise_all();
         self.runner.fs().unmount().unwrap_or_else(|error| panic!("{}: unmount: {error}", self.name));
         let event = self.collect();
-        self.model.acked_all(event);
-        self.runner = mount(self.runner.fs().device().clone(), &self.clock, self.volume);
+        self.model.kept(promise, event);
+        self.runner = mount(self.volume, &self.devices, &self.holds, &self.clock);
+        self.model.ended(op, self.runner.fs().next_tid());
         self.collect();
     }
 
@@ -386,14 +639,37 @@ impl Driver {
         }
     }
 
-    /// Unmounts, which makes everything durable, and hands the recording over.
+    /// The same; `files` are open and closed before, if no device has failed.
+    pub fn finish_with(mut self, files: &[FileId]) -> Recording {
+        for &file in files {
+            if !self.broken {
+                let op = self.begin("close".into());
+                let result = self.runner.close(file);
+                self.attempt(op, "close", result);
+            }
+        }
+        self.finish()
+    }
+
+    /// Unmounts, which makes everything durable, and hands the recording over. After a planned fault it stops instead.
     pub fn finish(mut self) -> Recording {
-        self.check_model();
-        self.begin("unmount".into());
-        let Self { name, volume, base, runner, recorder, mut events, mut model, .. } = self;
-        runner.unmount().unwrap_or_else(|error| panic!("{name}: unmount: {error}"));
+        if !self.broken {
+            self.check_model();
+            let _op = self.begin("unmount".into());
+        }
+        let Self { name, volume, base, runner, recorder, mut events, mut model, mut broken, faulty, .. } =
+            self;
+        let promise = model.promise_all();
+        if broken {
+            runner.crash();
+        } else if let Err(error) = runner.unmount() {
+            assert!(faulty, "{name}: unmount: {error}");
+            broken = true;
+        }
         events.append(&mut recorder.take());
-        model.acked_all(events.len());
-        Recording { name, volume, base, events, model }
+        if !broken {
+            model.kept(promise, events.len());
+        }
+        Recording { name, volume, base, events, model, broken }
     }
 }

@@ -1,6 +1,6 @@
 //! What the device may hold after a cut (CM2 to CM5).
 
-use block_io::Event;
+use block_io::{DeviceNumber, Event};
 
 use super::image::{Image, Patch, SECTOR};
 use super::random::Random;
@@ -8,6 +8,7 @@ use super::random::Random;
 /// A block that was written and is not durable yet.
 struct InFlight {
     patch: Patch,
+    device: DeviceNumber,
     request: u64,
     completed: bool,
 }
@@ -24,6 +25,8 @@ pub struct State {
 pub struct Replay {
     /// The durable bytes.
     pub image: Image,
+    /// Where each device begins in the image (CM4).
+    starts: Vec<u64>,
     block_size: usize,
     in_flight: Vec<InFlight>,
     /// Flushes under way, and the writes that had completed before each (CM2).
@@ -33,23 +36,23 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// At the beginning of a log over `image`.
-    pub fn new(image: Image, block_size: usize) -> Self {
-        Self { image, block_size, in_flight: Vec::new(), flushes: Vec::new(), forced: Vec::new() }
+    /// At the beginning of a log over `image`, in which the devices begin at `starts`.
+    pub fn new(image: Image, starts: Vec<u64>, block_size: usize) -> Self {
+        Self { image, starts, block_size, in_flight: Vec::new(), flushes: Vec::new(), forced: Vec::new() }
     }
 
     /// Goes one event further. Returns whether a crash here may leave what none before it could.
     pub fn step(&mut self, event: &Event) -> bool {
         match event {
-            Event::WriteSubmitted { request, offset_bytes, bytes, fua, .. } => {
-                self.submit(*request, *offset_bytes, bytes);
+            Event::WriteSubmitted { device, request, offset_bytes, bytes, fua } => {
+                self.submit(*device, *request, *offset_bytes, bytes);
                 if *fua {
                     self.forced.push(*request);
                 }
                 true
             }
-            Event::FlushSubmitted { request, .. } => {
-                let done = self.in_flight.iter().filter(|write| write.completed);
+            Event::FlushSubmitted { device, request } => {
+                let done = self.in_flight.iter().filter(|write| write.completed && write.device == *device);
                 self.flushes.push((*request, done.map(|write| write.request).collect()));
                 false
             }
@@ -62,13 +65,14 @@ impl Replay {
     }
 
     /// A write may be torn anywhere: each of its blocks is a choice of its own.
-    fn submit(&mut self, request: u64, offset: u64, bytes: &std::sync::Arc<[u8]>) {
+    fn submit(&mut self, device: DeviceNumber, request: u64, offset: u64, bytes: &std::sync::Arc<[u8]>) {
+        let offset = self.starts[device as usize] + offset;
         let mut start = 0;
         while start < bytes.len() {
             let at = offset + start as u64;
             let len = (self.block_size - at as usize % self.block_size).min(bytes.len() - start);
             let patch = Patch { offset: at, bytes: bytes.clone(), range: start..start + len };
-            self.in_flight.push(InFlight { patch, request, completed: false });
+            self.in_flight.push(InFlight { patch, device, request, completed: false });
             start += len;
         }
     }
@@ -123,11 +127,11 @@ impl Replay {
                 kept.push(write);
                 continue;
             }
-            let InFlight { patch, request, completed } = write;
+            let InFlight { patch, device, request, completed } = write;
             for n in 0..patch.sector_count() {
                 let patch = patch.sectors(n, n + 1);
                 if !covers(patch.offset) {
-                    kept.push(InFlight { patch, request, completed });
+                    kept.push(InFlight { patch, device, request, completed });
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! One image that advances with the log, and states over it (CM7).
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use block_io::sync::Mutex;
@@ -9,16 +10,21 @@ use block_io::{Device, Limits, Result};
 /// Bytes that a device writes whole or not at all (CM3).
 pub const SECTOR: usize = 512;
 const PAGE: usize = 4096;
+/// Where the primary superblock lies: mounts count there.
+const SUPERBLOCK: Range<u64> = 1024..2048;
 
-/// A piece of a write: `range` of `bytes`, at `offset` on the device.
+type Page = [u8; PAGE];
+type Pages = HashMap<u32, Arc<Page>>;
+
+/// A piece of a write: `range` of `bytes`, at `offset` of the image.
 #[derive(Clone)]
 pub struct Patch {
-    /// Byte offset on the device, a multiple of 512.
+    /// Byte offset in the image, a multiple of 512.
     pub offset: u64,
     /// The whole write that it is from.
     pub bytes: Arc<[u8]>,
     /// Its part of it, whole sectors.
-    pub range: std::ops::Range<usize>,
+    pub range: Range<usize>,
 }
 
 impl Patch {
@@ -43,29 +49,39 @@ impl Patch {
     }
 }
 
-/// A sum over an image's sectors: it changes with them one by one, and equal images have equal sums (CM6).
-fn sector_hash(sector: u64, bytes: &[u8]) -> u64 {
-    let mut hash = sector.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D;
+/// Sums over sectors: they change with them one by one, and equal contents have equal sums (CM6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Of everything.
+    pub all: u64,
+    /// Of the volume: not the log, not the superblock.
+    pub volume: u64,
+}
+
+fn sector_sum(sector: u64, bytes: &[u8]) -> u64 {
+    let mut sum = sector.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D;
     for word in bytes.chunks_exact(8) {
         let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
-        hash = (hash ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        hash ^= hash >> 32;
+        sum = (sum ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        sum ^= sum >> 32;
     }
-    hash
+    sum
 }
 
-/// What is durable: the bytes and their sum.
-pub struct Image {
-    bytes: Arc<Vec<u8>>,
-    hash: u64,
+/// Bytes that states share.
+#[derive(Clone)]
+pub struct Base {
+    bytes: Vec<u8>,
+    /// Relative to where it started: only changes count.
+    sums: Sums,
+    journal: Range<u64>,
 }
 
-impl Image {
-    /// Starts at `bytes`, a multiple of 4096 long.
-    pub fn new(bytes: Arc<Vec<u8>>) -> Self {
+impl Base {
+    /// `bytes`, a multiple of 4096, with a log at `journal`.
+    pub fn new(bytes: Vec<u8>, journal: Range<u64>) -> Self {
         assert!(bytes.len().is_multiple_of(PAGE));
-        // Relative to where it starts: only changes count.
-        Self { bytes, hash: 0 }
+        Self { bytes, sums: Sums::default(), journal }
     }
 
     /// The bytes.
@@ -73,83 +89,134 @@ impl Image {
         &self.bytes
     }
 
+    /// Where the log is.
+    pub fn journal(&self) -> &Range<u64> {
+        &self.journal
+    }
+
+    fn page(&self, page: u32) -> &[u8] {
+        &self.bytes[page as usize * PAGE..][..PAGE]
+    }
+
+    /// `sums` with one sector changed.
+    fn changed(&self, sums: &mut Sums, sector: u64, old: &[u8], new: &[u8]) {
+        if old == new {
+            return;
+        }
+        let change = sector_sum(sector, new).wrapping_sub(sector_sum(sector, old));
+        sums.all = sums.all.wrapping_add(change);
+        let at = sector * SECTOR as u64;
+        if !self.journal.contains(&at) && !SUPERBLOCK.contains(&at) {
+            sums.volume = sums.volume.wrapping_add(change);
+        }
+    }
+
+    fn put(&mut self, offset: u64, data: &[u8]) {
+        let mut sums = self.sums;
+        for (sector, new) in (offset / SECTOR as u64..).zip(data.chunks(SECTOR)) {
+            self.changed(&mut sums, sector, &self.bytes[sector as usize * SECTOR..][..SECTOR], new);
+        }
+        self.sums = sums;
+        self.bytes[offset as usize..][..data.len()].copy_from_slice(data);
+    }
+}
+
+fn put(base: &Base, pages: &mut Pages, offset: u64, data: &[u8]) {
+    let (mut at, mut rest) = (offset as usize, data);
+    while !rest.is_empty() {
+        let start = at % PAGE;
+        let len = rest.len().min(PAGE - start);
+        let number = (at / PAGE) as u32;
+        let page =
+            pages.entry(number).or_insert_with(|| Arc::new(base.page(number).try_into().expect("a page")));
+        Arc::make_mut(page)[start..start + len].copy_from_slice(&rest[..len]);
+        (at, rest) = (at + len, &rest[len..]);
+    }
+}
+
+/// What is durable.
+#[derive(Clone)]
+pub struct Image {
+    base: Arc<Base>,
+    /// What differs from `base`, where others share that.
+    pages: Pages,
+}
+
+impl Image {
+    /// Starts as a copy of `base`.
+    pub fn new(base: &Base) -> Self {
+        Self { base: Arc::new(base.clone()), pages: Pages::new() }
+    }
+
+    /// The same with `patches`.
+    pub fn with(&self, patches: &[Patch]) -> Self {
+        let mut pages = self.pages.clone();
+        for patch in patches {
+            put(&self.base, &mut pages, patch.offset, patch.data());
+        }
+        Self { base: self.base.clone(), pages }
+    }
+
     /// Makes a write durable.
     pub fn apply(&mut self, patch: &Patch) {
-        let bytes = Arc::make_mut(&mut self.bytes);
-        for (sector, new) in (patch.offset / SECTOR as u64..).zip(patch.data().chunks(SECTOR)) {
-            let old = &mut bytes[sector as usize * SECTOR..][..SECTOR];
-            self.hash =
-                self.hash.wrapping_sub(sector_hash(sector, old)).wrapping_add(sector_hash(sector, new));
-            old.copy_from_slice(new);
+        match Arc::get_mut(&mut self.base).filter(|_| self.pages.is_empty()) {
+            Some(base) => base.put(patch.offset, patch.data()),
+            None => put(&self.base, &mut self.pages, patch.offset, patch.data()),
         }
     }
 
-    /// The sum that the image would have after `patches`, in their order.
-    pub fn hash_with(&self, patches: &[Patch]) -> u64 {
-        let mut sectors: HashMap<u64, &[u8]> = HashMap::new();
-        for patch in patches {
-            let first = patch.offset / SECTOR as u64;
-            sectors.extend((first..).zip(patch.data().chunks(SECTOR)));
-        }
-        sectors.into_iter().fold(self.hash, |hash, (sector, new)| {
-            let old = &self.bytes[sector as usize * SECTOR..][..SECTOR];
-            hash.wrapping_sub(sector_hash(sector, old)).wrapping_add(sector_hash(sector, new))
-        })
-    }
-
-    /// A device that holds the image with `patches`, and goes its own way.
+    /// A device that holds the image with `patches`, in their order, and goes its own way.
     pub fn device(&self, patches: &[Patch]) -> StateDevice {
-        let device = StateDevice::new(self.bytes.clone());
-        for patch in patches {
-            device.put(patch.offset, patch.data());
-        }
-        device
+        let Self { base, pages } = self.with(patches);
+        StateDevice { limits: limits(base.bytes.len()), base, pages: Mutex::new(pages) }
+    }
+}
+
+fn limits(size: usize) -> Limits {
+    Limits {
+        size_bytes: size as u64,
+        logical_block_bytes: SECTOR as u32,
+        memory_alignment_bytes: 1,
+        volatile_cache: true,
+        read_only: false,
+        direct: true,
     }
 }
 
 /// A device over shared bytes: what is written is kept in pages of its own.
 pub struct StateDevice {
-    base: Arc<Vec<u8>>,
+    base: Arc<Base>,
     limits: Limits,
-    pages: Mutex<HashMap<u32, Box<[u8; PAGE]>>>,
+    pages: Mutex<Pages>,
 }
 
 impl StateDevice {
     /// A device that holds `base`.
-    pub fn new(base: Arc<Vec<u8>>) -> Self {
-        let limits = Limits {
-            size_bytes: base.len() as u64,
-            logical_block_bytes: SECTOR as u32,
-            memory_alignment_bytes: 1,
-            volatile_cache: true,
-            read_only: false,
-            direct: true,
-        };
-        Self { base, limits, pages: Mutex::default() }
+    pub fn new(base: Arc<Base>) -> Self {
+        Self { limits: limits(base.bytes.len()), base, pages: Mutex::default() }
     }
 
     /// All its bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = Vec::clone(&self.base);
+        let mut bytes = self.base.bytes.clone();
         for (&page, data) in self.pages.lock().iter() {
             bytes[page as usize * PAGE..][..PAGE].copy_from_slice(&data[..]);
         }
         bytes
     }
 
-    fn put(&self, offset: u64, data: &[u8]) {
-        let mut pages = self.pages.lock();
-        let (mut at, mut rest) = (offset as usize, data);
-        while !rest.is_empty() {
-            let start = at % PAGE;
-            let len = rest.len().min(PAGE - start);
-            let page = pages.entry((at / PAGE) as u32).or_insert_with(|| {
-                let base = &self.base[at / PAGE * PAGE..][..PAGE];
-                Box::new(base.try_into().expect("a page"))
-            });
-            page[start..start + len].copy_from_slice(&rest[..len]);
-            (at, rest) = (at + len, &rest[len..]);
+    /// Sums over what it holds now.
+    pub fn sums(&self) -> Sums {
+        let mut sums = self.base.sums;
+        for (&page, data) in self.pages.lock().iter() {
+            let first = u64::from(page) * (PAGE / SECTOR) as u64;
+            for ((sector, old), new) in
+                (first..).zip(self.base.page(page).chunks(SECTOR)).zip(data.chunks(SECTOR))
+            {
+                self.base.changed(&mut sums, sector, old, new);
+            }
         }
+        sums
     }
 }
 
@@ -168,7 +235,7 @@ impl Device for StateDevice {
             let (piece, after) = rest.split_at_mut(len);
             match pages.get(&((at / PAGE) as u32)) {
                 Some(page) => piece.copy_from_slice(&page[start..start + len]),
-                None => piece.copy_from_slice(&self.base[at..at + len]),
+                None => piece.copy_from_slice(&self.base.bytes[at..at + len]),
             }
             (at, rest) = (at + len, after);
         }
@@ -177,12 +244,50 @@ impl Device for StateDevice {
 
     fn write(&self, offset_bytes: u64, buf: &[u8], _fua: bool) -> Result<()> {
         self.limits.check("write", offset_bytes, buf.len() as u64)?;
-        self.put(offset_bytes, buf);
+        put(&self.base, &mut self.pages.lock(), offset_bytes, buf);
         Ok(())
     }
 
     fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
+        self.limits.check("discard", offset_bytes, len_bytes)
+    }
+}
+
+/// One of several devices that share an image (CM4): a volume, or its journal's device behind it.
+pub struct Part {
+    whole: Arc<StateDevice>,
+    start: u64,
+    limits: Limits,
+}
+
+impl Part {
+    /// The bytes `range` of an image.
+    pub fn new(whole: Arc<StateDevice>, range: Range<u64>) -> Self {
+        Self { whole, start: range.start, limits: limits((range.end - range.start) as usize) }
+    }
+}
+
+impl Device for Part {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
+        self.limits.check("read", offset_bytes, buf.len() as u64)?;
+        self.whole.read(self.start + offset_bytes, buf)
+    }
+
+    fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
+        self.limits.check("write", offset_bytes, buf.len() as u64)?;
+        self.whole.write(self.start + offset_bytes, buf, fua)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.whole.flush()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {

@@ -1,14 +1,17 @@
 //! Verdicts on one state (CM8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use block_io::{Device, Recorder, RecordingDevice};
 use ext4::{Clock, Fs, Inode, MountOptions, Now};
+use ext4_format::Superblock;
 use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
+use ext4_format::superblock::state;
 
+use super::driver::Volume;
 use super::enumerate::Replay;
 use super::image::{Image, StateDevice};
 use super::model::{Expectation, attributes, entry_hash};
@@ -49,7 +52,7 @@ fn verdict(letter: char, detail: impl std::fmt::Display) -> Verdict {
 }
 
 /// One name of a recovered tree.
-#[derive(PartialEq, Eq, Clone)]
+#[derive(PartialEq, Eq, Clone, Hash)]
 pub struct Found {
     ino: u32,
     mode: u16,
@@ -168,42 +171,93 @@ pub struct Recovered {
     pub device: Arc<StateDevice>,
     /// What was there.
     pub tree: Tree,
+    /// The last transaction that was in the log, or is home.
+    pub tid: i64,
+}
+
+/// What a recovery came to, as sums: equal ones are of equal volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    tree: u64,
+    /// All blocks but the log's and the superblock, in which mounts are counted.
+    volume: u64,
+}
+
+impl Recovered {
+    /// As sums.
+    pub fn outcome(&self) -> Outcome {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.tree.hash(&mut hasher);
+        Outcome { tree: hasher.finish(), volume: self.device.sums().volume }
+    }
+}
+
+/// The superblock of a device, unless it is torn.
+fn superblock(device: &StateDevice) -> Option<Superblock> {
+    let mut bytes = vec![0; 1024];
+    device.read(1024, &mut bytes).ok()?;
+    Superblock::decode(&bytes).ok()
 }
 
 /// CM8 (a): mounts a state, reads it and unmounts it.
 ///
 /// # Errors
 /// The verdict.
-pub fn recover(device: Arc<StateDevice>) -> Result<Recovered, Verdict> {
-    let options = mount_options(Arc::default());
-    let (fs, report) =
-        Fs::mount(device.clone(), &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
+pub fn recover(volume: Volume, device: Arc<StateDevice>) -> Result<Recovered, Verdict> {
+    // R11: two transactions after the end of the log are never used.
+    const UNUSED: i64 = 2;
+    let before = superblock(&device);
+    let (below, journal) = volume.devices(&device);
+    let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
+    let (fs, report) = Fs::mount(below, &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
     if report.orphans.bad > 0 {
         return Err(verdict('a', format!("{:?}", report.orphans)));
     }
     let tree = read_tree(&fs).map_err(|text| verdict('a', text))?;
     fs.unmount().map_err(|error| verdict('a', format!("unmount: {error}")))?;
-    Ok(Recovered { device, tree })
+    let after = superblock(&device).ok_or_else(|| verdict('a', "no superblock after it"))?;
+    if let Some(before) = before {
+        keeps_errors(&before, &after)?;
+    }
+    Ok(Recovered { device, tree, tid: i64::from(report.first_tid) - UNUSED - 1 })
 }
 
-/// CM8 (f): recovery cut at each of its own writes ends the same. `thorough`: with the subsets of CM5, else with none
-/// and all of what was in flight. Returns how many states that were.
+/// R14: what was recorded of errors on disk is newer than what the log has of it.
+fn keeps_errors(before: &Superblock, after: &Superblock) -> Result<(), Verdict> {
+    let errors = |superblock: &Superblock| {
+        (superblock.error_count, superblock.first_error_time(), superblock.state & state::ERROR)
+    };
+    let ((count, first, flag), now) = (errors(before), errors(after));
+    if count == 0 || now.0 >= count && now.1 == first && now.2 == flag {
+        return Ok(());
+    }
+    Err(verdict('a', format!("recorded errors {:?} became {now:?}", errors(before))))
+}
+
+/// CM8 (f): recovery cut after each of its own writes and flushes comes to the same. `thorough`: with the subsets of CM5,
+/// else with none and all of what was in flight. `known` has what states came to, by their sums. Returns how many states
+/// that were.
 ///
 /// # Errors
 /// The verdict.
 pub fn cut_recovery(
-    state: Arc<Vec<u8>>,
-    tree: &Tree,
-    block_size: usize,
+    volume: Volume,
+    state: &Image,
+    outcome: Outcome,
     thorough: Option<&mut Random>,
+    known: &mut HashMap<u64, Outcome>,
 ) -> Result<usize, Verdict> {
     let recorder = Recorder::new();
-    let device = Arc::new(StateDevice::new(state.clone()));
-    let recording: Arc<dyn Device> = Arc::new(RecordingDevice::new(device, recorder.clone(), 0));
-    let (fs, _) =
-        Fs::mount(recording, &mount_options(Arc::default())).map_err(|error| verdict('a', error))?;
+    let (below, journal) = volume.devices(&Arc::new(state.device(&[])));
+    let recording = |device, number| -> Arc<dyn Device> {
+        Arc::new(RecordingDevice::new(device, recorder.clone(), number))
+    };
+    let journal = journal.map(|journal| recording(journal, 1));
+    let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
+    let (fs, _) = Fs::mount(recording(below, 0), &options).map_err(|error| verdict('a', error))?;
     fs.shut_down();
-    let mut replay = Replay::new(Image::new(state), block_size);
+    let mut replay = Replay::new(state.clone(), volume.starts(), volume.block_size as usize);
     let mut count = 0;
     let mut random = thorough;
     for event in recorder.take() {
@@ -217,14 +271,24 @@ pub fn cut_recovery(
         };
         for state in replay.states(choices, budget, &|_| false) {
             count += 1;
-            let again = recover(Arc::new(replay.image.device(&state.patches))).map_err(|verdict| {
-                Verdict { letter: 'f', detail: format!("{}: {}", state.choice, verdict.detail) }
-            })?;
-            if again.tree != *tree {
-                return Err(verdict(
-                    'f',
-                    format!("{}: another tree than without the second crash", state.choice),
-                ));
+            let device = Arc::new(replay.image.device(&state.patches));
+            let sum = device.sums().all;
+            let again = match known.get(&sum) {
+                Some(known) => *known,
+                None => {
+                    let recovered = recover(volume, device).map_err(|verdict| Verdict {
+                        letter: 'f',
+                        detail: format!("{}: {}", state.choice, verdict.detail),
+                    })?;
+                    let outcome = recovered.outcome();
+                    known.insert(sum, outcome);
+                    outcome
+                }
+            };
+            if again != outcome {
+                let what = if again.tree != outcome.tree { "tree" } else { "volume" };
+                let detail = format!("{}: another {what} than without the second crash", state.choice);
+                return Err(verdict('f', detail));
             }
         }
     }

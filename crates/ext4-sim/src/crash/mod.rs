@@ -9,16 +9,20 @@ pub mod campaign;
 mod data_modes;
 pub mod driver;
 pub mod enumerate;
+pub mod held;
 pub mod image;
+pub mod journal_alone;
 pub mod judge;
+pub mod mix;
 pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod outside;
+mod outside_journal;
 pub mod random;
 pub mod workloads;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +32,7 @@ use ext4_format::Superblock;
 use driver::Recording;
 use enumerate::{Replay, State};
 use image::{Image, Patch};
-use judge::Verdict;
+use judge::{Outcome, Verdict};
 use model::Expectation;
 use outside::Outside;
 use random::Random;
@@ -38,11 +42,11 @@ use random::Random;
 pub struct Budget {
     /// Distinct states of one workload, about; `None`: all of CM5.
     pub states: Option<usize>,
-    /// e2fsck judges one state in so many, by content.
+    /// e2fsck judges one recovered volume in so many, by content.
     pub e2fsck_every: usize,
-    /// The kernel, likewise; 0: never.
+    /// The kernel judges one state in so many, by content; 0: never.
     pub kernel_every: usize,
-    /// Recovery is itself cut for one state in so many.
+    /// Recovery is itself cut after each write for one state in so many.
     pub cut_every: usize,
     /// The same with the subsets of CM5.
     pub cut_thorough_every: usize,
@@ -51,14 +55,14 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For a test run.
-    pub fn quick(seed: u64, states: usize) -> Self {
+    /// All that CM8 asks for, but for the kernel, on about so many states.
+    pub fn of(seed: u64, states: usize) -> Self {
         Self {
             states: Some(states),
-            e2fsck_every: 40,
+            e2fsck_every: 1,
             kernel_every: 0,
-            cut_every: 40,
-            cut_thorough_every: 400,
+            cut_every: 1,
+            cut_thorough_every: 200,
             seed,
         }
     }
@@ -137,26 +141,27 @@ struct Explorer<'r> {
     /// Contents that were there already, and contents under promises.
     seen: HashSet<u64>,
     judged: HashSet<(u64, usize)>,
+    /// What recovery came to, by content.
+    outcomes: HashMap<u64, Outcome>,
     outside: Outside,
     superblock: Superblock,
-    journal: std::ops::Range<u64>,
     keeps_images: bool,
 }
 
 impl<'r> Explorer<'r> {
     fn new(recording: &'r Recording, budget: &'r Budget) -> Self {
-        let superblock = Superblock::decode(&recording.base[1024..2048]).expect("our own superblock");
+        let superblock = Superblock::decode(&recording.base.bytes()[1024..2048]).expect("our own superblock");
         // A workload's name decides too: each has choices of its own.
         let name =
             recording.name.bytes().fold(budget.seed, |seed, byte| Random(seed ^ u64::from(byte)).bits());
         Self {
-            journal: journal_bytes(recording),
             recording,
             budget,
             random: Random(name),
             counts: Counts { workloads: 1, ..Counts::default() },
             seen: HashSet::new(),
             judged: HashSet::new(),
+            outcomes: HashMap::new(),
             outside: Outside::new(),
             superblock,
             keeps_images: true,
@@ -173,7 +178,7 @@ impl<'r> Explorer<'r> {
     fn run(mut self) -> Result<Counts, Box<Failure>> {
         let recording = self.recording;
         let block_size = recording.volume.block_size as usize;
-        let mut replay = Replay::new(Image::new(recording.base.clone()), block_size);
+        let mut replay = Replay::new(Image::new(&recording.base), recording.volume.starts(), block_size);
         let mut acks = recording.model.ack_events().into_iter().peekable();
         let points =
             recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
@@ -204,12 +209,13 @@ impl<'r> Explorer<'r> {
         let states = replay.states(&mut random, budget, &tears);
         self.random = random;
         for state in states {
-            let hash = replay.image.hash_with(&state.patches);
+            let image = replay.image.with(&state.patches);
+            let hash = image.device(&[]).sums().all;
             if !self.judged.insert((hash, expectation.promises())) {
                 continue;
             }
             self.counts.states += usize::from(self.seen.insert(hash));
-            if let Err(verdict) = self.judge(replay, &state, hash, &expectation) {
+            if let Err(verdict) = self.judge(&image, hash, &expectation) {
                 return Err(self.failure(replay, &state, events, &expectation, &verdict));
             }
         }
@@ -219,28 +225,25 @@ impl<'r> Explorer<'r> {
     /// Superblock, journal superblock, commit blocks: torn at every sector.
     fn recovery_starts_from(&self, patch: &Patch) -> bool {
         const MAGIC: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
-        let holds_superblock = patch.offset < 2048;
+        let holds_superblock = patch.offset < 2048 && !self.recording.broken;
         let data = patch.data();
-        let in_journal = self.journal.contains(&patch.offset) && data[..4] == MAGIC;
+        let in_journal = self.recording.base.journal().contains(&patch.offset) && data[..4] == MAGIC;
         holds_superblock || in_journal && matches!(data[7], 2..=4)
     }
 
-    fn judge(
-        &mut self,
-        replay: &Replay,
-        state: &State,
-        hash: u64,
-        expectation: &Expectation<'_>,
-    ) -> Result<(), Verdict> {
-        let block_size = self.recording.volume.block_size;
-        let recovered = judge::recover(Arc::new(replay.image.device(&state.patches)))?;
-        judge::check_tree(&recovered.tree, expectation, block_size.into())?;
+    fn judge(&mut self, image: &Image, hash: u64, expectation: &Expectation<'_>) -> Result<(), Verdict> {
+        let volume = self.recording.volume;
+        let recovered = judge::recover(volume, Arc::new(image.device(&[])))?;
+        let expectation = expectation.at_end_of(recovered.tid);
+        judge::check_tree(&recovered.tree, &expectation, volume.block_size.into())?;
+        let outcome = recovered.outcome();
+        self.outcomes.insert(hash, outcome);
         let chosen = |every: usize, salt: u64| every > 0 && Random(hash ^ salt).once_in(every);
         if chosen(self.budget.e2fsck_every, 1) {
-            self.outside.e2fsck(&recovered.device.snapshot(), &self.journal)?;
+            self.outside.e2fsck(&recovered.device, volume)?;
         }
-        if chosen(self.budget.kernel_every, 2) {
-            let bytes = replay.image.device(&state.patches).snapshot();
+        if chosen(self.budget.kernel_every, 2) && !volume.journal_outside {
+            let bytes = image.device(&[]).snapshot();
             // The kernel refuses a torn superblock, which we repair (EP7).
             if Superblock::decode(&bytes[1024..]).is_ok() {
                 self.outside.kernel(&bytes, &recovered.tree)?;
@@ -248,10 +251,9 @@ impl<'r> Explorer<'r> {
         }
         let thorough = chosen(self.budget.cut_thorough_every, 3);
         if thorough || chosen(self.budget.cut_every, 4) {
-            let bytes = Arc::new(replay.image.device(&state.patches).snapshot());
             let mut random = Random(hash);
             let random = thorough.then_some(&mut random);
-            self.counts.second += judge::cut_recovery(bytes, &recovered.tree, block_size as usize, random)?;
+            self.counts.second += judge::cut_recovery(volume, image, outcome, random, &mut self.outcomes)?;
         }
         Ok(())
     }
@@ -265,7 +267,7 @@ impl<'r> Explorer<'r> {
         verdict: &Verdict,
     ) -> Box<Failure> {
         let text = format!(
-            "verdict ({}) on {:?} with seed {}, after {events} of {} events, during {:?}\nin flight: {}\n{}\nlast events:\n{}",
+            "verdict ({}) on {:?} with seed {}, after {events} of {} events, during {:?}\nin flight: {}\n{}\nlast operations:\n{}\nlast events:\n{}\nagain: {}",
             verdict.letter,
             self.recording.name,
             self.budget.seed,
@@ -273,11 +275,22 @@ impl<'r> Explorer<'r> {
             expectation.operation(),
             state.choice,
             verdict.detail,
+            expectation.last_operations(12),
             self.last_events(events),
+            self.replay_command(),
         );
         let keep = || self.outside.keep(&replay.image.device(&state.patches).snapshot());
         let image = self.keeps_images.then(keep).flatten();
         Box::new(Failure { text, image })
+    }
+
+    /// CM15: what makes the same choices.
+    fn replay_command(&self) -> String {
+        let states = self.budget.states.map_or("all".into(), |states| states.to_string());
+        format!(
+            "cargo run --release -p ext4-sim -- crash --seed {} --each {states} --workload {:?}",
+            self.budget.seed, self.recording.name
+        )
     }
 
     fn last_events(&self, events: usize) -> String {
@@ -290,7 +303,7 @@ impl<'r> Explorer<'r> {
                 offset_bytes % block,
                 bytes.len(),
                 if *fua { ", FUA" } else { "" },
-                if self.journal.contains(offset_bytes) { ", journal" } else { "" },
+                if self.recording.base.journal().contains(offset_bytes) { ", journal" } else { "" },
             ),
             Event::FlushSubmitted { request, .. } => format!("  {request}: flush"),
             Event::Completed { request, .. } => format!("  {request}: done"),
@@ -298,13 +311,4 @@ impl<'r> Explorer<'r> {
         };
         shown.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// Where the log lies: the writes of JSB and of what follows it tell.
-fn journal_bytes(recording: &Recording) -> std::ops::Range<u64> {
-    const MAGIC_V2: [u8; 8] = [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4];
-    let block = recording.volume.block_size as usize;
-    let start = recording.base.chunks(block).position(|bytes| bytes.starts_with(&MAGIC_V2));
-    let start = (start.expect("a journal superblock") * block) as u64;
-    start..start + 1024 * block as u64
 }

@@ -1,7 +1,8 @@
 //! What a workload did, and what a crash may have left of it (CM10).
 //!
 //! Names, link counts and symbolic links are one sequence of versions: the log keeps them in order, so a crash leaves
-//! one of them. Contents are kept by sector and sizes by operation, because data has no order of its own.
+//! one of them: that of the last transaction that it left whole. Contents are kept by sector and sizes by operation,
+//! because data has no order of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -49,6 +50,44 @@ struct Version {
     buffered: bool,
     /// Zeroed by a truncation before its size is durable (T12): may be seen with the old size.
     any_size: bool,
+    /// Of a write that failed: may be there, and what was before it may stay.
+    perhaps: bool,
+}
+
+/// An operation, as the model remembers it.
+struct Operation {
+    /// Events before it.
+    events: usize,
+    /// The version of names after it.
+    version: usize,
+    what: String,
+    tids: Tids,
+}
+
+/// Transactions that an operation's handles may have been in; the last one is not known before its end.
+#[derive(Debug, Clone, Copy)]
+struct Tids {
+    first: i64,
+    last: Option<i64>,
+}
+
+impl Tids {
+    /// Of what was there before.
+    const ANY: Self = Self { first: i64::MIN, last: Some(i64::MIN) };
+
+    /// Whether all of it is there once `tid` is.
+    fn is_in(self, tid: i64) -> bool {
+        self.last.is_some_and(|last| last <= tid)
+    }
+}
+
+/// What an fsync or its like will promise, noted when it began.
+#[derive(Debug, Clone)]
+pub struct Promise {
+    /// Files, and the last operation on each that is covered.
+    files: Vec<(usize, Op)>,
+    /// The version of names that is covered.
+    names: usize,
 }
 
 /// Something durable from `event` on.
@@ -64,10 +103,14 @@ struct FileAck {
 pub struct FileHistory {
     /// Size after an operation; whether a buffered write set it.
     sizes: Vec<(Op, u64, bool)>,
+    /// Operations that failed.
+    failed: Vec<Op>,
     sectors: BTreeMap<u64, Vec<Version>>,
     acks: Vec<FileAck>,
     /// Operations on its contents.
     touched: Vec<Op>,
+    /// Those that have not returned yet.
+    in_flight: Vec<Op>,
     current: Vec<u8>,
 }
 
@@ -86,10 +129,11 @@ pub struct Model {
     /// Every file that ever was.
     pub files: Vec<FileHistory>,
     tree: BTreeMap<String, Node>,
-    /// Per operation: the events before it, the version of names after it, and what it was.
-    ops: Vec<(usize, usize, String)>,
+    ops: Vec<Operation>,
     /// Per version of names, a sum over the tree.
     hashes: Vec<u64>,
+    /// Per version of names, when its operation was committed.
+    version_tids: Vec<Tids>,
     /// Per name, what it was from a version on.
     names: BTreeMap<String, Vec<(usize, Option<Node>)>>,
     /// Version of the last change of a directory's names, or of an inode's own names.
@@ -130,20 +174,29 @@ impl Model {
     /// A volume with a root of `root_links` links.
     pub fn new(root_ino: u32, root_links: u32) -> Self {
         let root = Node { ino: root_ino, kind: Kind::Dir, links: root_links, attributes: of_mode(0o755) };
-        let mut model = Self { hashes: vec![node_hash("", &root)], ..Self::default() };
+        let mut model =
+            Self { hashes: vec![node_hash("", &root)], version_tids: vec![Tids::ANY], ..Self::default() };
         model.names.insert(String::new(), vec![(0, Some(root.clone()))]);
         model.tree.insert(String::new(), root);
-        model.ops.push((0, 0, "the empty volume".into()));
+        let what = "the empty volume".into();
+        model.ops.push(Operation { events: 0, version: 0, what, tids: Tids::ANY });
         model
     }
 
-    /// An operation begins after so many events.
-    pub fn begin(&mut self, events: usize, what: String) {
-        let version = self.version();
-        self.ops.push((events, version, what));
+    /// An operation begins after so many events; its handles will be in transaction `tid` or later.
+    pub fn begin(&mut self, events: usize, what: String, tid: u32) -> Op {
+        let tids = Tids { first: tid.into(), last: None };
+        self.ops.push(Operation { events, version: self.version(), what, tids });
+        self.op()
     }
 
-    fn op(&self) -> Op {
+    /// An operation has returned; a handle started now would be in transaction `tid`.
+    pub fn ended(&mut self, op: Op, tid: u32) {
+        self.ops[op as usize].tids.last = Some(tid.into());
+    }
+
+    /// The operation that began last.
+    pub fn op(&self) -> Op {
         self.ops.len() as Op - 1
     }
 
@@ -180,7 +233,9 @@ impl Model {
             for node in old.iter().chain(&node) {
                 self.changed.insert(node.ino, version);
             }
-            if let Some(dir) = self.tree.get(parent(&path)) {
+            // Attributes of what a directory names are not the directory's.
+            let is_entry = old.as_ref().map(|node| node.ino) != node.as_ref().map(|node| node.ino);
+            if let Some(dir) = self.tree.get(parent(&path)).filter(|_| is_entry) {
                 self.changed.insert(dir.ino, version);
             }
             hash = hash.wrapping_sub(old.map_or(0, |old| node_hash(&path, &old)));
@@ -188,7 +243,9 @@ impl Model {
             self.names.entry(path).or_default().push((version, node));
         }
         self.hashes.push(hash);
-        self.ops.last_mut().expect("an operation has begun").1 = version;
+        let operation = self.ops.last_mut().expect("an operation has begun");
+        operation.version = version;
+        self.version_tids.push(operation.tids);
     }
 
     fn with_links(&self, path: &str, change: i32) -> (String, Option<Node>) {
@@ -331,33 +388,72 @@ impl Model {
         }
     }
 
-    /// fsync of a file returned after so many events.
-    pub fn acked_file(&mut self, path: &str, event: usize) {
-        self.acked_data(path, event, None);
-        self.acked_names(path, event);
+    /// A write that returns later than operations that begin after it.
+    pub fn in_flight(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        self.files[file].in_flight.push(op);
     }
 
-    /// fdatasync of a file, or an O_DSYNC write of `range`, returned: data, size, and that the file exists.
-    pub fn acked_data(&mut self, path: &str, event: usize, range: Option<Range<u64>>) {
-        let (op, file) = (self.op(), self.file_of(path));
-        self.files[file].acks.push(FileAck { event, op, range });
-        self.acks.push((event, self.created[file]));
+    /// It has returned.
+    pub fn landed(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        self.files[file].in_flight.retain(|&other| other != op);
     }
 
-    /// The names of a file, or of a directory and what is in it.
-    pub fn acked_names(&mut self, path: &str, event: usize) {
-        let version = self.changed.get(&self.tree[path].ino).copied().unwrap_or(0);
-        self.acks.push((event, version));
+    /// It has failed: it may be seen in whole, in part or not at all, and what it added to the file is cut off again.
+    pub fn failed(&mut self, path: &str, op: Op) {
+        let file = self.file_of(path);
+        let file = &mut self.files[file];
+        file.in_flight.retain(|&other| other != op);
+        file.failed.push(op);
+        file.sectors.values_mut().flatten().filter(|version| version.op == op).for_each(|version| {
+            version.perhaps = true;
+        });
+        let size = file.sizes.iter().rev().find(|(other, ..)| !file.failed.contains(other));
+        file.current.truncate(size.map_or(0, |(_, size, _)| *size as usize));
     }
 
-    /// syncfs returned after so many events.
-    pub fn acked_all(&mut self, event: usize) {
-        let op = self.op();
-        for file in &mut self.files {
-            file.acks.push(FileAck { event, op, range: None });
+    /// The last operation on a file that a sync that begins now covers.
+    fn covered(&self, file: usize) -> Op {
+        self.files[file].in_flight.iter().min().map_or(self.op(), |&op| op - 1)
+    }
+
+    /// fdatasync of a file: data, size, and that the file exists.
+    pub fn promise_data(&self, path: &str) -> Promise {
+        let file = self.file_of(path);
+        Promise { files: vec![(file, self.covered(file))], names: self.created[file] }
+    }
+
+    /// fsync of a file: its names and attributes too.
+    pub fn promise_file(&self, path: &str) -> Promise {
+        Promise { names: self.promise_names(path).names, ..self.promise_data(path) }
+    }
+
+    /// fsync of a directory and what is in it.
+    pub fn promise_names(&self, path: &str) -> Promise {
+        let names = self.changed.get(&self.tree[path].ino).copied().unwrap_or(0);
+        Promise { files: Vec::new(), names }
+    }
+
+    /// syncfs.
+    pub fn promise_all(&self) -> Promise {
+        let files = (0..self.files.len()).map(|file| (file, self.covered(file))).collect();
+        Promise { files, names: self.version() }
+    }
+
+    /// It returned after so many events.
+    pub fn kept(&mut self, promise: Promise, event: usize) {
+        for (file, op) in promise.files {
+            self.files[file].acks.push(FileAck { event, op, range: None });
         }
-        let version = self.version();
-        self.acks.push((event, version));
+        self.acks.push((event, promise.names));
+    }
+
+    /// An O_DSYNC write of `range` returned: these bytes and the size that they need.
+    pub fn kept_range(&mut self, path: &str, op: Op, event: usize, range: Range<u64>) {
+        let file = self.file_of(path);
+        self.files[file].acks.push(FileAck { event, op, range: Some(range) });
+        self.acks.push((event, self.created[file]));
     }
 
     /// Events after which more is promised than before.
@@ -369,10 +465,10 @@ impl Model {
 
     /// What may be seen after a crash once `events` have happened.
     pub fn expectation(&self, events: usize) -> Expectation<'_> {
-        let now = self.ops.partition_point(|(start, ..)| *start <= events) - 1;
+        let now = self.ops.partition_point(|operation| operation.events <= events) - 1;
         let least = self.acks.iter().filter(|(event, _)| *event <= events).map(|(_, version)| *version).max();
-        let versions = least.unwrap_or(0)..self.ops[now].1 + 1;
-        Expectation { model: self, events, now: now as Op, versions }
+        let versions = least.unwrap_or(0)..self.ops[now].version + 1;
+        Expectation { model: self, events, now: now as Op, versions, tid: None }
     }
 
     fn node_at(&self, path: &str, version: usize) -> Option<&Node> {
@@ -388,12 +484,52 @@ pub struct Expectation<'m> {
     events: usize,
     now: Op,
     versions: Range<usize>,
+    /// The last transaction that is there.
+    tid: Option<i64>,
 }
 
 impl Expectation<'_> {
     /// The operation that was running, or the last.
     pub fn operation(&self) -> &str {
-        &self.model.ops[self.now as usize].2
+        &self.model.ops[self.now as usize].what
+    }
+
+    /// The last operations that had begun, a line each: the events before each, its transactions, the names' version after
+    /// it.
+    pub fn last_operations(&self, count: usize) -> String {
+        let now = self.now as usize;
+        let line = |operation: &Operation| {
+            let Operation { events, version, what, tids } = operation;
+            let last = tids.last.map_or("?".into(), |last| last.to_string());
+            format!("  {events}: {what} (transactions {} to {last}, version {version})", tids.first)
+        };
+        let shown = &self.model.ops[(now + 1).saturating_sub(count)..=now];
+        shown.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The promises in force, as versions of names.
+    fn kept_versions(&self) -> Vec<(usize, usize)> {
+        self.model.acks.iter().copied().filter(|(event, _)| *event <= self.events).collect()
+    }
+
+    /// The stronger rule of CM8 (d): recovery found `tid` to be the last whole transaction, so that metadata is as at its
+    /// end.
+    pub fn at_end_of(&self, tid: i64) -> Self {
+        let tids = &self.model.version_tids;
+        let least = tids.iter().rposition(|tids| tids.is_in(tid)).unwrap_or(0);
+        let end = tids.iter().rposition(|tids| tids.first <= tid).map_or(0, |version| version + 1);
+        let versions = self.versions.start.max(least)..self.versions.end.min(end);
+        Self { versions, tid: Some(tid), ..*self }
+    }
+
+    /// The last operation that set a file's size and is in that transaction, and whether one may be in it. Write-back of
+    /// the page cache sets a size later than the write.
+    fn sizes_by_tid(&self, file: &FileHistory) -> (Op, impl Fn(Op) -> bool + '_) {
+        let tids = |op: Op| self.model.ops[op as usize].tids;
+        let is_in = |op: Op| self.tid.is_some_and(|tid| tids(op).is_in(tid));
+        let least = file.sizes.iter().rev().find(|(op, _, buffered)| !buffered && is_in(*op));
+        let may_be = move |op: Op| self.tid.is_none_or(|tid| tids(op).first <= tid);
+        (least.map_or(0, |(op, ..)| *op), may_be)
     }
 
     /// Which promises are in force: equal numbers, equal expectations of what is durable.
@@ -416,7 +552,13 @@ impl Expectation<'_> {
 
     /// How a tree differs from the versions that it may be, for people.
     pub fn describe(&self, found: &BTreeMap<String, String>) -> String {
-        let mut text = format!("names may be of versions {:?}\n", self.versions);
+        let kept = self.kept_versions();
+        let mut text = format!(
+            "names may be of versions {:?}; transaction {:?}; promises (event, version) {:?}\n",
+            self.versions,
+            self.tid,
+            &kept[kept.len().saturating_sub(4)..]
+        );
         for version in [self.versions.start, self.versions.end - 1] {
             for (path, history) in &self.model.names {
                 let wanted = self
@@ -455,11 +597,17 @@ impl Expectation<'_> {
         let in_force = || file.acks.iter().filter(|ack| ack.event <= self.events);
         let acked = in_force().filter(|ack| ack.range.is_none()).map(|ack| ack.op).max().unwrap_or(0);
         let size = data.len() as u64;
-        let promised_end = in_force()
-            .filter(|ack| ack.op > acked)
-            .filter_map(|ack| Some((ack.op, ack.range.clone()?.end)))
-            .max();
-        file.check_size(size, promised_end.map_or(acked, |(op, _)| op.max(acked)), self.now, block_size)?;
+        let (least, may_be) = self.sizes_by_tid(file);
+        file.check_size(size, acked.max(least), self.now, block_size, &may_be)?;
+        // O_DSYNC promises the size that its range needs, unless somebody shortens the file after it.
+        for ack in in_force() {
+            let Some(end) = ack.range.as_ref().map(|range| range.end).filter(|end| *end > size) else {
+                continue;
+            };
+            if file.sizes_since(ack.op, self.now).all(|(_, after, _)| after >= end) {
+                return Err(format!("size {size}, but O_DSYNC promised {end}"));
+            }
+        }
         for (sector, found) in (0u64..).zip(data.chunks(SECTOR)) {
             let at = sector * SECTOR as u64;
             let acked = in_force()
@@ -484,20 +632,36 @@ impl FileHistory {
                 bytes[..end - at].copy_from_slice(&self.current[at..end]);
                 Arc::from(bytes)
             });
-            self.sectors.entry(sector).or_default().push(Version { op, bytes, buffered, any_size });
+            self.sectors.entry(sector).or_default().push(Version {
+                op,
+                bytes,
+                buffered,
+                any_size,
+                perhaps: false,
+            });
         }
     }
 
     /// Sizes in force in `acked..=now`: that of `acked` and all later ones.
     fn sizes_since(&self, acked: Op, now: Op) -> impl Iterator<Item = (Op, u64, bool)> + '_ {
-        let base = self.sizes.partition_point(|(op, ..)| *op <= acked).saturating_sub(1);
+        let mut base = self.sizes.partition_point(|(op, ..)| *op <= acked).saturating_sub(1);
+        while base > 0 && self.failed.contains(&self.sizes[base].0) {
+            base -= 1;
+        }
         self.sizes[base..].iter().copied().filter(move |(op, ..)| *op <= now)
     }
 
     /// Size only as some operation set it; write-back of one write may end at any block (A15).
-    fn check_size(&self, size: u64, acked: Op, now: Op, block_size: u64) -> Result<(), String> {
+    fn check_size(
+        &self,
+        size: u64,
+        acked: Op,
+        now: Op,
+        block_size: u64,
+        may_be: &dyn Fn(Op) -> bool,
+    ) -> Result<(), String> {
         let mut before = u64::MAX;
-        for (op, after, buffered) in self.sizes_since(acked, now) {
+        for (op, after, buffered) in self.sizes_since(acked, now).filter(|(op, ..)| may_be(*op)) {
             let between =
                 buffered && op > acked && size.is_multiple_of(block_size) && (before..after).contains(&size);
             if size == after || between {
@@ -511,7 +675,7 @@ impl FileHistory {
 
     fn check_sector(&self, sector: u64, found: &[u8], size: u64, acked: Op, now: Op) -> Result<(), String> {
         let end = (sector * SECTOR as u64 + found.len() as u64).min(size);
-        let zero = Version { op: 0, bytes: None, buffered: false, any_size: false };
+        let zero = Version { op: 0, bytes: None, buffered: false, any_size: false, perhaps: false };
         let none = Vec::new();
         let history = self.sectors.get(&sector).unwrap_or(&none);
         let versions: Vec<&Version> = std::iter::once(&zero).chain(history).collect();
@@ -521,7 +685,8 @@ impl FileHistory {
         };
         for (index, version) in versions.iter().enumerate() {
             // In force from its operation to the next one's.
-            let until = versions.get(index + 1).map_or(Op::MAX, |next| next.op);
+            let until =
+                versions[index + 1..].iter().find(|next| !next.perhaps).map_or(Op::MAX, |next| next.op);
             if until <= acked || version.op > now {
                 continue;
             }
@@ -573,14 +738,18 @@ mod tests {
 
     fn model() -> Model {
         let mut model = Model::new(2, 3);
-        model.begin(0, "create".into());
-        model.create("f", 12);
-        model.begin(10, "write".into());
-        model.write("f", 0, &[7; 1024], How::Direct);
-        model.acked_file("f", 20);
-        model.begin(20, "again".into());
-        model.write("f", 512, &[9; 1024], How::Direct);
+        run(&mut model, 0, 5, |model| model.create("f", 12));
+        run(&mut model, 10, 5, |model| model.write("f", 0, &[7; 1024], How::Direct));
+        let promise = model.promise_file("f");
+        model.kept(promise, 20);
+        run(&mut model, 20, 6, |model| model.write("f", 512, &[9; 1024], How::Direct));
         model
+    }
+
+    fn run(model: &mut Model, events: usize, tid: u32, change: impl Fn(&mut Model)) {
+        let op = model.begin(events, "something".into(), tid);
+        model.ended(op, tid);
+        change(model);
     }
 
     fn check(events: usize, data: &[u8]) -> Result<(), String> {
@@ -607,12 +776,16 @@ mod tests {
     #[test]
     fn names_in_order() {
         let mut model = model();
-        model.begin(30, "mkdir".into());
-        model.mkdir("d", 13);
-        model.begin(40, "rename".into());
-        model.rename("f", "d/g");
+        run(&mut model, 30, 7, |model| model.mkdir("d", 13));
+        run(&mut model, 40, 8, |model| model.rename("f", "d/g"));
         assert_eq!(model.expectation(25).versions, 1..2, "the file's name is acknowledged with it");
         assert_eq!(model.expectation(50).versions, 1..4);
+        assert_eq!(
+            model.expectation(50).at_end_of(7).versions,
+            2..3,
+            "the version of that transaction alone"
+        );
+        assert!(model.expectation(50).at_end_of(4).versions.is_empty(), "what was acknowledged is not there");
         assert_eq!(model.get("").map(|root| root.links), Some(4));
         assert!(model.get("f").is_none() && model.get("d/g").is_some());
     }

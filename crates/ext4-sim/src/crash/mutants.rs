@@ -2,93 +2,129 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::driver::Recording;
-use super::{Budget, Explorer, workloads};
+use super::{Budget, Explorer, journal_alone, workloads};
 
-/// A fault of CM11 and the workloads of ours that it shows in, most likely first.
+/// Where a fault shows.
+#[derive(Clone, Copy)]
+enum Scene {
+    /// In a workload of ours.
+    Workload(&'static str),
+    /// In the journal without a volume.
+    Alone(&'static str, fn() -> Result<(), String>),
+    /// In a run on a device whose n-th write fails, for some n.
+    FailingWrites,
+}
+use Scene::{Alone, FailingWrites, Workload};
+
+/// A fault of CM11 and where it shows, most likely first.
 pub struct Mutant {
     /// As in CM11.
     pub number: u32,
     /// What is wrong.
     pub what: &'static str,
-    /// Names of workloads.
-    workloads: &'static [&'static str],
+    scenes: &'static [Scene],
 }
 
-const APPEND: &str = "direct append and fsync";
-const STORM: &str = "create and delete storm";
-const REUSE: &str = "freed metadata as direct data";
-const MAGIC: &str = "blocks that start with the magic";
-const UNWRITTEN: &str = "overwrite of unwritten blocks";
-const FALLBACK: &str = "short write with fallback";
-const DEEP: &str = "truncate of a deep file";
-const REMOUNT: &str = "the same again after a remount";
+const APPEND: Scene = Workload("direct append and fsync");
+const STORM: Scene = Workload("create and delete storm");
+const REUSE: Scene = Workload("freed metadata as direct data");
+const MAGIC: Scene = Workload("blocks that start with the magic");
+const UNWRITTEN: Scene = Workload("overwrite of unwritten blocks");
+const FALLBACK: Scene = Workload("short write with fallback");
+const DEEP: Scene = Workload("truncate of a deep file");
+const MIX: Scene = Workload("random mix 1048576");
+const TRUNCATES: Scene = Workload("truncates and extensions");
+const REMOUNT: Scene = Workload("the same again after a remount");
 
-const fn mutant(number: u32, what: &'static str, workloads: &'static [&'static str]) -> Mutant {
-    Mutant { number, what, workloads }
+const fn mutant(number: u32, what: &'static str, scenes: &'static [Scene]) -> Mutant {
+    Mutant { number, what, scenes }
 }
 
-/// Those whose code there is. The others wait: 7 for changes beside a running commit, 14 for external journals, 16 and 32 for runs with failing devices, 23 for the
-/// error fields; 17 and 18 differ from the rules only in a transaction that both logs and revokes a block, which this
-/// engine never writes (D13).
-pub const MUTANTS: [Mutant; 25] = [
+/// All of CM11.
+pub const MUTANTS: [Mutant; 32] = [
     mutant(1, "commit block without PREFLUSH", &[APPEND]),
     mutant(2, "commit block without FUA or flush after", &[APPEND]),
     mutant(3, "commit block submitted before log blocks completed", &[APPEND]),
     mutant(4, "tail moved without flush", &[STORM, APPEND]),
     mutant(5, "tail moved before home writes completed", &[STORM, APPEND]),
     mutant(6, "block written home before its commit", &[APPEND, REUSE]),
+    mutant(7, "no copy-out", &[Workload("changes beside a commit")]),
     mutant(8, "checksum of the block stale in the log", &[APPEND, REUSE]),
     mutant(9, "escape forgotten at replay", &[MAGIC]),
     mutant(10, "tag sum over the unescaped block", &[MAGIC]),
     mutant(11, "no revoke when an extent block is freed", &[REUSE, DEEP]),
-    mutant(
-        12,
-        "freed block reused before the commit",
-        &[REUSE, "a mix of everything", "truncates and extensions"],
-    ),
+    mutant(12, "freed block reused before the commit", &[REUSE, MIX, TRUNCATES]),
     mutant(13, "ordered data not waited for", &[FALLBACK]),
-    mutant(15, "fsync waits for the datasync tid", &["attributes"]),
+    mutant(14, "external journal: no flush of the volume", &[Workload("journal on its own device")]),
+    mutant(15, "fsync waits for the datasync tid", &[Workload("attributes")]),
+    mutant(16, "log write error ignored, commit block written", &[FailingWrites]),
+    mutant(
+        17,
+        "replay skips copies with tid < the revoke",
+        &[Alone("a revoke in the copy's transaction", journal_alone::revoked_by_its_own_transaction)],
+    ),
+    mutant(
+        18,
+        "cancelled revoke still written",
+        &[Alone("a block freed and used again", journal_alone::cancelled_revoke)],
+    ),
     mutant(19, "journal superblock reset before the flush of replay", &[APPEND, STORM]),
-    mutant(20, "RECOVER cleared before the journal superblock is empty", &[APPEND, "a mix of everything"]),
+    mutant(20, "RECOVER cleared before the journal superblock is empty", &[APPEND, MIX]),
     mutant(21, "RECOVER set after the first commit", &[APPEND]),
-    mutant(22, "superblock not re-read after replay", &["orphan overflow"]),
+    mutant(22, "superblock not re-read after replay", &[Workload("orphan overflow")]),
+    mutant(23, "error fields taken from the logged copy", &[FailingWrites]),
     mutant(24, "tid restarts at 1 after clean unmount", &[REMOUNT]),
     mutant(25, "wrap off by one", &[STORM]),
     mutant(26, "orphan added after allocation", &[APPEND]),
     mutant(27, "orphan removed before the size update", &[APPEND]),
     mutant(28, "unwritten conversion before data completed", &[UNWRITTEN]),
     mutant(29, "size logged before data completed", &[APPEND]),
-    mutant(30, "truncate frees before size is logged", &["truncates and extensions", DEEP]),
-    mutant(31, "fdatasync of an overwrite without flush", &["overwrite and fdatasync"]),
+    mutant(30, "truncate frees before size is logged", &[TRUNCATES, DEEP]),
+    mutant(31, "fdatasync of an overwrite without flush", &[Workload("overwrite and fdatasync")]),
+    mutant(32, "checkpoint write error ignored, tail moves", &[FailingWrites]),
 ];
 
-/// The budget of the standard workloads, more of it for judges from outside.
+/// The budget of the standard workloads; the first kill ends a run.
 fn budget(seed: u64) -> Budget {
     Budget { states: Some(600), e2fsck_every: 6, kernel_every: 0, cut_every: 10, cut_thorough_every: 0, seed }
 }
 
-/// What saw a mutant: the workload, and the verdict's first line. `None`: it survived.
+/// What saw a mutant: the scene, and the verdict's first line. `None`: it survived.
 pub fn kill(mutant: &Mutant, seed: u64) -> Option<(String, String)> {
-    // The orphan list, which the superblock starts, is alone in the run with 4 KiB.
-    let sizes = if mutant.number == 22 { [4096, 1024] } else { [1024, 4096] };
-    let runs = mutant.workloads.iter().flat_map(|name| sizes.map(|block_size| (*name, block_size)));
-    for (name, block_size) in runs {
-        let workload = workloads::ALL.iter().find(|workload| workload.name == name)?;
-        jbd2::activate_mutant(mutant.number);
-        // A fault may also stop the live volume, or trip an assertion of ours: it was seen.
-        let seen = catch_unwind(AssertUnwindSafe(|| {
-            let recording: Recording = (workload.run)(workload.name, block_size);
-            Explorer::new(&recording, &budget(seed)).without_images().run().err().map(|failure| failure.text)
-        }));
-        jbd2::activate_mutant(0);
-        let text = seen.unwrap_or_else(|panic| Some(panic_text(&panic)));
-        if let Some(text) = text {
-            let first = text.lines().next().unwrap_or_default().to_owned();
-            return Some((format!("{name} at {block_size}"), first));
+    for scene in mutant.scenes {
+        let seen = match scene {
+            Alone(name, run) => under(mutant, || run().err()).map(|text| ((*name).to_owned(), text)),
+            Workload(name) => kill_in(mutant, seed, name),
+            FailingWrites => (1..=workloads::FAILING_WRITES)
+                .find_map(|nth| kill_in(mutant, seed, &format!("Write {nth} fails"))),
+        };
+        if seen.is_some() {
+            return seen;
         }
     }
     None
+}
+
+fn kill_in(mutant: &Mutant, seed: u64, name: &str) -> Option<(String, String)> {
+    // The orphan list, which the superblock starts, is alone in the run with 4 KiB.
+    let sizes = if mutant.number == 22 { [4096, 1024] } else { [1024, 4096] };
+    let workload = workloads::all(1, 1).into_iter().find(|workload| workload.name == name)?;
+    sizes.into_iter().find_map(|block_size| {
+        let text = under(mutant, || {
+            let recording = workload.run(block_size);
+            Explorer::new(&recording, &budget(seed)).without_images().run().err().map(|failure| failure.text)
+        });
+        text.map(|text| (format!("{name} at {block_size}"), text))
+    })
+}
+
+/// Runs something with the fault in force. It may also stop the live volume, or trip an assertion of ours: it was seen.
+fn under(mutant: &Mutant, run: impl FnOnce() -> Option<String>) -> Option<String> {
+    jbd2::activate_mutant(mutant.number);
+    let seen = catch_unwind(AssertUnwindSafe(run));
+    jbd2::activate_mutant(0);
+    let text = seen.unwrap_or_else(|panic| Some(panic_text(&panic)))?;
+    Some(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
@@ -103,7 +139,7 @@ pub fn run(seed: u64, line: &dyn Fn(String)) -> usize {
     for mutant in &MUTANTS {
         let start = std::time::Instant::now();
         let verdict = match kill(mutant, seed) {
-            Some((workload, text)) => format!("killed by {workload}: {text}"),
+            Some((scene, text)) => format!("killed by {scene}: {text}"),
             None => {
                 survivors += 1;
                 "SURVIVED".into()

@@ -4,6 +4,10 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
 
+use block_io::Device;
+
+use super::driver::Volume;
+use super::image::StateDevice;
 use super::judge::{Tree, Verdict, same_tree_by_kernel};
 use crate::oracle::{self, KernelMount, Need};
 
@@ -17,6 +21,10 @@ pub struct Outside {
     pub kernel: usize,
 }
 
+fn failed(text: String) -> Verdict {
+    Verdict { letter: '-', detail: text }
+}
+
 impl Outside {
     pub fn new() -> Self {
         // Memory, where there is some: nothing here outlives a power cut.
@@ -24,25 +32,32 @@ impl Outside {
         Self { dir, seen: HashSet::new(), e2fsck: 0, kernel: 0 }
     }
 
-    fn put(&self, bytes: &[u8]) -> Result<PathBuf, Verdict> {
-        let failed = |text: String| Verdict { letter: '-', detail: text };
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Verdict> {
         let dir = self.dir.as_ref().ok_or_else(|| failed("no directory for images".into()))?;
-        let image = dir.path().join("image");
+        let image = dir.path().join(name);
         std::fs::write(&image, bytes).map_err(|error| failed(error.to_string()))?;
         Ok(image)
     }
 
     /// CM8 (b). What the empty log still holds does not make another volume.
-    pub fn e2fsck(&mut self, bytes: &[u8], journal: &std::ops::Range<u64>) -> Result<(), Verdict> {
+    pub fn e2fsck(&mut self, device: &StateDevice, volume: Volume) -> Result<(), Verdict> {
         let mut hasher = DefaultHasher::new();
-        hasher.write(&bytes[..journal.start as usize]);
-        hasher.write(&bytes[journal.end as usize..]);
+        hasher.write_u64(device.sums().volume);
+        let mut superblock = [0; 1024];
+        device.read(1024, &mut superblock).map_err(|error| failed(error.to_string()))?;
+        hasher.write(&superblock);
         if !self.seen.insert(hasher.finish()) || !available(Need::E2fsprogs) {
             return Ok(());
         }
         self.e2fsck += 1;
-        let image = self.put(bytes)?;
-        oracle::e2fsck(&image).map_err(|text| Verdict { letter: 'b', detail: text })
+        let bytes = device.snapshot();
+        let (bytes, journal) = bytes.split_at(volume.size);
+        let image = self.put("image", bytes)?;
+        let journal = match volume.journal_outside {
+            true => Some(self.put("journal", journal)?),
+            false => None,
+        };
+        oracle::e2fsck_with(&image, journal.as_deref()).map_err(|text| Verdict { letter: 'b', detail: text })
     }
 
     /// CM8 (g): the kernel recovers the same tree from the same state.
@@ -51,7 +66,7 @@ impl Outside {
             return Ok(());
         }
         self.kernel += 1;
-        let image = self.put(bytes)?;
+        let image = self.put("image", bytes)?;
         let wrong = |detail: String| Verdict { letter: 'g', detail };
         let mount = KernelMount::try_new(&image, "rw").map_err(wrong)?;
         same_tree_by_kernel(mount.path(), tree).map_err(wrong)?;

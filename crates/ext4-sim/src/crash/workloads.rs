@@ -1,41 +1,81 @@
 //! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
 
+use block_io::FaultOn;
+
 use super::data_modes;
 use super::driver::{Driver, Recording, Volume};
+use super::mix;
+
+type Run = Box<dyn Fn(&str, u32) -> Recording + Send + Sync>;
 
 /// A workload by name.
 pub struct Workload {
     /// What it is called in a failure.
-    pub name: &'static str,
+    pub name: String,
     /// Runs it on a volume with blocks of this many bytes.
-    pub run: fn(&'static str, u32) -> Recording,
+    run: Run,
 }
 
-/// All of them.
-pub const ALL: [Workload; 22] = [
-    Workload { name: "direct append and fsync", run: direct_append },
-    Workload { name: "O_DSYNC append", run: dsync_append },
-    Workload { name: "group commit", run: group_commit },
-    Workload { name: "overwrite of unwritten blocks", run: unwritten },
-    Workload { name: "overwrite and fdatasync", run: overwrite },
-    Workload { name: "short write with fallback", run: fallback },
-    Workload { name: "create and delete storm", run: storm },
-    Workload { name: "truncate of a deep file", run: deep_truncate },
-    Workload { name: "freed metadata as direct data", run: reuse },
-    Workload { name: "directory with index splits", run: index_splits },
-    Workload { name: "orphan overflow", run: orphan_overflow },
-    Workload { name: "unlinked while open", run: unlinked_open },
-    Workload { name: "truncates and extensions", run: truncates },
-    Workload { name: "a mix of everything", run: mixed },
-    Workload { name: "the same again after a remount", run: remounts },
-    Workload { name: "rename storm", run: renames },
-    Workload { name: "attributes", run: change_attributes },
-    Workload { name: "blocks that start with the magic", run: magic },
-    Workload { name: "buffered, data=ordered", run: data_modes::ordered },
-    Workload { name: "buffered, data=journal", run: data_modes::journal },
-    Workload { name: "buffered, data=writeback", run: data_modes::writeback },
-    Workload { name: "buffered, to written blocks", run: data_modes::written_at_once },
-];
+impl Workload {
+    /// A workload, and how to run it.
+    pub fn new(
+        name: impl Into<String>,
+        run: impl Fn(&str, u32) -> Recording + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+
+    /// Runs it on a volume with blocks of this many bytes.
+    pub fn run(&self, block_size: u32) -> Recording {
+        (self.run)(&self.name, block_size)
+    }
+}
+
+/// Writes of a failing device that fail, one a run.
+pub const FAILING_WRITES: u64 = 14;
+/// Flushes, likewise.
+pub const FAILING_FLUSHES: u64 = 5;
+
+/// All of them; `seed` is that of the random mixes.
+pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
+    let mut all = vec![
+        Workload::new("direct append and fsync", direct_append),
+        Workload::new("O_DSYNC append", dsync_append),
+        Workload::new("group commit", group_commit),
+        Workload::new("overwrite of unwritten blocks", unwritten),
+        Workload::new("overwrite and fdatasync", overwrite),
+        Workload::new("short write with fallback", fallback),
+        Workload::new("create and delete storm", storm),
+        Workload::new("truncate of a deep file", deep_truncate),
+        Workload::new("freed metadata as direct data", reuse),
+        Workload::new("directory with index splits", index_splits),
+        Workload::new("orphan overflow", orphan_overflow),
+        Workload::new("unlinked while open", unlinked_open),
+        Workload::new("truncates and extensions", truncates),
+        Workload::new("the same again after a remount", remounts),
+        Workload::new("rename storm", renames),
+        Workload::new("attributes", change_attributes),
+        Workload::new("blocks that start with the magic", magic),
+        Workload::new("buffered, data=ordered", data_modes::ordered),
+        Workload::new("buffered, data=journal", data_modes::journal),
+        Workload::new("buffered, data=writeback", data_modes::writeback),
+        Workload::new("buffered, to written blocks", data_modes::written_at_once),
+        Workload::new("changes beside a commit", beside_a_commit),
+        Workload::new("journal on its own device", journal_outside),
+    ];
+    let failing = |on, nth| {
+        Workload::new(format!("{on:?} {nth} fails"), move |name, block_size| {
+            failing(name, block_size, on, nth)
+        })
+    };
+    all.extend((1..=FAILING_WRITES).map(|nth| failing(FaultOn::Write, nth)));
+    all.extend((1..=FAILING_FLUSHES).map(|nth| failing(FaultOn::Flush, nth)));
+    all.extend((0..mixes).map(|n| {
+        let mix = seed.wrapping_mul(1 << 20).wrapping_add(n);
+        Workload::new(format!("random mix {mix}"), move |name, block_size| mix::run(name, block_size, mix))
+    }));
+    all
+}
 
 fn driver(name: &str, block_size: u32) -> Driver {
     Driver::new(format!("{name} at {block_size}"), Volume::small(block_size))
@@ -292,41 +332,6 @@ fn truncates(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn mixed(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
-    let mut random = super::random::Random(u64::from(block_size));
-    let mut open: Vec<(String, u32)> = Vec::new();
-    for n in 0..200 {
-        match random.below(9) {
-            0 | 1 => {
-                let path = format!("m{n}");
-                let file = driver.create(&path);
-                open.push((path, file));
-            }
-            2 if open.len() > 4 => {
-                let (path, file) = open.swap_remove(random.below(open.len()));
-                driver.unlink(&path);
-                driver.close(file);
-            }
-            3 => driver.mkdir(&format!("dir{n}")),
-            4 => driver.symlink(b"somewhere", &format!("link{n}")),
-            _ if open.is_empty() => {}
-            kind => {
-                let (path, file) = open[random.below(open.len())].clone();
-                let pos = random.below(24) as u64 * 4096;
-                match kind {
-                    5 => driver.direct(&path, file, pos, 4096 * (1 + random.below(4)), random.once_in(3)),
-                    6 => driver.buffered(&path, file, pos + 100, 1 + random.below(9000)),
-                    7 => driver.truncate(&path, file, random.below(80_000) as u64),
-                    _ => driver.fsync(&path, file, random.once_in(2)),
-                }
-            }
-        }
-    }
-    open.into_iter().for_each(|(_, file)| driver.close(file));
-    driver.finish()
-}
-
 fn renames(name: &str, block_size: u32) -> Recording {
     let mut driver = driver(name, block_size);
     driver.mkdir("a");
@@ -396,4 +401,64 @@ fn remounts(name: &str, block_size: u32) -> Recording {
         driver.remount();
     }
     driver.finish()
+}
+
+/// T5b: blocks of a transaction on its way to the log are changed by the next one.
+fn beside_a_commit(name: &str, block_size: u32) -> Recording {
+    let mut driver = driver(name, block_size);
+    for round in 0..4 {
+        let path = format!("f{round}");
+        let file = driver.create(&path);
+        driver.direct(&path, file, 0, 8192, false);
+        driver.fsync_with_changes(&path, file, |driver| {
+            driver.mkdir(&format!("d{round}"));
+            driver.touch_only(&format!("d{round}/beside"));
+            driver.chmod(&path, 0o600 + round as u16);
+            if round > 0 {
+                assert!(driver.rename(&format!("f{}", round - 1), &format!("d{round}/moved")));
+            }
+        });
+        driver.fsync_dir("");
+        driver.close(file);
+        // So that the next commit begins with the journal's superblock again.
+        driver.remount();
+    }
+    driver.finish()
+}
+
+/// J28, T16: two devices, each with a cache of its own (CM4).
+fn journal_outside(name: &str, block_size: u32) -> Recording {
+    let volume = Volume { journal_outside: true, ..Volume::small(block_size) };
+    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let file = driver.create("log");
+    for n in 0..6 {
+        driver.direct("log", file, n * 4096, 4096, n % 3 == 2);
+        driver.mkdir(&format!("d{n}"));
+        driver.fsync("log", file, n % 2 == 1);
+    }
+    driver.direct("log", file, 0, 8192, false);
+    driver.fsync("log", file, true);
+    driver.truncate("log", file, 5000);
+    driver.close(file);
+    driver.remount();
+    driver.mkdir("after");
+    driver.sync();
+    driver.finish()
+}
+
+/// CM12: one write or flush fails, and whatever was promised before that is there.
+fn failing(name: &str, block_size: u32, on: FaultOn, nth: u64) -> Recording {
+    let mut driver = driver(name, block_size);
+    let file = driver.create("log");
+    driver.direct("log", file, 0, 4096, false);
+    driver.mkdir("before");
+    driver.sync();
+    driver.fail(on, nth);
+    for n in 0..3 {
+        driver.mkdir(&format!("d{n}"));
+        driver.direct("log", file, (n + 1) * 4096, 4096, false);
+        driver.fsync("log", file, n == 1);
+        driver.fsync_dir("");
+    }
+    driver.finish_with(&[file])
 }

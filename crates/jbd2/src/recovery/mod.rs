@@ -38,7 +38,7 @@ pub struct Recovered {
     pub next_tid: Tid,
     /// Log block after the last commit: where the next transaction starts (R16).
     pub head: u32,
-    /// 0, or the negative errno of an abort; stays in JSB (R15: [`clear_errno`]).
+    /// 0, or the negative errno of an abort; stays in JSB (R15: [`crate::Journal::clear_errno`]).
     pub s_errno: i32,
     /// Time of the last commit in the log, 0 if there was none: for [`crate::Config::last_commit_seconds`] (J20).
     pub last_commit_seconds: u64,
@@ -232,13 +232,6 @@ pub fn discard(device: &dyn Device, block_size: usize, map: &LogMap) -> Result<(
     };
     let mut plan = Plan { superblock, block, scan, survivors: BTreeMap::new(), revoked: 0 };
     plan.reset(device, map, Rest::Empty)
-}
-
-/// R15: s_errno 0 in JSB, once ERROR_FS is written.
-pub fn clear_errno(device: &dyn Device, block_size: usize, map: &LogMap) -> Result<()> {
-    let (mut superblock, mut block) = read_superblock(device, block_size, map)?;
-    superblock.s_errno = 0;
-    write_superblock(device, map, &superblock, &mut block)
 }
 
 /// Restores the magic of an escaped block (R10).

@@ -9,6 +9,7 @@ use crate::format::{
     Checksums, CommitBlock, CommitSum, Header, JournalSuperblock, Layout, TagFlags, block_type, crc32_be,
     feature,
 };
+use crate::mutant::mutant;
 use crate::{Error, LogMap, Result, Tid};
 
 /// A block in the log.
@@ -53,8 +54,11 @@ impl Scan {
         for &(block, tid) in &self.revokes {
             revokes.entry(block).and_modify(|latest| *latest = latest.later(tid)).or_insert(tid);
         }
-        let covered =
-            |copy: &&Copy| revokes.get(&copy.home).is_some_and(|revoke| revoke.is_at_or_after(copy.tid));
+        let covers = |revoke: &Tid, tid: Tid| match mutant(17) {
+            true => revoke.is_after(tid),
+            false => revoke.is_at_or_after(tid),
+        };
+        let covered = |copy: &&Copy| revokes.get(&copy.home).is_some_and(|revoke| covers(revoke, copy.tid));
         self.copies.iter().filter(|copy| !covered(copy)).copied().collect()
     }
 
