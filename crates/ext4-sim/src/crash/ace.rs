@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use ext4::FallocateMode;
 use ext4::aio::FileId;
 
-use super::driver::{Driver, Recording, Volume};
+use super::driver::{Driver, Recording};
+use super::volume::Volume;
 
 const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../__test__/data/ace-seq1.txt"));
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::driver::{Driver, Recording, Volume};
+use super::driver::{Driver, Recording};
 use super::random::Random;
+use super::volume::Volume;
 use super::workloads::Workload;
 
 /// They need mke2fs.

@@ -2,8 +2,9 @@
 
 use ext4::DataMode;
 
-use super::driver::{Driver, Recording, Volume};
+use super::driver::{Driver, Recording};
 use super::random::Random;
+use super::volume::Volume;
 
 /// data=ordered.
 pub fn ordered(name: &str, block_size: u32) -> Recording {

@@ -11,11 +11,11 @@ use ext4_format::Superblock;
 use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
 use ext4_format::superblock::state;
 
-use super::driver::Volume;
 use super::enumerate::Replay;
 use super::image::{Image, StateDevice};
 use super::model::{Expectation, attributes, entry_hash};
 use super::random::Random;
+use super::volume::Volume;
 
 /// A clock that stands still but for what a test adds.
 #[derive(Default)]

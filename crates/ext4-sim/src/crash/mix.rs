@@ -1,7 +1,8 @@
 //! Seeded mixes of operations by one to four tasks (CM14, X48).
 
-use super::driver::{Direct, Driver, Recording, Volume};
+use super::driver::{Direct, Driver, Recording};
 use super::random::Random;
+use super::volume::Volume;
 use ext4::aio::FileId;
 
 const OPERATIONS: usize = 200;

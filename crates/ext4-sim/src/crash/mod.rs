@@ -20,6 +20,7 @@ pub mod mutants;
 mod outside;
 mod outside_journal;
 pub mod random;
+pub mod volume;
 pub mod workloads;
 
 use std::collections::{HashMap, HashSet};

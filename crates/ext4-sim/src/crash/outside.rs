@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use block_io::Device;
 
-use super::driver::Volume;
 use super::image::StateDevice;
 use super::judge::{Tree, Verdict, same_tree_by_kernel};
+use super::volume::Volume;
 use crate::oracle::{self, KernelMount, Need};
 
 /// Where images are put, and what was seen already.

@@ -4,8 +4,9 @@ use block_io::FaultOn;
 use ext4::FallocateMode;
 
 use super::data_modes;
-use super::driver::{Driver, Recording, Volume};
+use super::driver::{Driver, Recording};
 use super::mix;
+use super::volume::Volume;
 
 type Run = Box<dyn Fn(&str, u32) -> Recording + Send + Sync>;
 
