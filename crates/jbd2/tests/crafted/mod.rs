@@ -20,6 +20,7 @@ pub struct Placed {
     pub commit: u32,
 }
 
+#[derive(Clone)]
 pub struct Crafted {
     pub bytes: Vec<u8>,
     pub jsb: JournalSuperblock,
