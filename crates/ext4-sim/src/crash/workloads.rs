@@ -48,6 +48,7 @@ pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
         Workload::new("overwrite and fdatasync", overwrite),
         Workload::new("short write with fallback", fallback),
         Workload::new("create and delete storm", storm),
+        Workload::new("ten thousand files", ten_thousand),
         Workload::new("truncate of a deep file", deep_truncate),
         Workload::new("freed metadata as direct data", reuse),
         Workload::new("directory with index splits", index_splits),
@@ -169,9 +170,18 @@ fn fallback(name: &str, block_size: u32) -> Recording {
 
 /// More metadata than the log has room for: it wraps, and checkpoints on the way.
 fn storm(name: &str, block_size: u32) -> Recording {
+    storm_of(name, block_size, 2)
+}
+
+/// The same with 10,000 files and more.
+fn ten_thousand(name: &str, block_size: u32) -> Recording {
+    storm_of(name, block_size, if block_size == 1024 { 9 } else { 5 })
+}
+
+fn storm_of(name: &str, block_size: u32, rounds: usize) -> Recording {
     let mut driver = driver(name, block_size);
     let count = if block_size == 1024 { 1200 } else { 2000 };
-    for round in 0..2 {
+    for round in 0..rounds {
         for n in 0..count {
             driver.touch(&format!("r{round}n{n}"));
             if n % 5 == 4 {
