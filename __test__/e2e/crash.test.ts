@@ -1,6 +1,7 @@
 /** A process that is killed: what was synced is there after recovery, by us, by e2fsck, and for a read-only opening. */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { copyFile, readFile } from 'node:fs/promises';
 
 import type { ExecutionContext } from 'ava';
@@ -45,6 +46,7 @@ async function writeAndKill(image: string, acknowledged: number, milliseconds = 
   const child = spawn(process.execPath, ['--input-type=module', '--eval', WRITER, API, image], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  const ended = once(child, 'exit');
   let out = '';
   let doomed = false;
   for await (const data of child.stdout) {
@@ -54,6 +56,7 @@ async function writeAndKill(image: string, acknowledged: number, milliseconds = 
       setTimeout(() => child.kill('SIGKILL'), milliseconds);
     }
   }
+  await ended;
   return Number(out.trim().split('\n').at(-1));
 }
 

@@ -4,9 +4,15 @@
 use std::fs::File;
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use crate::file::last_errno;
 use crate::{Error, Result};
+
+/// How long a lock is waited for: the kernel takes a killed process's ring apart, and closes the file that it had registered,
+/// a moment after the process is gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// An open file with an OFD lock, which belongs to the opening: a second one is refused in the same process too.
 ///
@@ -19,17 +25,20 @@ pub(crate) struct LockedFile {
 }
 
 impl LockedFile {
-    /// Locks a file, shared for reading only. EBUSY: another opening excludes this one.
+    /// Locks a file, shared for reading only; may wait a second. EBUSY: another opening excludes this one.
     pub fn new(file: File, read_only: bool) -> Result<Self> {
-        set_lock(&file, if read_only { libc::F_RDLCK } else { libc::F_WRLCK }).map_err(
-            |errno| match errno {
-                libc::EAGAIN | libc::EACCES => {
-                    Error::new("lock", libc::EBUSY).with_detail("in use by another opening")
+        let kind = if read_only { libc::F_RDLCK } else { libc::F_WRLCK };
+        let begin = Instant::now();
+        loop {
+            match set_lock(&file, kind) {
+                Ok(()) => return Ok(Self { file, locked: true }),
+                Err(libc::EAGAIN | libc::EACCES) if begin.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                Err(libc::EAGAIN | libc::EACCES) => {
+                    return Err(Error::new("lock", libc::EBUSY).with_detail("in use by another opening"));
                 }
-                errno => Error::new("lock", errno),
-            },
-        )?;
-        Ok(Self { file, locked: true })
+                Err(errno) => return Err(Error::new("lock", errno)),
+            }
+        }
     }
 
     /// A block device, which O_EXCL keeps to one opening.
