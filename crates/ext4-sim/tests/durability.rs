@@ -130,6 +130,7 @@ fn a_write_alone_promises_nothing() {
     );
 }
 
+/// E17.
 #[test]
 fn a_write_with_o_dsync_is_durable_with_its_size() {
     cut(

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ext4::FallocateMode;
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner, format};
@@ -257,4 +258,42 @@ fn by_directory_blocks() {
         let files = BTreeMap::from([("/data".to_owned(), pattern::bytes(1, 4096))]);
         compare(&image, &files, "by_directory_blocks");
     }
+}
+
+/// E45. Every second block of a preallocated file is written while no other block is free: the splits take extent blocks from
+/// the reserve (D14), or the write fails and its block reads as zeros (D7).
+#[test]
+fn splits_of_unwritten_extents() {
+    const BLOCKS: u64 = 3000;
+    let (_dir, image) = image_of(16 << 20, 1024, None);
+    let mut volume = Runner::mount(&image, Backend::Threads);
+    let (file, filler) = (volume.create("/prepared").unwrap(), volume.create("/filler").unwrap());
+    volume
+        .fs()
+        .fallocate(&volume.inode(file), FallocateMode::Allocate { keep_size: false }, 0, BLOCKS * 1024)
+        .unwrap();
+    let mut filled = 0;
+    for len in [65536, 1024] {
+        while volume.direct_write(filler, filled, &pattern::bytes(7, len)).is_ok() {
+            filled += len as u64;
+        }
+    }
+    let mut model = vec![0; BLOCKS as usize * 1024];
+    let mut written = 0;
+    for block in (1..BLOCKS).step_by(2) {
+        let data = pattern::bytes(block as u32, 1024);
+        match volume.direct_write(file, block * 1024, &data) {
+            Ok(_) => {
+                model[block as usize * 1024..][..1024].copy_from_slice(&data);
+                written += 1;
+            }
+            Err(error) => assert_eq!(error.errno(), ENOSPC, "block {block}: {error}"),
+        }
+    }
+    // More extents than a root and one leaf hold: blocks of the tree came from somewhere.
+    assert!(written > 200, "{written}");
+    volume.close(file).unwrap();
+    volume.close(filler).unwrap();
+    volume.unmount().unwrap();
+    compare(&image, &BTreeMap::from([("/prepared".into(), model)]), "splits_of_unwritten_extents");
 }

@@ -325,14 +325,14 @@ impl Journal {
         state.stats.commits += 1;
         state.stats.blocks_logged += blocks.len() as u64;
         state.stats.revokes += revokes.len() as u64;
-        state.committing = None;
+        // At once: whoever asks in between must not hear that it is durable and not committed.
+        (state.committing, state.last_committed) = (None, tid);
         drop(state);
         for block in forgotten {
             self.host.forgotten(block);
         }
         drop(home);
         self.host.committed(tid);
-        self.state.lock().last_committed = tid;
         self.changed.notify_all();
     }
 }

@@ -85,6 +85,7 @@ fn driver(name: &str, block_size: u32) -> Driver {
     Driver::new(format!("{name} at {block_size}"), Volume::small(block_size))
 }
 
+/// E46: extending writes, cut at every write.
 fn direct_append(name: &str, block_size: u32) -> Recording {
     let mut driver = driver(name, block_size);
     let file = driver.create("log");
@@ -123,6 +124,7 @@ fn group_commit(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
+/// E47: zeros or data, whichever of the conversion has committed.
 fn unwritten(name: &str, block_size: u32) -> Recording {
     let mut driver = driver(name, block_size);
     let file = driver.create("sparse");
@@ -168,7 +170,7 @@ fn fallback(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-/// More metadata than the log has room for: it wraps, and checkpoints on the way.
+/// E51: more metadata than the log has room for: it wraps, and checkpoints on the way.
 fn storm(name: &str, block_size: u32) -> Recording {
     storm_of(name, block_size, 2)
 }
@@ -203,6 +205,7 @@ fn storm_of(name: &str, block_size: u32, rounds: usize) -> Recording {
     driver.finish()
 }
 
+/// E48: a tree of depth 2 goes in several transactions.
 fn deep_truncate(name: &str, block_size: u32) -> Recording {
     let mut driver = driver(name, block_size);
     let file = driver.create("deep");
@@ -392,7 +395,7 @@ fn change_attributes(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-/// J16: what looks like a block of the log is escaped in it.
+/// E50, J16: what looks like a block of the log is escaped in it.
 fn magic(name: &str, block_size: u32) -> Recording {
     let mut driver = driver(name, block_size);
     let text = [&[0xC0, 0x3B, 0x39, 0x98, 1, 1, 1, 2, 1, 1, 1, 3][..], &[b'm'; 80]].concat();
