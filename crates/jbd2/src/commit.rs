@@ -325,14 +325,15 @@ impl Journal {
         state.stats.commits += 1;
         state.stats.blocks_logged += blocks.len() as u64;
         state.stats.revokes += revokes.len() as u64;
-        // At once: whoever asks in between must not hear that it is durable and not committed.
-        (state.committing, state.last_committed) = (None, tid);
         drop(state);
         for block in forgotten {
             self.host.forgotten(block);
         }
         drop(home);
         self.host.committed(tid);
+        // Last, and at once: whoever hears that it is durable finds it committed, and its space usable.
+        let mut state = self.state.lock();
+        (state.committing, state.last_committed) = (None, tid);
         self.changed.notify_all();
     }
 }
