@@ -164,26 +164,27 @@ impl Journal {
     }
 
     fn switch(&self, state: &mut State, transaction: Transaction) -> Switched {
-        let mut blocks: Vec<Block> = transaction
-            .blocks
-            .iter()
-            .map(|&block| {
+        let mut numbers: Vec<u64> = transaction.blocks.into_iter().collect();
+        numbers.sort_unstable();
+        let blocks: Vec<Block> = numbers
+            .into_iter()
+            .map(|block| {
                 let entry = state.entries.get_mut(&block).expect("a block of the transaction has an entry");
                 (entry.in_running, entry.in_committing) = (false, true);
                 let frozen = entry.current.lock().clone();
                 Block { block, tag: entry.tag, frozen }
             })
             .collect();
-        blocks.sort_unstable_by_key(|block| block.block);
         let mut revokes: Vec<u64> = transaction.revokes.into_iter().collect();
         revokes.sort_unstable();
         let log_blocks = self.sizes.log_blocks(blocks.len() as u64, revokes.len() as u64);
-        let committing = Committing { tid: transaction.tid, start: state.head, log_blocks };
+        let committing = Committing { tid: transaction.tid, start: state.head, log_blocks, logged: false };
         state.committing = Some(committing);
         // J20: time does not go backwards in the log.
         let time = self.host.now().max(state.last_commit_time);
         state.last_commit_time = time;
-        let forgotten = transaction.forgotten.into_iter().collect();
+        let mut forgotten: Vec<u64> = transaction.forgotten.into_iter().collect();
+        forgotten.sort_unstable();
         Switched { committing, blocks, revokes, forgotten, time }
     }
 
@@ -321,6 +322,7 @@ impl Journal {
             let blocks = blocks.iter().map(|block| block.block).collect();
             state.committed.push_back(Committed { tid, start: committing.start, blocks });
             state.head = head;
+            state.committing = Some(Committing { logged: true, ..committing });
         }
         state.stats.commits += 1;
         state.stats.blocks_logged += blocks.len() as u64;

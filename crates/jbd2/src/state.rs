@@ -61,6 +61,8 @@ pub(crate) struct Committing {
     pub tid: Tid,
     pub start: u32,
     pub log_blocks: u32,
+    /// It is in the log, behind head, and among the committed; its end has not been told yet.
+    pub logged: bool,
 }
 
 /// A transaction that waits for its checkpoint.
@@ -170,15 +172,19 @@ impl State {
         if self.head >= self.tail { self.head - self.tail } else { sizes.ring - (self.tail - self.head) }
     }
 
+    fn on_its_way(&self) -> Option<Committing> {
+        self.committing.filter(|committing| !committing.logged)
+    }
+
     /// T23: log blocks that the running transaction may use.
     pub fn free(&self, sizes: &Sizes) -> u32 {
-        let committing = self.committing.map_or(0, |committing| committing.log_blocks);
+        let committing = self.on_its_way().map_or(0, |committing| committing.log_blocks);
         sizes.ring.saturating_sub(self.used(sizes)).saturating_sub(LOG_SPARE).saturating_sub(committing)
     }
 
     /// T20: where the log starts once the `checkpointed` oldest transactions are home.
     pub fn tail_after(&self, checkpointed: usize) -> (u32, Tid) {
-        match (self.committed.get(checkpointed), self.committing) {
+        match (self.committed.get(checkpointed), self.on_its_way()) {
             (Some(oldest), _) => (oldest.start, oldest.tid),
             (None, Some(committing)) => (committing.start, committing.tid),
             (None, None) => (self.head, self.next_tid),

@@ -403,6 +403,44 @@ fn threads() {
     }
 }
 
+/// T20: while the end of a commit is told, somebody else checkpoints it. What counts as checkpointed after that must not be
+/// replayed: its home blocks may be written directly.
+#[test]
+fn t20_a_checkpoint_while_a_commit_is_told_passes_its_transaction() {
+    #[derive(Default)]
+    struct Telling {
+        inner: TestHost,
+        journal: block_io::sync::Mutex<Option<Arc<Journal>>>,
+    }
+    impl jbd2::Host for Telling {
+        fn seal(&self, block: u64, tag: jbd2::SealTag, image: &mut [u8]) {
+            self.inner.seal(block, tag, image);
+        }
+        fn retire(&self, _: u64, _: jbd2::Image) {}
+        fn forgotten(&self, _: u64) {}
+        fn committed(&self, _: Tid) {
+            if let Some(journal) = self.journal.lock().take() {
+                std::thread::spawn(move || journal.checkpoint_all().unwrap()).join().unwrap();
+            }
+        }
+        fn aborted(&self, _: i32) {}
+        fn now(&self) -> (u64, u32) {
+            (0, 0)
+        }
+    }
+    let device = TestDevice::of(formatted(0, 1));
+    let host = Arc::new(Telling::default());
+    let journal =
+        Journal::open(device.clone(), BS, log_map(), FEATURES, Config::default(), host.clone()).unwrap();
+    *host.journal.lock() = Some(journal.clone());
+    let tid = one(&journal, &device, 3, 1);
+    journal.commit(tid).unwrap();
+    assert!(journal.is_checkpointed(tid));
+    device.inner.lock().bytes[3 * BS..4 * BS].copy_from_slice(&sealed(2));
+    recovery::recover(&*device, BS, &log_map(), OPTIONS).unwrap();
+    assert_eq!(device.block(3), sealed(2), "a recovery replayed over a direct write");
+}
+
 /// X7.
 #[test]
 fn x7_features_on_disk() {
