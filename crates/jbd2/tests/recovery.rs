@@ -216,6 +216,13 @@ fn x29_start_and_end() {
     log.jsb.s_start = LOG_BLOCKS;
     log.put_jsb();
     assert_eq!(log.verdict(), Err(EUCLEAN));
+    // A transaction before the first block of the log.
+    let mut log = Crafted::new(Checksums::V3, true, 1, 20);
+    log.transaction(&[(1, 1)], 5);
+    assert_eq!(log.verdict(), Ok((1, [0, 1, 0, 0, 0, 0, 0, 0, 0, 0])));
+    log.jsb.s_first = 9;
+    log.put_jsb();
+    assert_eq!(log.verdict(), Err(EUCLEAN));
     // Transactions without a commit block that fill the ring.
     let mut log = Crafted::new(Checksums::None, true, 1, 20);
     for _ in 1..LOG_BLOCKS {
