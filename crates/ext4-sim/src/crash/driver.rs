@@ -28,8 +28,8 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// What it did.
     pub model: Model,
-    /// A device failed, and the journal aborted: EP2's superblock may be torn (EP7).
-    pub broken: bool,
+    /// Writes of the superblock do not tear: Linux takes that for granted, and so does what we write after an abort (EP7).
+    pub whole_superblock: bool,
 }
 
 /// The devices under a volume, from the volume's end: gate, recorder, faults, bytes.
@@ -591,6 +591,6 @@ impl Driver {
         if !broken {
             model.kept(promise, events.len());
         }
-        Recording { name, volume, base, events, model, broken }
+        Recording { name, volume, base, events, model, whole_superblock: broken }
     }
 }

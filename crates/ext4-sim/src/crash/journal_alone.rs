@@ -7,7 +7,7 @@ use jbd2::format::{CommitBlock, JournalSuperblock, Tag, TagFlags, create_superbl
 use jbd2::recovery::{self, RecoverOptions};
 use jbd2::{Config, Features, Host, Image as Block, Journal, LogExtent, LogMap, SealTag, Tid};
 
-use super::enumerate::Replay;
+use super::enumerate::{Replay, Tear};
 use super::image::{Base, Image, StateDevice};
 use super::random::Random;
 
@@ -95,7 +95,7 @@ pub fn cancelled_revoke() -> Result<(), String> {
     for index in 0..=events.len() {
         let promised =
             promises.iter().rev().find(|(event, _)| *event <= index).map_or(0, |promise| promise.1);
-        for state in replay.states(&mut Random(1), Some(1 << 10), &|_| false) {
+        for state in replay.states(&mut Random(1), Some(1 << 10), &|_| Tear::Pattern) {
             let found = recovered(&replay.image.device(&state.patches))?;
             if !(promised..=written.min(promised + 1)).contains(&found) {
                 return Err(format!("{}: {found}, not {promised} or the next", state.choice));

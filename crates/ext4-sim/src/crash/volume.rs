@@ -50,7 +50,7 @@ impl Volume {
     }
 
     /// A fresh volume's bytes; its journal's device lies behind them.
-    pub(super) fn base(self) -> Arc<Base> {
+    pub fn base(self) -> Arc<Base> {
         static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Base>>>> = OnceLock::new();
         let mut made = MADE.get_or_init(Mutex::default).lock().expect("no test panics in here");
         made.entry(self).or_insert_with(|| Arc::new(self.make())).clone()
