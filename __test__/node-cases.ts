@@ -86,6 +86,11 @@ export async function same(t: ExecutionContext, volume: Volume, root: string, wo
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names the type that is dodged
 const wrong = <T>(value: unknown): T => value as T;
 
+async function* later(): AsyncGenerator<string> {
+  yield 'EF';
+  yield 'GH';
+}
+
 const CASES: Record<string, NodeCase> = {
   'open: missing': (api, root) => api.open(`${root}/missing`),
   'open: missing parent': (api, root) => api.open(`${root}/missing/x`, 'w'),
@@ -209,10 +214,6 @@ const CASES: Record<string, NodeCase> = {
   },
   'writeFile: pieces': async (api, root) => {
     await api.writeFile(`${root}/file`, ['ab', Buffer.from('cd'), 'é']);
-    async function* later(): AsyncGenerator<string> {
-      yield 'EF';
-      yield 'GH';
-    }
     await api.appendFile(`${root}/file`, later());
     return api.readFile(`${root}/file`, 'utf8');
   },
