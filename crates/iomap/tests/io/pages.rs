@@ -545,8 +545,7 @@ fn a_page_that_goes_during_a_write_is_read_again() {
     rig.write(0, &before);
     rig.cache.sync().unwrap();
     let (other, cache) = (Rig::new(100, 8), rig.cache.clone());
-    let greedy =
-        PageCache::new(other.file.clone(), other.device.clone(), rig.budget.clone(), BLOCK as usize);
+    let greedy = PageCache::new(other.file.clone(), other.device.clone(), rig.budget.clone(), BLOCK as usize);
     rig.file.0.lock().meanwhile = Some(Box::new(move || {
         greedy.write(0, &pattern(2, 20 * BLOCK as usize)).unwrap();
         cache.give_back();
