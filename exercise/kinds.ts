@@ -2,9 +2,10 @@
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
+import { formatContainer } from '../src/containers.js';
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
-import { Volume, type OpenOptions } from '../src/index.js';
+import type { OpenOptions } from '../src/index.js';
 import { runCommand } from '../src/main-job/command.js';
 
 const SIZE_BYTES = 64 * 1024 * 1024;
@@ -40,7 +41,7 @@ export const KINDS: readonly Kind[] = [
 
 /** Makes an empty volume of this kind. */
 export async function format(kind: Kind, image: string, engine: Engine = defaultEngine()): Promise<void> {
-  await Volume.formatOn(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes });
+  await formatContainer(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes });
   if (!kind.bitmapFormat) return;
   const args = ['-q', '-F', '-t', 'ext4', '-b', `${kind.blockBytes}`, '-O', '^extent,^64bit', image];
   const { status, output } = await runCommand('mke2fs', args, MKE2FS_TIMEOUT_MS);
