@@ -64,6 +64,16 @@ export function closedError(what: 'file' | 'volume', syscall: string): Ext4Error
   return Object.assign(new Error(`${what} closed`), { code: 'EBADF', syscall });
 }
 
+/** What node:fs rejects with when a signal ends a call. */
+export class AbortError extends Error {
+  readonly code = 'ABORT_ERR';
+  override readonly name = 'AbortError';
+
+  constructor(signal: AbortSignal) {
+    super('The operation was aborted', { cause: signal.reason });
+  }
+}
+
 function withCode<E extends Error>(error: E, code: string): E & { code: string } {
   const { name } = error;
   if (error.stack !== undefined) error.stack = error.stack.replace(name, `${name} [${code}]`);
