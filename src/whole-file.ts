@@ -1,13 +1,15 @@
 /** Whole files: the body in direct writes where the file is direct, the tail below one device block buffered. */
+import { constants as bufferConstants } from 'node:buffer';
 import { constants } from 'node:fs';
 
 import { encodingOf } from './encoding.js';
-import { AbortError, errnoError, invalidType } from './errors.js';
+import { AbortError, errnoError, fileTooLarge, invalidType } from './errors.js';
 import type { FileHandle } from './file-handle.js';
 import { EINVAL, EIO } from './native/errno.js';
 import { bytesOf, parseFlags } from './validate.js';
 
 const { O_APPEND } = constants;
+const LARGEST_BUFFER = bufferConstants.MAX_LENGTH;
 const WHAT_DATA_IS = 'be of type string or an instance of Buffer, TypedArray, or DataView';
 
 /** What may be written as a whole file: in the end bytes, or text in the encoding of the options. */
@@ -161,6 +163,7 @@ export async function readWhole(
   const file = await open(flag ?? 'r');
   try {
     const stat = await file.stat();
+    if (stat.size > LARGEST_BUFFER) throw fileTooLarge(stat.size, LARGEST_BUFFER);
     const data = await readAll(file, stat.isFile() ? stat.size : 1, signal);
     return encoding === undefined || (encoding as string) === 'buffer'
       ? data

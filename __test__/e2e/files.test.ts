@@ -235,6 +235,15 @@ e2e('writeFile of a buffer that was transferred meanwhile fails', async (t) => {
   });
 });
 
+e2e('readFile of more than memory holds is the error of Node', async (t) => {
+  await withVolume(t, { blockSize: 4096 }, async (volume) => {
+    const file = await volume.open('/sparse', 'w');
+    await file.truncate(2 ** 40);
+    await file.close();
+    await t.throwsAsync(volume.readFile('/sparse'), { code: 'ERR_FS_FILE_TOO_LARGE' });
+  });
+});
+
 e2e('flags and lengths that make no sense are errors of Node', async (t) => {
   await withVolume(t, {}, async (volume) => {
     const file = await volume.open('/file', 'w+');
