@@ -9,6 +9,8 @@ import type { OpenOptions } from '../src/index.js';
 import { runCommand } from '../src/main-job/command.js';
 
 const SIZE_BYTES = 64 * 1024 * 1024;
+/** Less than all files may want. */
+const TIGHT_BYTES = 700 * 1024;
 const TMPFS_MAGIC = 0x01021994;
 const MKE2FS_TIMEOUT_MS = 60_000;
 
@@ -18,6 +20,8 @@ export interface Kind {
   /** Block maps instead of extents: mke2fs makes such volumes. */
   readonly bitmapFormat: boolean;
   readonly open: OpenOptions;
+  /** The free space that files are left; ENOSPC is to be expected. */
+  readonly freeBytes?: number;
 }
 
 export const KINDS: readonly Kind[] = [
@@ -31,6 +35,8 @@ export const KINDS: readonly Kind[] = [
   // Loaded and stored in place: the image has to lie in memory.
   { name: '4096-dax', blockBytes: 4096, bitmapFormat: false, open: { dax: true } },
   { name: '1024-journal', blockBytes: 1024, bitmapFormat: false, open: { data: 'journal' } },
+  { name: '4096-full', blockBytes: 4096, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
+  { name: '1024-full', blockBytes: 1024, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
 ];
 
 /** Makes an empty volume of this kind. */
