@@ -68,12 +68,17 @@ impl<const N: usize> Call<'_, N> {
         let (uid, gid) = self.environment.owner;
         NewInode { mode, uid, gid }
     }
+
+    /// The permission bits of argument `index`, less the umask's.
+    fn new_mode(&self, index: usize) -> JsResult<u16> {
+        self.mode(index).map(|mode| mode & !self.environment.umask)
+    }
 }
 
 /// open(op, volume, path, flags, mode)
 pub fn open(call: &Call<'_, 5>) -> JsResult<Value> {
     let flags = call.js.get_u32(call.arguments[3], "flags")? as i32;
-    let new = call.new_inode(S_IFREG | call.mode(4)?);
+    let new = call.new_inode(S_IFREG | call.new_mode(4)?);
     call.on_path(2, Ending::Open, move |fs, path| {
         open_file(fs, path, flags, new).map(|inode| (0, Outcome::Inode(inode)))
     })
@@ -165,7 +170,7 @@ pub fn readdir(call: &Call<'_, 3>) -> JsResult<Value> {
 
 /// mkdir(op, volume, path, mode)
 pub fn mkdir(call: &Call<'_, 4>) -> JsResult<Value> {
-    let new = call.new_inode(S_IFDIR | call.mode(3)?);
+    let new = call.new_inode(S_IFDIR | call.new_mode(3)?);
     call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.mkdir(path, new).map(drop)))
 }
 

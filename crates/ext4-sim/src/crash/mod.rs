@@ -228,7 +228,7 @@ impl<'r> Explorer<'r> {
             return Tear::Never;
         }
         let data = patch.data();
-        let in_journal = self.recording.base.journal().contains(&patch.offset) && data[..4] == MAGIC;
+        let in_journal = self.recording.base.in_journal(patch.offset) && data[..4] == MAGIC;
         match holds_superblock || in_journal && matches!(data[7], 2..=4) {
             true => Tear::EverySplit,
             false => Tear::Pattern,
@@ -307,7 +307,7 @@ impl<'r> Explorer<'r> {
                 offset_bytes % block,
                 bytes.len(),
                 if *fua { ", FUA" } else { "" },
-                if self.recording.base.journal().contains(offset_bytes) { ", journal" } else { "" },
+                if self.recording.base.in_journal(*offset_bytes) { ", journal" } else { "" },
             ),
             Event::FlushSubmitted { request, .. } => format!("  {request}: flush"),
             Event::Completed { request, .. } => format!("  {request}: done"),
