@@ -51,14 +51,12 @@ pub enum Backend {
 pub fn open_device(image: &Path) -> Arc<FileDevice> {
     let options = OpenOptions { read_only: false, direct: true };
     // A tool that another test starts just now holds a copy of every file of this process until it executes, locks
-    // included.
-    let mut tries = 0..200;
+    // included; each try waits for the lock.
+    let mut tries = 0..3;
     loop {
         match FileDevice::open(image, options) {
             Ok(device) => return Arc::new(device),
-            Err(error) if error.errno == ext4::errno::EBUSY && tries.next().is_some() => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+            Err(error) if error.errno == ext4::errno::EBUSY && tries.next().is_some() => {}
             Err(error) => panic!("{}: {error}", image.display()),
         }
     }

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use block_io::{AlignedBuf, Memory};
 use ext4::aio::{DirectRead, DirectWrite, FileId, LockMode, Value};
-use ext4::{Fs, NewInode};
+use ext4::{Fs, NewInode, XattrSet};
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner, format};
@@ -431,7 +432,8 @@ fn from_threads() {
     }
 }
 
-/// The last close and the last unlink at the same moment: one of them deletes the inode, and one only.
+/// The last close and the last unlink at the same moment: one of them deletes the inode, and one only, and its orphan entry
+/// goes with it. Every other close comes while the unlink is still in its handle; others compete for the orphans.
 #[test]
 fn close_against_unlink() {
     let (_dir, image) = image_of(64 << 20, 4096);
@@ -442,15 +444,32 @@ fn close_against_unlink() {
     let opened = Arc::new(std::sync::Mutex::new(None));
     let slot = opened.clone();
     let closer = std::thread::spawn(move || {
-        for _ in 0..3000 {
+        for round in 0..1500 {
             other.wait();
             let inode: Arc<ext4::Inode> = slot.lock().unwrap().take().unwrap();
             other.wait();
+            while round % 2 == 1 && fs.stat(&inode).links > 0 {
+                std::hint::spin_loop();
+            }
             fs.release(&inode).unwrap();
             other.wait();
         }
     });
-    for _ in 0..3000 {
+    let over = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = ["/one", "/two"]
+        .map(|path| {
+            let (fs, over) = (volume.fs().clone(), over.clone());
+            std::thread::spawn(move || {
+                let (inode, _) = fs.create(path.as_bytes(), NEW, true).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    fs.add_orphan(&inode).unwrap();
+                    fs.delete_orphan(&inode).unwrap();
+                }
+                fs.release(&inode).unwrap();
+            })
+        })
+        .into();
+    for _ in 0..1500 {
         let (inode, _) = volume.fs().create(b"/file", NEW, true).unwrap();
         *opened.lock().unwrap() = Some(inode);
         barrier.wait();
@@ -458,8 +477,9 @@ fn close_against_unlink() {
         volume.fs().unlink(b"/file").unwrap();
         barrier.wait();
     }
-    closer.join().unwrap();
-    assert_eq!(volume.fs().superblock().free_inodes_count, before.free_inodes_count);
+    over.store(true, Ordering::Relaxed);
+    others.into_iter().chain([closer]).for_each(|thread| thread.join().unwrap());
+    assert_eq!(volume.fs().superblock().free_inodes_count, before.free_inodes_count - 2);
     volume.unmount().unwrap();
     if available(Need::E2fsprogs, "close_against_unlink") {
         assert_clean(&image);
@@ -506,4 +526,33 @@ for i in range(800):
     drop((open, fs));
     volume.unmount().unwrap();
     assert_clean(&image);
+}
+
+/// A call by name, during which the name goes: the inode's number is not another's before the call is over, or the change
+/// would bring the inode back in the other's place. `several_threads` of the namespace tests meets it by chance.
+#[test]
+fn a_call_by_name_outlives_the_name() {
+    let (_dir, image) = image_of(64 << 20, 4096);
+    let volume = Runner::mount(&image, Backend::Threads);
+    let fs = volume.fs();
+    fs.release(&fs.create(b"/file", NEW, true).unwrap().0).unwrap();
+    let before = fs.superblock().free_inodes_count;
+    let number = fs.at_path(b"/file", true, |inode| {
+        fs.unlink(b"/file")?;
+        let (other, _) = fs.create(b"/other", NEW, true)?;
+        assert_ne!(other.ino, inode.ino);
+        fs.release(&other)?;
+        fs.chmod(inode, 0o611)?;
+        fs.setxattr(inode, b"user.name", b"value", XattrSet::Either)?;
+        Ok(inode.ino)
+    });
+    // The call's end deletes it.
+    assert_eq!(fs.superblock().free_inodes_count, before);
+    let (next, _) = fs.create(b"/next", NEW, true).unwrap();
+    assert_eq!(next.ino, number.unwrap());
+    fs.release(&next).unwrap();
+    volume.unmount().unwrap();
+    if available(Need::E2fsprogs, "a_call_by_name_outlives_the_name") {
+        assert_clean(&image);
+    }
 }

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use block_io::EventFd;
+use ext4_sim::crash::held::{HeldQueue, Holds};
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, debugfs};
 use ext4_sim::pattern;
-use ext4_sim::runner::{Backend, Runner, format};
+use ext4_sim::runner::{Backend, Runner, format, open_device};
 
 const MIB: usize = 1 << 20;
 
@@ -345,4 +348,50 @@ fn preallocations_end_with_the_last_close() {
     // 320 blocks each, found in chunks of 256; with what was set aside for its growth a file would take 768.
     let spread = places[places.len() - 1] - places[0];
     assert!(spread <= 9 * 512, "{places:?}");
+}
+
+/// E36: a truncate up between a write and its completion, which must not take the sizes back.
+#[test]
+fn truncate_up_before_a_write_completes() {
+    let test = "truncate_up_before_a_write_completes";
+    let (_dir, image) = image_of(16 << 20, 4096);
+    let mut files = BTreeMap::new();
+    let (device, event, holds) = (open_device(&image), Arc::new(EventFd::new().unwrap()), Holds::default());
+    let queue = Box::new(HeldQueue::new(device.clone(), event.clone(), holds.clone()));
+    let mut volume = Runner::over(device, queue, event).unwrap();
+
+    let mut model = pattern::bytes(1, 8192);
+    let file = volume.create("/direct").unwrap();
+    holds.hold(Some(1));
+    let write = volume.begin_direct_write(file, 0, &model, false).unwrap();
+    volume.progress_until(&write, || holds.has(1));
+    let inode = volume.inode(file);
+    assert_eq!(volume.fs().sizes(&inode), (0, 0));
+    volume.fs().truncate(&inode, 50_000).unwrap();
+    holds.hold(None);
+    holds.release(1);
+    assert_eq!(volume.end_direct_write(&write).unwrap(), 8192);
+    assert_eq!(volume.fs().sizes(&inode), (50_000, 50_000));
+    volume.close(file).unwrap();
+    model.resize(50_000, 0);
+    files.insert("/direct".to_owned(), model);
+
+    // The completion of a buffered write is that of its write-back.
+    let mut model = pattern::bytes(2, 10_000);
+    let file = volume.create("/buffered").unwrap();
+    let inode = volume.inode(file);
+    volume.fs().buffered_write(&inode, 0, &model).unwrap();
+    assert_eq!(volume.fs().sizes(&inode), (10_000, 0));
+    volume.fs().truncate(&inode, 50_000).unwrap();
+    assert_eq!(volume.fs().sizes(&inode), (50_000, 50_000));
+    volume.fs().write_and_wait(&inode, 0, 50_000).unwrap();
+    assert_eq!(volume.fs().sizes(&inode), (50_000, 50_000));
+    volume.close(file).unwrap();
+    model.resize(50_000, 0);
+    files.insert("/buffered".to_owned(), model);
+
+    // Whoever holds an inode holds its volume's container.
+    drop(inode);
+    volume.unmount().unwrap();
+    compare(&image, &files, test);
 }

@@ -8,7 +8,7 @@ use ext4_format::dirent::file_type;
 use ext4_format::extent::empty_root;
 use ext4_format::features::incompat;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
-use ext4_format::{Ino, Inode as DiskInode, Lblk, Timestamp};
+use ext4_format::{Ino, Inode as DiskInode, Lblk};
 
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
@@ -17,7 +17,7 @@ use crate::ialloc::NewInodeRequest;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::meta::{BlockKind, Meta};
-use crate::orphan::ORPHAN_CREDITS;
+use crate::orphan::{ALL_LINKS, ORPHAN_CREDITS};
 use crate::path::Parent;
 use crate::rename::with_subdirectory;
 use crate::{Error, Result, dir, errno, mballoc};
@@ -51,6 +51,21 @@ impl Fs {
         let inode = self.resolve(path, follow)?;
         inode.opens.fetch_add(1, Ordering::AcqRel);
         Ok(inode)
+    }
+
+    /// What `path` names, for one call on it: meanwhile nobody deletes the inode, whose number and blocks could be another
+    /// file's before the call is over.
+    pub fn at_path<R>(
+        self: &Arc<Self>,
+        path: &[u8],
+        follow: bool,
+        call: impl FnOnce(&Arc<Inode>) -> Result<R>,
+    ) -> Result<R> {
+        let inode = self.open(path, follow)?;
+        let result = call(&inode);
+        // That the inode had to be deleted, or could not be, is not the caller's business.
+        let _unlinked_meanwhile = self.release(&inode);
+        result
     }
 
     /// O_CREAT: the inode of `path`, made if it is missing (then `true`), counted as open. EEXIST with `exclusive`
@@ -195,7 +210,7 @@ impl Fs {
                 state.disk.mtime = now;
                 state.disk.ctime = now;
             })?;
-            self.drop_link(handle, &inode, now)
+            handle.drop_links(&inode, 1, now)
         })?;
         self.evict_if_unused(&inode)
     }
@@ -225,46 +240,9 @@ impl Fs {
                     state.disk.links_count -= 1;
                 }
             })?;
-            self.drop_directory(handle, &inode, now)
+            handle.drop_links(&inode, ALL_LINKS, now)
         })?;
         self.evict_if_unused(&inode)
-    }
-
-    /// One link less; an orphan if that was the last. Once it has no links, a last close elsewhere may delete it, its
-    /// orphan entry included: nothing may come behind this but the end of the handle.
-    pub(crate) fn drop_link(
-        &self,
-        handle: &mut Handle<'_>,
-        inode: &Arc<Inode>,
-        now: Timestamp,
-    ) -> Result<()> {
-        if inode.state.lock().disk.links_count <= 1 {
-            handle.add_orphan(inode)?;
-        }
-        handle.change_inode(inode, Change::Attributes, |state| {
-            state.disk.ctime = now;
-            state.disk.links_count = state.disk.links_count.saturating_sub(1);
-        })?;
-        // The end of an extending write may have cleared the entry while there was a link.
-        let gone_or_named = {
-            let state = inode.state.lock();
-            state.evicting || state.disk.links_count > 0
-        };
-        if gone_or_named { Ok(()) } else { handle.add_orphan(inode) }
-    }
-
-    /// The same for an empty directory, which has no links any more.
-    pub(crate) fn drop_directory(
-        &self,
-        handle: &mut Handle<'_>,
-        inode: &Arc<Inode>,
-        now: Timestamp,
-    ) -> Result<()> {
-        handle.add_orphan(inode)?;
-        handle.change_inode(inode, Change::Attributes, |state| {
-            state.disk.ctime = now;
-            state.disk.links_count = 0;
-        })
     }
 
     fn rmdir_special(&self, path: &[u8]) -> Error {

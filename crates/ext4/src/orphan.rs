@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ext4_format::inode::flags;
 use ext4_format::superblock::state;
-use ext4_format::{Corrupt, Ino, Pblk, orphan};
+use ext4_format::{Corrupt, Ino, Pblk, Timestamp, orphan};
 
 use crate::fs::Fs;
 use crate::handle::Handle;
@@ -16,6 +16,9 @@ use crate::{Error, Result};
 
 /// Credits of adding or deleting an orphan: superblock, predecessor or orphan block, inode.
 pub(crate) const ORPHAN_CREDITS: u32 = 4;
+
+/// What rmdir takes from a directory.
+pub(crate) const ALL_LINKS: u16 = u16::MAX;
 
 /// Where an orphan is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,26 @@ impl Handle<'_> {
     pub(crate) fn add_orphan(&mut self, inode: &Arc<Inode>) -> Result<()> {
         let fs = self.fs();
         let mut orphans = fs.orphans.lock();
+        self.record_orphan(&mut orphans, inode)
+    }
+
+    /// Takes links from an inode, which is recorded as an orphan if none is left. Both at once for whoever clears orphans:
+    /// the end of an extending write must not take the entry away just before, and the last close elsewhere, which deletes
+    /// the inode with its entry, must not find it without one, nor get it a new one when it is gone.
+    pub(crate) fn drop_links(&mut self, inode: &Arc<Inode>, links: u16, now: Timestamp) -> Result<()> {
+        let fs = self.fs();
+        let mut orphans = fs.orphans.lock();
+        if inode.state.lock().disk.links_count <= links {
+            self.record_orphan(&mut orphans, inode)?;
+        }
+        self.change_inode(inode, Change::Attributes, |state| {
+            state.disk.ctime = now;
+            state.disk.links_count = state.disk.links_count.saturating_sub(links);
+        })
+    }
+
+    fn record_orphan(&mut self, orphans: &mut Orphans, inode: &Arc<Inode>) -> Result<()> {
+        let fs = self.fs();
         if inode.state.lock().orphan.is_some() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
 use crate::namei::{LINK_MAX, file_type_of_mode};
-use crate::orphan::ORPHAN_CREDITS;
+use crate::orphan::{ALL_LINKS, ORPHAN_CREDITS};
 use crate::path::Parent;
 use crate::{Error, Result, dir, errno};
 
@@ -196,8 +196,7 @@ impl Fs {
             }
         })?;
         match target {
-            Some(target) if *is_dir => self.drop_directory(handle, target, now),
-            Some(target) => self.drop_link(handle, target, now),
+            Some(target) => handle.drop_links(target, if *is_dir { ALL_LINKS } else { 1 }, now),
             None => Ok(()),
         }
     }

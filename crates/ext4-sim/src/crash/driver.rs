@@ -28,8 +28,8 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// What it did.
     pub model: Model,
-    /// A device failed, and the journal aborted: EP2's superblock may be torn (EP7).
-    pub broken: bool,
+    /// Writes of the superblock do not tear: Linux takes that for granted, and so does what we write after an abort (EP7).
+    pub whole_superblock: bool,
 }
 
 /// The devices under a volume, from the volume's end: gate, recorder, faults, bytes.
@@ -50,8 +50,8 @@ impl Devices {
             ))
         };
         Self {
-            volume: gate(faults.clone(), 0, base.journal().clone()),
-            journal: journal.map(|journal| gate(journal, 1, 0..u64::MAX)),
+            volume: gate(faults.clone(), 0, base.journal().to_vec()),
+            journal: journal.map(|journal| gate(journal, 1, std::iter::once(0..u64::MAX).collect())),
             faults,
         }
     }
@@ -591,6 +591,6 @@ impl Driver {
         if !broken {
             model.kept(promise, events.len());
         }
-        Recording { name, volume, base, events, model, broken }
+        Recording { name, volume, base, events, model, whole_superblock: broken }
     }
 }

@@ -13,6 +13,17 @@ struct InFlight {
     completed: bool,
 }
 
+/// How a block may tear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tear {
+    /// Each single split point is looked at.
+    EverySplit,
+    /// One pattern of its sectors is.
+    Pattern,
+    /// It is there or not.
+    Never,
+}
+
 /// One state: what of the in-flight blocks is there.
 pub struct State {
     /// For people: which subset, which tear.
@@ -153,7 +164,7 @@ impl Replay {
         &self,
         random: &mut Random,
         budget: Option<usize>,
-        can_tear: &dyn Fn(&Patch) -> bool,
+        tear_of: &dyn Fn(&Patch) -> Tear,
     ) -> Vec<State> {
         let count = self.in_flight.len();
         let mut states = vec![self.chosen("none".into(), |_| false), self.chosen("all".into(), |_| true)];
@@ -165,7 +176,7 @@ impl Replay {
         } else {
             self.large_subsets(random, budget.unwrap_or(usize::MAX), &mut states);
         }
-        self.tears(random, budget.unwrap_or(usize::MAX), can_tear, &mut states);
+        self.tears(random, budget.unwrap_or(usize::MAX), tear_of, &mut states);
         states
     }
 
@@ -192,7 +203,7 @@ impl Replay {
         &self,
         random: &mut Random,
         budget: usize,
-        can_tear: &dyn Fn(&Patch) -> bool,
+        tear_of: &dyn Fn(&Patch) -> Tear,
         states: &mut Vec<State>,
     ) {
         let step = (self.in_flight.len() * 2 / budget.max(1)).max(1);
@@ -201,7 +212,8 @@ impl Replay {
             if sectors < 2 {
                 continue;
             }
-            if can_tear(&write.patch) {
+            let tear = tear_of(&write.patch);
+            if tear == Tear::EverySplit {
                 for split in 1..sectors {
                     for (from, to) in [(0, split), (split, sectors)] {
                         states.push(
@@ -209,7 +221,7 @@ impl Replay {
                         );
                     }
                 }
-            } else if random.once_in(step) {
+            } else if tear == Tear::Pattern && random.once_in(step) {
                 let pattern = random.bits();
                 states.push(
                     self.torn(index, &format!("pattern {pattern:#x}"), |n| pattern >> (n % 64) & 1 == 1),

@@ -74,12 +74,12 @@ pub struct Base {
     bytes: Vec<u8>,
     /// Relative to where it started: only changes count.
     sums: Sums,
-    journal: Range<u64>,
+    journal: Vec<Range<u64>>,
 }
 
 impl Base {
     /// `bytes`, a multiple of 4096, with a log at `journal`.
-    pub fn new(bytes: Vec<u8>, journal: Range<u64>) -> Self {
+    pub fn new(bytes: Vec<u8>, journal: Vec<Range<u64>>) -> Self {
         assert!(bytes.len().is_multiple_of(PAGE));
         Self { bytes, sums: Sums::default(), journal }
     }
@@ -89,9 +89,14 @@ impl Base {
         &self.bytes
     }
 
-    /// Where the log is.
-    pub fn journal(&self) -> &Range<u64> {
+    /// Where the log is, its superblock first.
+    pub fn journal(&self) -> &[Range<u64>] {
         &self.journal
+    }
+
+    /// Whether a byte belongs to the log.
+    pub fn in_journal(&self, at: u64) -> bool {
+        self.journal.iter().any(|range| range.contains(&at))
     }
 
     fn page(&self, page: u32) -> &[u8] {
@@ -106,7 +111,7 @@ impl Base {
         let change = sector_sum(sector, new).wrapping_sub(sector_sum(sector, old));
         sums.all = sums.all.wrapping_add(change);
         let at = sector * SECTOR as u64;
-        if !self.journal.contains(&at) && !SUPERBLOCK.contains(&at) {
+        if !self.in_journal(at) && !SUPERBLOCK.contains(&at) {
             sums.volume = sums.volume.wrapping_add(change);
         }
     }

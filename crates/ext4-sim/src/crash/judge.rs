@@ -11,7 +11,7 @@ use ext4_format::Superblock;
 use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
 use ext4_format::superblock::state;
 
-use super::enumerate::Replay;
+use super::enumerate::{Replay, Tear};
 use super::image::{Image, StateDevice};
 use super::model::{Expectation, attributes, entry_hash};
 use super::random::Random;
@@ -269,7 +269,7 @@ pub fn cut_recovery(
             Some(random) => (&mut **random, Some(20)),
             None => (&mut two, Some(0)),
         };
-        for state in replay.states(choices, budget, &|_| false) {
+        for state in replay.states(choices, budget, &|_| Tear::Pattern) {
             count += 1;
             let device = Arc::new(replay.image.device(&state.patches));
             let sum = device.sums().all;

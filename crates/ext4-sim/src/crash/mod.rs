@@ -31,7 +31,7 @@ use block_io::Event;
 use ext4_format::Superblock;
 
 use driver::Recording;
-use enumerate::{Replay, State};
+use enumerate::{Replay, State, Tear};
 use image::{Image, Patch};
 use judge::{Outcome, Verdict};
 use model::Expectation;
@@ -202,7 +202,7 @@ impl<'r> Explorer<'r> {
     fn point(&mut self, replay: &Replay, events: usize, budget: Option<usize>) -> Result<(), Box<Failure>> {
         self.counts.points += 1;
         let expectation = self.recording.model.expectation(events);
-        let tears = |patch: &Patch| self.recovery_starts_from(patch);
+        let tears = |patch: &Patch| self.tear_of(patch);
         let mut random = self.random.clone();
         let states = replay.states(&mut random, budget, &tears);
         self.random = random;
@@ -221,12 +221,18 @@ impl<'r> Explorer<'r> {
     }
 
     /// Superblock, journal superblock, commit blocks: torn at every sector.
-    fn recovery_starts_from(&self, patch: &Patch) -> bool {
+    fn tear_of(&self, patch: &Patch) -> Tear {
         const MAGIC: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
-        let holds_superblock = patch.offset < 2048 && !self.recording.broken;
+        let holds_superblock = patch.offset < 2048;
+        if holds_superblock && self.recording.whole_superblock {
+            return Tear::Never;
+        }
         let data = patch.data();
-        let in_journal = self.recording.base.journal().contains(&patch.offset) && data[..4] == MAGIC;
-        holds_superblock || in_journal && matches!(data[7], 2..=4)
+        let in_journal = self.recording.base.in_journal(patch.offset) && data[..4] == MAGIC;
+        match holds_superblock || in_journal && matches!(data[7], 2..=4) {
+            true => Tear::EverySplit,
+            false => Tear::Pattern,
+        }
     }
 
     fn judge(&mut self, image: &Image, hash: u64, expectation: &Expectation<'_>) -> Result<(), Verdict> {
@@ -301,7 +307,7 @@ impl<'r> Explorer<'r> {
                 offset_bytes % block,
                 bytes.len(),
                 if *fua { ", FUA" } else { "" },
-                if self.recording.base.journal().contains(offset_bytes) { ", journal" } else { "" },
+                if self.recording.base.in_journal(*offset_bytes) { ", journal" } else { "" },
             ),
             Event::FlushSubmitted { request, .. } => format!("  {request}: flush"),
             Event::Completed { request, .. } => format!("  {request}: done"),

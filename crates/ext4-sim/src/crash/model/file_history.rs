@@ -112,11 +112,11 @@ impl FileHistory {
     }
 
     /// Whether the next version may have stayed in the page cache while the size grew past it: a direct write or a
-    /// truncation writes back the pages that it meets, not those before them.
+    /// truncation writes back the pages that it meets, not those before them. With the size first any write is met so.
     fn is_late(&self, index: usize, versions: &[&Version], end: u64, acked: Op, now: Op) -> bool {
         match versions.get(index + 1) {
             Some(next) if next.buffered && next.op > acked && next.op <= now => {
-                let met = self.touched.iter().any(|&op| op > next.op && op <= now);
+                let met = self.size_first || self.touched.iter().any(|&op| op > next.op && op <= now);
                 met && self.sizes_since(next.op, now).any(|(_, after, _)| after >= end)
             }
             _ => false,

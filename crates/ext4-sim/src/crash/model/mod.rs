@@ -117,6 +117,7 @@ pub struct FileHistory {
     /// Those that have not returned yet.
     in_flight: Vec<Op>,
     current: Vec<u8>,
+    size_first: bool,
 }
 
 /// How a write gets to the device.
@@ -131,6 +132,9 @@ pub enum How {
 /// The tree and its history.
 #[derive(Default)]
 pub struct Model {
+    /// As Linux with dioread_nolock: the size of buffered writes is durable with their blocks, which show zeros until their
+    /// data has become so too. Ours is durable after the data (A15).
+    pub size_first: bool,
     /// Every file that ever was.
     pub files: Vec<FileHistory>,
     tree: BTreeMap<String, Node>,
@@ -261,7 +265,7 @@ impl Model {
 
     /// A new regular file.
     pub fn create(&mut self, path: &str, ino: u32) {
-        let mut file = FileHistory::default();
+        let mut file = FileHistory { size_first: self.size_first, ..FileHistory::default() };
         file.sizes.push((self.op(), 0, false));
         self.files.push(file);
         self.created.push(self.hashes.len());
