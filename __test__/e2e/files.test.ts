@@ -264,6 +264,11 @@ e2e('rm and readdir of a tree with names that are not UTF-8', async (t) => {
     t.true(names.some((name) => name.equals(Buffer.from([0x74, 0x2f, 0xff, 0x2f, 0x78]))));
     await volume.rm('/t', { recursive: true });
     t.deepEqual(await volume.readdir('/'), ['lost+found']);
+    // Several at once, each forgiving what the others removed.
+    await volume.mkdir('/t/a/b', { recursive: true });
+    await Promise.all(Array.from({ length: 50 }, (_, index) => volume.writeFile(`/t/a/b/${index}`, '')));
+    await Promise.all([1, 2, 3].map(() => volume.rm('/t', { recursive: true, force: true })));
+    t.deepEqual(await volume.readdir('/'), ['lost+found']);
     // Pieces of no whole block on a file that is direct.
     await volume.writeFile('/pieces', ['a'.repeat(5000), 'b'.repeat(5000)]);
     await volume.appendFile('/pieces', 'c');
