@@ -53,7 +53,13 @@ impl Volume {
     pub fn base(self) -> Arc<Base> {
         static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Base>>>> = OnceLock::new();
         let mut made = MADE.get_or_init(Mutex::default).lock().expect("no test panics in here");
-        made.entry(self).or_insert_with(|| Arc::new(self.make())).clone()
+        let volume = self.made_as();
+        made.entry(volume).or_insert_with(|| Arc::new(volume.make())).clone()
+    }
+
+    /// The volume without how it is mounted: equal ones start with equal bytes.
+    pub(super) fn made_as(self) -> Self {
+        Self { data: DataMode::Ordered, dioread_nolock: true, ..self }
     }
 
     fn make(self) -> Base {

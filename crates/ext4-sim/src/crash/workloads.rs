@@ -1,5 +1,7 @@
 //! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
 
+use std::ops::Range;
+
 use block_io::FaultOn;
 use ext4::FallocateMode;
 
@@ -14,6 +16,8 @@ type Run = Box<dyn Fn(&str, u32) -> Recording + Send + Sync>;
 pub struct Workload {
     /// What it is called in a failure.
     pub name: String,
+    /// Its share of the states, beside those of others.
+    pub share: usize,
     /// Runs it on a volume with blocks of this many bytes.
     run: Run,
 }
@@ -24,7 +28,11 @@ impl Workload {
         name: impl Into<String>,
         run: impl Fn(&str, u32) -> Recording + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), share: 10, run: Box::new(run) }
+    }
+
+    fn with_share(self, share: usize) -> Self {
+        Self { share, ..self }
     }
 
     /// Runs it on a volume with blocks of this many bytes.
@@ -38,8 +46,8 @@ pub const FAILING_WRITES: u64 = 14;
 /// Flushes, likewise.
 pub const FAILING_FLUSHES: u64 = 5;
 
-/// All of them; `seed` is that of the random mixes.
-pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
+/// All that have a plan.
+pub fn all() -> Vec<Workload> {
     let mut all = vec![
         Workload::new("direct append and fsync", direct_append),
         Workload::new("O_DSYNC append", dsync_append),
@@ -52,7 +60,8 @@ pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
         Workload::new("truncate of a deep file", deep_truncate),
         Workload::new("freed metadata as direct data", reuse),
         Workload::new("directory with index splits", index_splits),
-        Workload::new("orphan overflow", orphan_overflow),
+        // Thousands of orphans to delete in each recovery take their time.
+        Workload::new("orphan overflow", orphan_overflow).with_share(1),
         Workload::new("unlinked while open", unlinked_open),
         Workload::new("truncates and extensions", truncates),
         Workload::new("the same again after a remount", remounts),
@@ -71,14 +80,20 @@ pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
         Workload::new(format!("{on:?} {nth} fails"), move |name, block_size| {
             failing(name, block_size, on, nth)
         })
+        .with_share(2)
     };
     all.extend((1..=FAILING_WRITES).map(|nth| failing(FaultOn::Write, nth)));
     all.extend((1..=FAILING_FLUSHES).map(|nth| failing(FaultOn::Flush, nth)));
-    all.extend((0..mixes).map(|n| {
+    all
+}
+
+/// Random mixes by their numbers.
+pub fn mixes(seed: u64, numbers: Range<u64>) -> Vec<Workload> {
+    let mix = |n| {
         let mix = seed.wrapping_mul(1 << 20).wrapping_add(n);
         Workload::new(format!("random mix {mix}"), move |name, block_size| mix::run(name, block_size, mix))
-    }));
-    all
+    };
+    numbers.map(mix).collect()
 }
 
 fn driver(name: &str, block_size: u32) -> Driver {
