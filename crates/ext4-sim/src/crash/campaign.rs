@@ -5,9 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::driver::Recording;
+use ext4::DataMode;
+
 use super::outside::Outside;
 use super::volume::Volume;
+use super::workloads::Workload;
 use super::{Budget, Counts, Explorer, Failure, ace, block_maps, workloads};
 use crate::oracle::{Need, available};
 
@@ -30,47 +32,52 @@ struct Job {
     name: String,
     /// Of the states.
     share: usize,
-    run: Box<dyn Fn() -> Recording + Send + Sync>,
-}
-
-impl Job {
-    fn new(name: String, share: usize, run: impl Fn() -> Recording + Send + Sync + 'static) -> Self {
-        Self { name, share, run: Box::new(run) }
-    }
+    volume: Volume,
+    workload: Workload,
 }
 
 const BLOCK_SIZES: [u32; 2] = [1024, 4096];
+const MODES: [DataMode; 3] = [DataMode::Ordered, DataMode::Journal, DataMode::Writeback];
+/// From so many states on, all that writes data runs in each mode; with less in one, by turns.
+const ALL_MODES_FROM: usize = 100_000;
 
-/// Workloads that have an end to their states.
-fn fixed_jobs() -> Vec<Job> {
+/// Workloads on the volumes that they run on.
+fn jobs(campaign: &Campaign, workloads: &[Workload]) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let has_mke2fs = available(Need::E2fsprogs, "crash states of block maps");
-    for block_size in BLOCK_SIZES {
-        let with_tools = if has_mke2fs { block_maps::all() } else { Vec::new() };
-        for workload in workloads::all().into_iter().chain(with_tools) {
-            let name = format!("{} at {block_size}", workload.name);
-            jobs.push(Job::new(name, workload.share, move || workload.run(block_size)));
-        }
-        for workload in ace::workloads() {
-            let name = format!("ace {} at {block_size}", workload.number);
-            jobs.push(Job::new(name, 1, move || workload.run(block_size)));
+    for (size, block_size) in BLOCK_SIZES.into_iter().enumerate() {
+        for (index, workload) in workloads.iter().enumerate() {
+            let turn = (campaign.seed as usize).wrapping_add(index + size) % MODES.len();
+            let modes = match workload.in_all_modes {
+                false => &MODES[..1],
+                // A name may be of any mode.
+                true if campaign.states >= ALL_MODES_FROM || campaign.workload.is_some() => &MODES[..],
+                true => &MODES[turn..=turn],
+            };
+            for &data in modes {
+                let volume = Volume { data, ..Volume::small(block_size) };
+                let (name, share) = (workload.name_on(volume), workload.share * MODES.len() / modes.len());
+                jobs.push(Job { name, share, volume, workload: workload.clone() });
+            }
         }
     }
     jobs
+}
+
+/// Workloads that have an end to their states.
+fn fixed_jobs(campaign: &Campaign) -> Vec<Job> {
+    let mut all = workloads::all();
+    if available(Need::E2fsprogs, "crash states of block maps") {
+        all.extend(block_maps::all());
+    }
+    all.extend(ace::workloads().into_iter().map(ace::Workload::on_any_volume));
+    jobs(campaign, &all)
 }
 
 /// Random mixes, which have as many states as are still wanted; others in each round.
 fn mix_jobs(campaign: &Campaign, round: u64) -> Vec<Job> {
     // One mix for so many states: more of them make more difference than more states of one.
     let count = (campaign.states / 2000).clamp(2, 100) as u64;
-    let mut jobs = Vec::new();
-    for block_size in BLOCK_SIZES {
-        for workload in workloads::mixes(campaign.seed, round * count..(round + 1) * count) {
-            let name = format!("{} at {block_size}", workload.name);
-            jobs.push(Job::new(name, workload.share, move || workload.run(block_size)));
-        }
-    }
-    jobs
+    jobs(campaign, &workloads::mixes(campaign.seed, round * count..(round + 1) * count))
 }
 
 /// Those that the campaign is about.
@@ -132,7 +139,7 @@ const MOST_ROUNDS: u64 = 4;
 
 /// Runs everything; `progress` gets a line every few seconds. Goes on after a failure, to the next workload.
 pub fn run(campaign: &Campaign, progress: &(dyn Fn(String) + Sync)) -> (Counts, Vec<Failure>) {
-    let (mut fixed, mut mixes) = (fixed_jobs(), mix_jobs(campaign, 0));
+    let (mut fixed, mut mixes) = (fixed_jobs(campaign), mix_jobs(campaign, 0));
     wanted(campaign, &mut fixed);
     wanted(campaign, &mut mixes);
     let now = Instant::now();
@@ -183,7 +190,7 @@ fn run_wave(
             let before: usize = jobs[..index].iter().map(|job| job.share).sum();
             let until = |share: usize| states * share / shares.max(1);
             let budget = budget(campaign, until(before + job.share) - until(before));
-            let recording = (job.run)();
+            let recording = job.workload.run(job.volume);
             let result = Explorer::new(&recording, &budget, &mut outside).run();
             let mut outcome = outcome.lock().expect("no worker panics here");
             outcome.add(recording.volume, result);

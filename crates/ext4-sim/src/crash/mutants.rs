@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::outside::Outside;
+use super::volume::Volume;
 use super::{Budget, Explorer, journal_alone, workloads};
 
 /// Where a fault shows.
@@ -115,7 +116,7 @@ fn kill_in(mutant: &Mutant, seed: u64, name: &str) -> Option<(String, String)> {
         .find(|workload| workload.name == name)?;
     sizes.into_iter().find_map(|block_size| {
         let text = under(mutant, || {
-            let recording = workload.run(block_size);
+            let recording = workload.run(Volume::small(block_size));
             Explorer::new(&recording, &budget(seed), &mut Outside::new())
                 .without_images()
                 .run()

@@ -49,6 +49,15 @@ impl Volume {
         }
     }
 
+    /// What tells it from other small ones.
+    pub fn label(self) -> String {
+        match self.data {
+            DataMode::Ordered => format!("at {}", self.block_size),
+            DataMode::Journal => format!("at {}, data=journal", self.block_size),
+            DataMode::Writeback => format!("at {}, data=writeback", self.block_size),
+        }
+    }
+
     /// A fresh volume's bytes; its journal's device lies behind them.
     pub fn base(self) -> Arc<Base> {
         static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Base>>>> = OnceLock::new();
