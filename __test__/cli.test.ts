@@ -6,6 +6,7 @@ import test from 'ava';
 
 import { run } from '../src/cli/run.js';
 import { parseSize } from '../src/cli/size.js';
+import { formatContainer, recoverContainer } from '../src/containers.js';
 import { Engine } from '../src/engine.js';
 import { Volume } from '../src/volume.js';
 import { FakeNative } from './fake-native.js';
@@ -26,8 +27,8 @@ function setup(): {
         },
         err: (line) => err.push(line),
         open: (image, options) => Volume.openOn(engine, image, options),
-        format: (image, options) => Volume.formatOn(engine, image, options),
-        recover: (image, options) => Volume.recoverOn(engine, image, options),
+        format: (image, options) => formatContainer(engine, image, options),
+        recover: (image, options) => recoverContainer(engine, image, options ?? {}),
       },
       argv,
       () => '0.1.0',

@@ -26,9 +26,10 @@ const LAYERS: readonly (readonly string[])[] = [
     'quiesce',
     'mkdir',
     'range-arguments',
+    'containers',
   ],
   ['file-handle'],
-  ['whole-file', 'volume'],
+  ['whole-file', 'tree', 'volume'],
   ['index'],
   ['cli', 'main-job'],
 ];

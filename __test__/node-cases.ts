@@ -34,6 +34,8 @@ type Api = Pick<
   | 'utimes'
   | 'readFile'
   | 'writeFile'
+  | 'appendFile'
+  | 'rm'
 >;
 
 async function shape(work: () => Promise<unknown>, root: string): Promise<Shape | { value: unknown }> {
@@ -83,6 +85,11 @@ export async function same(t: ExecutionContext, volume: Volume, root: string, wo
 
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- the caller names the type that is dodged
 const wrong = <T>(value: unknown): T => value as T;
+
+async function* later(): AsyncGenerator<string> {
+  yield 'EF';
+  yield 'GH';
+}
 
 const CASES: Record<string, NodeCase> = {
   'open: missing': (api, root) => api.open(`${root}/missing`),
@@ -205,6 +212,64 @@ const CASES: Record<string, NodeCase> = {
     await api.writeFile(`${root}/file`, 'ab');
     return api.readFile(`${root}/file`, 'utf8');
   },
+  'writeFile: pieces': async (api, root) => {
+    await api.writeFile(`${root}/file`, ['ab', Buffer.from('cd'), 'é']);
+    await api.appendFile(`${root}/file`, later());
+    return api.readFile(`${root}/file`, 'utf8');
+  },
+  'writeFile: no data': (api, root) => api.writeFile(`${root}/file`, wrong<string>(7)),
+  'writeFile: flush of a wrong type': (api, root) =>
+    api.writeFile(`${root}/file`, '', { flush: wrong<boolean>(1) }),
+  'writeFile: options of a wrong type': (api, root) =>
+    api.writeFile(`${root}/file`, '', wrong<BufferEncoding>(7)),
+  'readFile: options of a wrong type': (api, root) => api.readFile(`${root}/file`, wrong<'utf8'>(7)),
+  'readFile: aborted': (api, root) => api.readFile(`${root}/file`, { signal: AbortSignal.abort() }),
+  'writeFile: aborted': (api, root) =>
+    api.writeFile(`${root}/file`, 'x', { signal: AbortSignal.abort('enough') }),
+  appendFile: async (api, root) => {
+    await api.appendFile(`${root}/file`, '+');
+    await api.appendFile(`${root}/new`, new Uint16Array([0x4142]), { encoding: 'utf8' });
+    return [await api.readFile(`${root}/file`, 'utf8'), await api.readFile(`${root}/new`, 'latin1')];
+  },
+  'appendFile: missing parent': (api, root) => api.appendFile(`${root}/missing/x`, ''),
+  'rm: a file and a link': async (api, root) => {
+    await api.rm(`${root}/link`);
+    await api.rm(`${root}/file`);
+    return api.readdir(root);
+  },
+  'rm: missing': (api, root) => api.rm(`${root}/missing`),
+  'rm: missing, force': (api, root) => api.rm(`${root}/missing`, { force: true, recursive: true }),
+  'rm: below a file, force': (api, root) => api.rm(`${root}/file/x`, { force: true }),
+  'rm: a directory': async (api, root) => {
+    // Its message has changed with Node's versions.
+    try {
+      await api.rm(`${root}/dir`);
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code;
+    }
+    return 'removed';
+  },
+  'rm: recursive of a wrong type': (api, root) => api.rm(`${root}/dir`, { recursive: wrong<boolean>(1) }),
+  'rm: recursive': async (api, root) => {
+    await api.mkdir(`${root}/dir/a/b/c`, { recursive: true });
+    await api.writeFile(`${root}/dir/a/b/x`, '');
+    await api.symlink('..', `${root}/dir/a/up`);
+    await api.rm(`${root}/dir/`, { recursive: true });
+    await api.rm(`${root}/file`, { recursive: true });
+    return api.readdir(root);
+  },
+  'readdir: recursive': async (api, root) => {
+    await api.mkdir(`${root}/dir/a/b`, { recursive: true });
+    await api.writeFile(`${root}/dir/a/b/x`, '');
+    const entries = await api.readdir(root, { recursive: true, withFileTypes: true });
+    return [
+      (await api.readdir(root, { recursive: true })).toSorted(),
+      (await api.readdir(`${root}/`, { recursive: true, encoding: 'latin1' })).toSorted(),
+      entries.map((entry) => `${entry.name} ${entry.isDirectory()}`).toSorted(),
+    ];
+  },
+  'readdir: recursive, missing': (api, root) => api.readdir(`${root}/missing`, { recursive: true }),
+  'readdir: options of a wrong type': (api, root) => api.readdir(root, wrong<'utf8'>(7)),
   'FileHandle: use after close': async (api, root) => {
     const file = await api.open(`${root}/file`, 'r+');
     await file.close();
@@ -250,6 +315,7 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
   'read: negative length': ['r', (file) => file.read(Buffer.alloc(4), 0, -3, 0)],
   'read: offset of a wrong type': ['r', (file) => file.read(Buffer.alloc(4), wrong<number>('1'), 1, 0)],
   'read: position of a wrong type': ['r', (file) => file.read(Buffer.alloc(4), 0, 1, wrong<number>('1'))],
+  'read: options that are an array': ['r', (file) => file.read(wrong<object>([]))],
   'read: empty buffer': ['r', (file) => file.read(Buffer.alloc(0), 0, 1, 0)],
   'read: not readable': ['w', (file) => file.read(Buffer.alloc(4), 0, 1, 0)],
   'write: shape': ['r+', (file) => file.write(Buffer.from('abc'), 1, 2, 0)],
@@ -329,6 +395,7 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
     },
   ],
   'chmod: bad mode': ['r+', (file) => file.chmod(wrong<number>(-1))],
+  'utimes: far away': ['r+', (file) => file.utimes(2 ** 60, 2 ** 53)],
   'utimes: wrong type': ['r+', (file) => file.utimes(wrong<number>({}), 1)],
   'stat, sync, datasync': [
     'r+',

@@ -49,6 +49,8 @@ export interface Report {
   epochs: number;
   /** Operations that the device's failures reached. */
   failed: number;
+  /** Operations that found the volume full. */
+  full: number;
   readonly byKind: Map<string, number>;
 }
 
@@ -71,7 +73,7 @@ interface Epoch {
 
 /** Runs `plan.ops` operations, or until something is wrong. */
 export async function exercise(plan: Plan): Promise<{ report: Report; broken?: Broken }> {
-  const report: Report = { ops: 0, rounds: 0, epochs: 0, failed: 0, byKind: new Map() };
+  const report: Report = { ops: 0, rounds: 0, epochs: 0, failed: 0, full: 0, byKind: new Map() };
   const possible = plan.kind === undefined ? await kindsHere(plan.image) : [plan.kind];
   // What is stored in place has no requests that could fail.
   const kinds = possible.filter(({ open }) => plan.faults === undefined || open.dax !== true);
@@ -128,6 +130,7 @@ async function runEpoch(plan: Plan, epoch: Epoch, report: Report): Promise<Broke
       await session.finish();
     }
     report.failed += session.failed;
+    report.full += session.full;
     return undefined;
   } catch (error) {
     await session.abandon();

@@ -5,6 +5,7 @@ export const FEATURES = [
   'blocking',
   'vectors',
   'nowait',
+  'atomic',
   'truncate',
   'preallocate',
   'punch',

@@ -8,6 +8,8 @@ import type { Random } from './random.js';
 /** What operations have to respect. In bytes. */
 export interface Geometry extends Units {
   readonly maxFileBytes: number;
+  /** The volume is all but full. */
+  readonly isTight: boolean;
 }
 
 /** Operations at once on one file where their order does not matter, and where it does. */
@@ -76,6 +78,8 @@ export class Generator {
       const operation = this.#any(file, model);
       // Making a file anew closes its handles under the others; seeks are judged by one state.
       if (operation.k === 'remake' || operation.k === 'seek') continue;
+      // What it could not allocate all of leaves one of many sizes.
+      if (operation.k === 'fallocate' && this.#geometry.isTight) continue;
       // A16: what a hole leaves of a direct write comes later, when others may have had their turn.
       if (operation.k === 'write' && operation.direct && this.#geometry.bitmapFormat) continue;
       return operation;
@@ -104,6 +108,8 @@ export class Generator {
   #write(file: number, model: FileModel): FileOperation {
     const random = this.#random;
     const way = this.#way();
+    if (way.direct && way.blocking !== true && this.#features.has('atomic') && random.once(12))
+      return this.#atomicWrite(file, model, way);
     const unit = this.#unit(way);
     const from = this.#from();
     // With a block map it depends on where the holes are whether one that others have misaligned is refused.
@@ -117,7 +123,27 @@ export class Generator {
     return { k: 'write', file, ...way, pos, lens, from, ...(append ? { append } : {}), ...options };
   }
 
-  #writeOptions(way: Way): { nowait?: boolean; atomic?: boolean } {
+  #atomicWrite(file: number, model: FileModel, way: Way): FileOperation {
+    const random = this.#random;
+    const { blockBytes, maxFileBytes } = this.#geometry;
+    const unit = blockBytes * 2 ** random.below(Math.log2(MAX_TRANSFER / blockBytes) + 1);
+    const last = this.#aligned(maxFileBytes - unit, unit);
+    const pos = Math.min(this.#aligned(this.#position(model, false), unit), last);
+    // Now and then what must be refused: a length or a position that is no power of two's multiple.
+    const [len, shift] = random.pick([
+      [unit, 0],
+      [unit, 0],
+      [unit, 0],
+      [unit, 0],
+      [3 * blockBytes, 0],
+      [unit, 512],
+    ] as const);
+    const isOutside = pos + shift + len > maxFileBytes;
+    const range = isOutside ? { pos, lens: [unit] } : { pos: pos + shift, lens: [len] };
+    return { k: 'write', file, ...way, ...range, from: this.#from(), atomic: true };
+  }
+
+  #writeOptions(way: Way): { nowait?: boolean } {
     if (way.direct && this.#features.has('nowait') && this.#random.once(10)) return { nowait: true };
     return {};
   }

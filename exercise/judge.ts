@@ -1,7 +1,7 @@
 /** Whether what came of the operations of a round on one file is legal. */
 import { commute, firstIllegal, isExpected, isLegalOutcome, legalResults } from './legal.js';
-import type { FileModel, Outcome } from './model.js';
-import type { FileOperation } from './operation.js';
+import { startInPool, type FileModel, type Outcome } from './model.js';
+import { bytesOf, type FileOperation } from './operation.js';
 
 /** The volume did what it must not do. */
 export class Failure extends Error {
@@ -43,18 +43,38 @@ export async function judge(model: FileModel, done: readonly Done[], evidence: E
   await adoptOneOf(model, legal.finals, evidence);
 }
 
+/** Whether an operation's failure is nothing to wonder at. */
+export type MayFail = (done: Done) => boolean;
+
+/** The device refuses direct requests now and then. */
+export const deviceFails: MayFail = ({ operation, outcome }) =>
+  outcome.err === 'EIO' && (operation.k === 'read' || operation.k === 'write') && operation.direct;
+
+/** The volume is full. */
+export const spaceFails: MayFail = ({ operation, outcome }) =>
+  outcome.err === 'ENOSPC' && (operation.k === 'write' || operation.k === 'fallocate');
+
+/** Writes that ended where the space did, as what they came to; an atomic one has no such end. */
+export function cutShort(done: Done): Done {
+  const { operation, outcome } = done;
+  if (operation.k !== 'write' || operation.atomic === true) return done;
+  const { ret } = outcome;
+  if (ret === undefined || ret === 0 || ret >= bytesOf(operation)) return done;
+  const from = startInPool(operation.from, bytesOf(operation));
+  return { operation: { ...operation, from, lens: [ret] }, outcome };
+}
+
 /**
- * The same where the device refused some direct requests: each of them has changed its range, or a part of it, or
- * nothing, and the size not at all (B9).
+ * The same where operations may fail: each of those has changed its range, or a part of it, or nothing (B9). The size has
+ * changed by what fallocate got, and not at all by a write.
  */
-export async function judgeWithFaults(
+export async function judgeWithFailures(
   model: FileModel,
   done: readonly Done[],
   evidence: Evidence,
+  isFailed: MayFail,
 ): Promise<void> {
-  const isFailed = ({ operation, outcome }: Done): boolean =>
-    outcome.err === 'EIO' && (operation.k === 'read' || operation.k === 'write') && operation.direct;
-  const failed = done.filter((each) => isFailed(each) && each.operation.k === 'write');
+  const failed = done.filter((each) => isFailed(each) && each.operation.k !== 'read');
   const others = done.filter((each) => !isFailed(each) && !isRefusal(each.operation, each.outcome));
   if (failed.length === 0) return judge(model, others, evidence);
   const apart = commute(
@@ -65,7 +85,7 @@ export async function judgeWithFaults(
     ? failedApart(model, others, failed)
     : failedTangled(model, others, failed);
   const found = await evidence.content();
-  if (!sizes.has(found.length))
+  if (!sizes.some(([least, most]) => found.length >= least && found.length <= most))
     throw new Failure(`file ${evidence.file} is ${found.length} bytes long after a write that failed`);
   const at = firstIllegal(found, contents);
   if (at !== undefined)
@@ -75,7 +95,8 @@ export async function judgeWithFaults(
 }
 
 interface Possible {
-  readonly sizes: ReadonlySet<number>;
+  /** From, to. */
+  readonly sizes: readonly (readonly [number, number])[];
   readonly contents: readonly Buffer[];
 }
 
@@ -83,14 +104,21 @@ interface Possible {
 function failedApart(model: FileModel, others: readonly Done[], failed: readonly Done[]): Possible {
   for (const each of others) judgeOne(model, each);
   const done = model.copy();
-  for (const { operation } of failed) done.apply(operation);
-  return { sizes: new Set([model.size]), contents: [model.content, done.content] };
+  for (const { operation } of failed) if (mayBePartial(operation)) done.apply(operation);
+  const grows = failed.some(({ operation }) => operation.k === 'fallocate');
+  return { sizes: [[model.size, grows ? done.size : model.size]], contents: [model.content, done.content] };
+}
+
+/** Shifting a file's blocks is done or not. */
+function mayBePartial(operation: FileOperation): boolean {
+  if (operation.k === 'write') return operation.atomic !== true;
+  return operation.k === 'fallocate' && !['collapse-range', 'insert-range'].includes(operation.mode);
 }
 
 /** Every order, with and without each of those that failed. */
 function failedTangled(model: FileModel, others: readonly Done[], failed: readonly Done[]): Possible {
   const outcomes = others.map((): Outcome[] => []);
-  const sizes = new Set<number>();
+  const sizes: [number, number][] = [];
   const contents: Buffer[] = [];
   for (let subset = 0; subset < 2 ** failed.length; subset += 1) {
     const some = failed.filter((_, index) => ((subset >> index) & 1) === 1);
@@ -101,7 +129,7 @@ function failedTangled(model: FileModel, others: readonly Done[], failed: readon
     others.forEach((_, index) => outcomes[index]?.push(...(legal.outcomes[index] ?? [])));
     for (const { content, size } of legal.finals) {
       contents.push(content);
-      if (subset === 0) sizes.add(size);
+      if (subset === 0) sizes.push([size, size]);
     }
   }
   others.forEach(({ operation, outcome }, index) => {

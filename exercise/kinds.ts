@@ -2,12 +2,15 @@
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
+import { formatContainer } from '../src/containers.js';
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
-import { Volume, type OpenOptions } from '../src/index.js';
+import type { OpenOptions } from '../src/index.js';
 import { runCommand } from '../src/main-job/command.js';
 
 const SIZE_BYTES = 64 * 1024 * 1024;
+/** Less than all files may want. */
+const TIGHT_BYTES = 700 * 1024;
 const TMPFS_MAGIC = 0x01021994;
 const MKE2FS_TIMEOUT_MS = 60_000;
 
@@ -17,6 +20,8 @@ export interface Kind {
   /** Block maps instead of extents: mke2fs makes such volumes. */
   readonly bitmapFormat: boolean;
   readonly open: OpenOptions;
+  /** The free space that files are left; ENOSPC is to be expected. */
+  readonly freeBytes?: number;
 }
 
 export const KINDS: readonly Kind[] = [
@@ -30,11 +35,13 @@ export const KINDS: readonly Kind[] = [
   // Loaded and stored in place: the image has to lie in memory.
   { name: '4096-dax', blockBytes: 4096, bitmapFormat: false, open: { dax: true } },
   { name: '1024-journal', blockBytes: 1024, bitmapFormat: false, open: { data: 'journal' } },
+  { name: '4096-full', blockBytes: 4096, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
+  { name: '1024-full', blockBytes: 1024, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
 ];
 
 /** Makes an empty volume of this kind. */
 export async function format(kind: Kind, image: string, engine: Engine = defaultEngine()): Promise<void> {
-  await Volume.formatOn(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes });
+  await formatContainer(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes });
   if (!kind.bitmapFormat) return;
   const args = ['-q', '-F', '-t', 'ext4', '-b', `${kind.blockBytes}`, '-O', '^extent,^64bit', image];
   const { status, output } = await runCommand('mke2fs', args, MKE2FS_TIMEOUT_MS);

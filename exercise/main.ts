@@ -15,7 +15,11 @@ function perSecond(ops: number, since: number): string {
 
 function describe(report: Report): string {
   const kinds = [...report.byKind].sort(([, one], [, other]) => other - one);
-  return kinds.map(([kind, count]) => `${kind} ${count}`).join(', ');
+  const errors = [
+    ['EIO', report.failed],
+    ['ENOSPC', report.full],
+  ] as const;
+  return [...kinds, ...errors.filter(([, count]) => count > 0)].map((each) => each.join(' ')).join(', ');
 }
 
 /** What does not repeat itself is told by its end. */
@@ -50,7 +54,7 @@ async function run(options: Options, image: string): Promise<number> {
   const verdict = broken === undefined ? 'clean' : 'FAILED';
   console.log(
     `seed ${options.seed}: ${report.ops} operations in ${report.rounds} rounds on ${report.epochs} volumes, ` +
-      `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)}${report.failed === 0 ? '' : `, EIO ${report.failed}`})`,
+      `${perSecond(report.ops, begun)}: ${verdict} (${describe(report)})`,
   );
   return broken === undefined ? 0 : 1;
 }

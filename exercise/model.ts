@@ -27,8 +27,13 @@ export function bytesFor(file: number, from: number, length: number): Buffer {
     }
     pools.set(kind, pool);
   }
-  const start = from % (POOL_BYTES - length);
+  const start = startInPool(from, length);
   return pool.subarray(start, start + length);
+}
+
+/** Where in its pool a write's data begins; it begins there for every shorter one too. */
+export function startInPool(from: number, length: number): number {
+  return from % (POOL_BYTES - length);
 }
 
 /** What the volume asks of operations. In bytes. */
@@ -36,6 +41,8 @@ export interface Units {
   readonly blockBytes: number;
   /** What direct I/O is a multiple of. */
   readonly directAlignBytes: number;
+  /** The longest atomic write; 0: there is none. The shortest is a block. */
+  readonly atomicMaxBytes: number;
   /** A block map instead of extents. */
   readonly bitmapFormat: boolean;
   /** Direct writes go through the page cache and so need no alignment. */
@@ -79,6 +86,8 @@ export class FileModel {
       case 'write': {
         const length = bytesOf(operation);
         const pos = operation.append === true ? this.#size : operation.pos;
+        const refused = operation.atomic === true ? this.#refusesAtomic(pos, length) : undefined;
+        if (refused !== undefined) return { err: refused };
         if (operation.direct && !this.#units.journalsData && pos % this.#units.directAlignBytes !== 0)
           return { err: 'EINVAL' };
         this.#put(bytesFor(operation.file, operation.from, length), pos);
@@ -118,6 +127,16 @@ export class FileModel {
     if (found.err === 'ENXIO') return isZero(this.content.subarray(pos));
     const data = found.ret ?? -1;
     return data >= pos && data < this.#size && isZero(this.content.subarray(pos, data));
+  }
+
+  /** C24. */
+  #refusesAtomic(pos: number, length: number): string | undefined {
+    const { atomicMaxBytes, blockBytes, journalsData } = this.#units;
+    if (atomicMaxBytes === 0) return 'ENOTSUP';
+    if (length < blockBytes || length > atomicMaxBytes || !Number.isInteger(Math.log2(length)))
+      return 'EINVAL';
+    if (pos % length !== 0) return 'EINVAL';
+    return journalsData ? 'ENOTSUP' : undefined;
   }
 
   #put(data: Uint8Array, pos: number): void {

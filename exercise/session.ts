@@ -1,15 +1,25 @@
 /** A volume and what it must hold: runs rounds on it and judges each. */
 import { defaultEngine } from '../src/default-engine.js';
 import type { Engine } from '../src/engine.js';
-import { Volume } from '../src/index.js';
+import { constants, Volume } from '../src/index.js';
 import { runCommand } from '../src/main-job/command.js';
 import { judgeWithE2fsck } from '../src/main-job/judges.js';
 import type { Geometry } from './generate.js';
-import { differ, Failure, judge, judgeWithFaults, type Done, type Evidence } from './judge.js';
+import {
+  cutShort,
+  deviceFails,
+  differ,
+  Failure,
+  judge,
+  judgeWithFailures,
+  spaceFails,
+  type Done,
+  type Evidence,
+} from './judge.js';
 import type { Kind } from './kinds.js';
 import { FileModel, type Outcome } from './model.js';
 import { isVolumeOperation, type FileOperation, type Round, type VolumeOperation } from './operation.js';
-import { Performer } from './perform.js';
+import { errnoOf, Performer } from './perform.js';
 
 export interface SessionOptions {
   readonly files: number;
@@ -34,6 +44,18 @@ function changes({ k }: FileOperation): boolean {
   return k !== 'read' && k !== 'seek' && k !== 'fsync';
 }
 
+/** Leaves files so many bytes. */
+async function fill(volume: Volume, freeBytes: number): Promise<void> {
+  const ballast = await volume.open('/ballast', constants.O_RDWR | constants.O_CREAT);
+  const { freeBlocks, blockSize } = volume.info();
+  // More than there is: it keeps what it got.
+  await ballast.fallocate(0, freeBlocks * blockSize).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOSPC') throw error;
+  });
+  await ballast.truncate((await ballast.stat()).size - freeBytes);
+  await ballast.close();
+}
+
 export class Session {
   readonly #image: string;
   readonly #options: SessionOptions;
@@ -43,20 +65,26 @@ export class Session {
   #isMounted = true;
   #performer: Performer;
   #failed = 0;
+  #full = 0;
   /** Contents that survive whatever happens. */
+  /** When all files were empty. */
+  readonly #freeBlocks: number;
   readonly #durable = new Map<number, Buffer>();
   readonly #inDoubt = new Set<number>();
 
   private constructor(image: string, options: SessionOptions, volume: Volume) {
-    const { blockSize, dioOffsetAlign } = volume.info();
+    const { blockSize, dioOffsetAlign, atomicWriteUnitMax = 0, freeBlocks } = volume.info();
     this.#image = image;
     this.#options = options;
     this.#volume = volume;
     this.#performer = new Performer(volume);
+    this.#freeBlocks = freeBlocks;
     this.geometry = {
       blockBytes: blockSize,
       directAlignBytes: dioOffsetAlign,
+      atomicMaxBytes: atomicWriteUnitMax,
       maxFileBytes: options.maxFileBytes,
+      isTight: options.kind.freeBytes !== undefined,
       bitmapFormat: options.kind.bitmapFormat,
       journalsData: options.kind.open.data === 'journal',
     };
@@ -66,10 +94,11 @@ export class Session {
   /** Mounts a fresh volume. */
   static async start(image: string, options: SessionOptions): Promise<Session> {
     const volume = await Session.#mount(image, options);
-    const session = new Session(image, options, volume);
     for (let file = 0; file < options.files; file += 1)
       await volume.writeFile(Performer.pathOf(file), Buffer.alloc(0));
-    return session;
+    if (options.kind.freeBytes !== undefined) await fill(volume, options.kind.freeBytes);
+    await volume.sync();
+    return new Session(image, options, volume);
   }
 
   static #mount(image: string, { engine, kind, beforeMount }: SessionOptions): Promise<Volume> {
@@ -87,6 +116,11 @@ export class Session {
     return this.#failed;
   }
 
+  /** Operations that ended with ENOSPC. */
+  get full(): number {
+    return this.#full;
+  }
+
   /**
    * Runs one round.
    *
@@ -95,11 +129,18 @@ export class Session {
   async run(round: Round): Promise<void> {
     if (isVolumeOperation(round)) return this.#runOnVolume(round);
     const byFile = await this.#perform(round);
-    const judgeOneFile = this.#options.queuedFaults === true ? judgeWithFaults : judge;
     for (const [file, done] of byFile) {
-      await judgeOneFile(this.models[file] as FileModel, done, this.#evidenceOf(file));
+      await this.#judge(this.models[file] as FileModel, done, this.#evidenceOf(file));
       this.#noteDurable(file, done);
     }
+  }
+
+  #judge(model: FileModel, done: readonly Done[], evidence: Evidence): Promise<void> {
+    const { isTight } = this.geometry;
+    const devices = this.#options.queuedFaults === true;
+    if (!isTight && !devices) return judge(model, done, evidence);
+    const mayFail = (each: Done): boolean => (devices && deviceFails(each)) || (isTight && spaceFails(each));
+    return judgeWithFailures(model, isTight ? done.map(cutShort) : done, evidence, mayFail);
   }
 
   /** The same, until an error surfaces: then true, and what the round did is open. Throws {@link Failure}. */
@@ -172,9 +213,18 @@ export class Session {
   /** Compares all contents, unmounts, and asks e2fsck. Throws {@link Failure}. */
   async finish(): Promise<void> {
     await this.#compareAll('at the end');
+    await this.#expectSpaceBack();
     await this.#volume.close();
     this.#isMounted = false;
     await this.#fsck();
+  }
+
+  async #expectSpaceBack(): Promise<void> {
+    for (const file of this.models.keys()) await this.#volume.writeFile(Performer.pathOf(file), '');
+    await this.#volume.sync();
+    const { freeBlocks } = this.#volume.info();
+    if (freeBlocks !== this.#freeBlocks)
+      throw new Failure(`${freeBlocks} blocks are free with empty files, ${this.#freeBlocks} were before`);
   }
 
   /**
@@ -211,6 +261,7 @@ export class Session {
     round.forEach((operation, index) => {
       const outcome = outcomes[index] as Outcome;
       if (outcome.err === 'EIO') this.#failed += 1;
+      if (outcome.err === 'ENOSPC') this.#full += 1;
       const done = byFile.get(operation.file) ?? [];
       done.push({ operation, outcome });
       byFile.set(operation.file, done);

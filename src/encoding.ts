@@ -1,5 +1,5 @@
 /** Names in the encoding that the caller asked for. */
-import { invalidValue } from './errors.js';
+import { invalidType, invalidValue } from './errors.js';
 
 /** Encoding, or an object with it; as node:fs takes it. */
 export type EncodingOption =
@@ -9,7 +9,9 @@ export type EncodingOption =
 export function encodingOf(options: unknown): BufferEncoding | 'buffer' | undefined {
   const encoding: unknown =
     typeof options === 'object' && options !== null ? (options as { encoding?: unknown }).encoding : options;
-  if (encoding === undefined || encoding === null) return undefined;
+  if (encoding === undefined || encoding === null || typeof options === 'function') return undefined;
+  if (typeof options !== 'string' && typeof options !== 'object')
+    throw invalidType('options', 'be one of type string or object', options);
   if (encoding === 'buffer') return 'buffer';
   if (typeof encoding !== 'string' || !Buffer.isEncoding(encoding)) {
     throw invalidValue('encoding', encoding, 'is invalid encoding');

@@ -64,6 +64,16 @@ export function closedError(what: 'file' | 'volume', syscall: string): Ext4Error
   return Object.assign(new Error(`${what} closed`), { code: 'EBADF', syscall });
 }
 
+/** What node:fs rejects with when a signal ends a call. */
+export class AbortError extends Error {
+  readonly code = 'ABORT_ERR';
+  override readonly name = 'AbortError';
+
+  constructor(signal: AbortSignal) {
+    super('The operation was aborted', { cause: signal.reason });
+  }
+}
+
 function withCode<E extends Error>(error: E, code: string): E & { code: string } {
   const { name } = error;
   if (error.stack !== undefined) error.stack = error.stack.replace(name, `${name} [${code}]`);
@@ -103,6 +113,14 @@ export function invalidValue(
   return withCode(
     new TypeError(`The ${kind} '${name}' ${reason}. Received ${text}`),
     'ERR_INVALID_ARG_VALUE',
+  );
+}
+
+/** ERR_FS_FILE_TOO_LARGE. */
+export function fileTooLarge(sizeBytes: number, maxBytes: number): RangeError & { code: string } {
+  return withCode(
+    new RangeError(`File size (${sizeBytes}) is greater than ${maxBytes / 2 ** 30} GiB`),
+    'ERR_FS_FILE_TOO_LARGE',
   );
 }
 

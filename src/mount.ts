@@ -2,6 +2,8 @@ import type { Engine } from './engine.js';
 import type { IoLimits } from './kiocb.js';
 import type { NativeFile, NativeOpenFile, NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
+import { requestOrThrow, type Start } from './request.js';
+import { openJson, type OpenOptions } from './volume-options.js';
 import { newWriteCounts } from './write-counts.js';
 import { WriteGate } from './write-gate.js';
 
@@ -14,11 +16,35 @@ export interface OpenedFile {
   readonly type: number;
 }
 
+/** What a container gave when it was opened. */
+interface Opened {
+  readonly handle: VolumeHandle;
+  readonly info: NativeVolumeInfo;
+  readonly options: OpenOptions;
+}
+
+function limitsOf({ info, options }: Opened): IoLimits {
+  return {
+    blockBytes: info.blockSize,
+    offsetAlignBytes: info.dioOffsetAlign,
+    memoryAlignBytes: info.dioMemoryAlign,
+    maxFileBytes: Math.min(info.maxFileSize, options.maxFileSize ?? Number.MAX_SAFE_INTEGER),
+    atomicMinBytes: info.atomicWriteUnitMin ?? 0,
+    atomicMaxBytes: info.atomicWriteUnitMax ?? 0,
+    atomicJournalled: info.atomicWriteJournalled ?? false,
+  };
+}
+
+async function openContainer(engine: Engine, container: string, options: OpenOptions): Promise<Opened> {
+  const json = openJson(options);
+  const start: Start = (native, op) => native.openVolume(op, container, json);
+  const { result } = await requestOrThrow(engine, { syscall: 'mount', path: container }, start);
+  return { handle: result, info: engine.native.volumeInfo(result), options };
+}
+
 /** A mounted volume: what its files share. */
 export class Mount {
   readonly engine: Engine;
-  readonly handle: VolumeHandle;
-  readonly limits: IoLimits;
   /** Every file is opened for direct I/O. */
   readonly direct: boolean;
   readonly counts = newWriteCounts();
@@ -26,29 +52,65 @@ export class Mount {
   readonly gate: WriteGate;
   /** Files that are open for writing. */
   writers = 0;
+  readonly #container: string;
   readonly #inodes = new Map<number, OpenInode>();
   /** What closes each open file. */
   readonly closers = new Set<() => Promise<void>>();
+  #opened: Opened;
+  #limits: IoLimits;
 
-  constructor(
-    engine: Engine,
-    handle: VolumeHandle,
-    info: NativeVolumeInfo,
-    options: { readonly direct?: boolean; readonly maxFileSize?: number },
-  ) {
+  private constructor(engine: Engine, container: string, opened: Opened) {
     this.engine = engine;
-    this.handle = handle;
-    this.direct = options.direct === true;
+    this.#container = container;
+    this.direct = opened.options.direct === true;
     this.gate = new WriteGate(engine);
-    this.limits = {
-      blockBytes: info.blockSize,
-      offsetAlignBytes: info.dioOffsetAlign,
-      memoryAlignBytes: info.dioMemoryAlign,
-      maxFileBytes: Math.min(info.maxFileSize, options.maxFileSize ?? Number.MAX_SAFE_INTEGER),
-      atomicMinBytes: info.atomicWriteUnitMin ?? 0,
-      atomicMaxBytes: info.atomicWriteUnitMax ?? 0,
-      atomicJournalled: info.atomicWriteJournalled ?? false,
-    };
+    this.#opened = opened;
+    this.#limits = limitsOf(opened);
+  }
+
+  static async open(engine: Engine, container: string, options: OpenOptions): Promise<Mount> {
+    // A copy: it is read again by `reopenWritable`.
+    return new Mount(engine, container, await openContainer(engine, container, { ...options }));
+  }
+
+  get handle(): VolumeHandle {
+    return this.#opened.handle;
+  }
+
+  get limits(): IoLimits {
+    return this.#limits;
+  }
+
+  /** Opened with `readOnly`: its container cannot be written, it has to be opened anew for that. */
+  get isReadOnlyContainer(): boolean {
+    return this.#opened.options.readOnly === true;
+  }
+
+  async close(): Promise<void> {
+    await requestOrThrow(this.engine, { syscall: 'umount' }, (native, op) =>
+      native.closeVolume(op, this.handle),
+    );
+  }
+
+  /**
+   * Opens anew, for writing, what was opened with `readOnly`: no file is open, and no call under way. Where that fails it is
+   * opened as before.
+   */
+  async reopenWritable(): Promise<void> {
+    const before = this.#opened.options;
+    const { noload: _, ...options } = before;
+    await this.close();
+    try {
+      this.#adopt(await openContainer(this.engine, this.#container, { ...options, readOnly: false }));
+    } catch (error) {
+      this.#adopt(await openContainer(this.engine, this.#container, before));
+      throw error;
+    }
+  }
+
+  #adopt(opened: Opened): void {
+    this.#opened = opened;
+    this.#limits = limitsOf(opened);
   }
 
   /** The open inode of a file that was opened, with one more reference. */
@@ -56,7 +118,7 @@ export class Mount {
     const { inodeKey, maxSize, bitmapFormat, dax } = file;
     let inode = this.#inodes.get(inodeKey);
     if (inode === undefined) {
-      const { limits } = this;
+      const limits = this.#limits;
       const own = maxSize < limits.maxFileBytes ? { ...limits, maxFileBytes: maxSize } : limits;
       inode = new OpenInode(inodeKey, this.engine, own, bitmapFormat, dax);
       this.#inodes.set(inodeKey, inode);

@@ -152,6 +152,10 @@ export class Dirent<Name extends string | Buffer = string> {
     this.path = parentPath;
     this.#type = type;
   }
+  /** The same with its name in another form. @internal */
+  called<Other extends string | Buffer>(name: Other): Dirent<Other> {
+    return new Dirent(name, this.parentPath, this.#type);
+  }
   isFile(): boolean {
     return this.#type === TYPE.REGULAR;
   }

@@ -1,5 +1,5 @@
 /** What the overloads of read and write mean, and what node:fs says to arguments that mean nothing. */
-import { invalidType, invalidValue } from './errors.js';
+import { invalidType, invalidValue, outOfRange } from './errors.js';
 import type { Segment } from './iov.js';
 import {
   bytesOf,
@@ -75,7 +75,7 @@ export function readArguments<T extends NodeJS.ArrayBufferView>(
   let at: unknown = position;
   let options: ReadOptions<T> | undefined;
   if (!ArrayBuffer.isView(bufferOrOptions)) {
-    if (bufferOrOptions !== undefined && bufferOrOptions !== null && typeof bufferOrOptions !== 'object')
+    if (Array.isArray(bufferOrOptions) || !['object', 'undefined'].includes(typeof bufferOrOptions))
       throw invalidType('options', 'be of type object', bufferOrOptions);
     options = bufferOrOptions ?? {};
     view = options.buffer ?? Buffer.alloc(16384);
@@ -88,6 +88,7 @@ export function readArguments<T extends NodeJS.ArrayBufferView>(
   validateInteger(from, 'offset', 0);
   count ??= view.byteLength - from;
   if (typeof count !== 'number') throw invalidType('length', 'be of type number', count);
+  if (Number.isNaN(count)) throw outOfRange('length', 'an integer', count);
   const bytes = Math.trunc(count);
   if (bytes !== 0) {
     if (view.byteLength === 0) throw invalidValue('buffer', view, 'is empty and cannot be written');

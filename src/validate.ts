@@ -131,6 +131,9 @@ export function parseMode(mode: unknown, name: string, fallback?: number): numbe
   return value;
 }
 
+/** Beyond what an inode can hold, which clamps it further. */
+const MAX_SECONDS = 2 ** 34;
+
 /** Whole seconds and nanoseconds of a time; before 1970 in numbers means now, as in node:fs. */
 export function parseTime(time: unknown, name: string): { seconds: number; nanoseconds: number } {
   if (time instanceof Date && !Number.isNaN(time.getTime())) {
@@ -143,7 +146,7 @@ export function parseTime(time: unknown, name: string): { seconds: number; nanos
   }
   const value = number < 0 ? Date.now() / 1000 : number;
   // A double holds a time of today to a quarter of a microsecond.
-  const micros = Math.round(value * 1e6);
+  const micros = Math.round(Math.min(Math.max(value, -MAX_SECONDS), MAX_SECONDS) * 1e6);
   const seconds = Math.floor(micros / 1e6);
-  return { seconds, nanoseconds: (micros - seconds * 1e6) * 1000 };
+  return { seconds, nanoseconds: Math.max(0, micros - seconds * 1e6) * 1000 };
 }

@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
 
+import { formatContainer, recoverContainer, removeMemory } from './containers.js';
 import { defaultEngine } from './default-engine.js';
 import { type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
@@ -8,11 +9,13 @@ import { FileHandle } from './file-handle.js';
 import { closeInode } from './inode-tasks.js';
 import { mkdirAll, mkdirOne } from './mkdir.js';
 import { Mount } from './mount.js';
+import { EBUSY } from './native/errno.js';
 import type { NativeDirectory, NativeOpenFile, NativeStat } from './native/boundary.js';
 import { freeze, remount, shutdown, thaw } from './quiesce.js';
 import { truncateInode } from './range-ops.js';
 import { request, requestOrThrow, type About, type Outcome, type Start } from './request.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
+import { readTree, remove, type RmOptions } from './tree.js';
 import {
   bytesOf,
   parseFlags,
@@ -26,11 +29,14 @@ import {
   type PathLike,
   type TimeLike,
 } from './validate.js';
-import { readAll, writeAll } from './whole-file.js';
 import {
-  formatJson,
-  openJson,
-  recoverJson,
+  readWhole,
+  writeWhole,
+  type FileData,
+  type WholeReadOptions,
+  type WholeWriteOptions,
+} from './whole-file.js';
+import {
   remountReadOnly,
   shutdownMode,
   type FormatOptions,
@@ -43,7 +49,14 @@ import {
   type VolumeStats,
 } from './volume-options.js';
 
-const { O_APPEND, O_CREAT, O_DIRECT, O_TRUNC } = constants;
+const { O_CREAT, O_DIRECT, O_TRUNC } = constants;
+/** Of `readdir`, in all its forms. */
+interface ReaddirOptions {
+  encoding?: BufferEncoding | 'buffer' | null;
+  withFileTypes?: boolean;
+  recursive?: boolean;
+}
+
 /**
  * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
  *
@@ -54,6 +67,8 @@ export class Volume {
   readonly #engine: Engine;
   #active = 0;
   #idle: (() => void) | undefined;
+  /** While what was opened read-only is opened anew: every call waits. */
+  #reopening: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(mount: Mount) {
@@ -68,7 +83,7 @@ export class Volume {
    * @throws EBUSY (in use), EACCES, ENOSPC, EINVAL (no such geometry), ERR_INVALID_ARG_TYPE, ERR_OUT_OF_RANGE
    */
   static async format(path: PathLike, options: FormatOptions): Promise<FormatReport> {
-    return Volume.formatOn(defaultEngine(), path, options);
+    return formatContainer(defaultEngine(), path, options);
   }
 
   /**
@@ -88,7 +103,7 @@ export class Volume {
    * @throws as {@link Volume.open}
    */
   static async recover(path: PathLike, options: RecoverOptions = {}): Promise<RecoveryReport> {
-    return Volume.recoverOn(defaultEngine(), path, options);
+    return recoverContainer(defaultEngine(), path, options);
   }
 
   /**
@@ -97,45 +112,12 @@ export class Volume {
    * @throws ENOENT, EBUSY (open)
    */
   static async removeMemory(path: PathLike): Promise<void> {
-    const container = pathText(validatePath(path));
-    const about = { syscall: 'unlink', path: container };
-    await requestOrThrow(defaultEngine(), about, (native, op) => native.removeMemory(op, container));
-  }
-
-  /** @internal */
-  static async recoverOn(
-    engine: Engine,
-    path: PathLike,
-    options: RecoverOptions = {},
-  ): Promise<RecoveryReport> {
-    const container = pathText(validatePath(path));
-    const json = recoverJson(options);
-    const { value } = await requestOrThrow(engine, { syscall: 'recover', path: container }, (native, op) =>
-      native.recoverVolume(op, container, json),
-    );
-    return value as RecoveryReport;
-  }
-
-  /** @internal */
-  static async formatOn(engine: Engine, path: PathLike, options: FormatOptions): Promise<FormatReport> {
-    const container = pathText(validatePath(path));
-    const json = formatJson(options);
-    const { value } = await requestOrThrow(engine, { syscall: 'mkfs', path: container }, (native, op) =>
-      native.formatVolume(op, container, json),
-    );
-    return value as FormatReport;
+    await removeMemory(defaultEngine(), path);
   }
 
   /** @internal */
   static async openOn(engine: Engine, path: PathLike, options: OpenOptions = {}): Promise<Volume> {
-    const container = pathText(validatePath(path));
-    const json = openJson(options);
-    const about = { syscall: 'mount', path: container };
-    const { result } = await requestOrThrow(engine, about, (native, op) =>
-      native.openVolume(op, container, json),
-    );
-    const info = engine.native.volumeInfo(result);
-    return new Volume(new Mount(engine, result, info, options));
+    return new Volume(await Mount.open(engine, pathText(validatePath(path)), options));
   }
 
   /**
@@ -165,7 +147,7 @@ export class Volume {
     const mount = this.#mount;
     // Truncation is ours: it needs the inode lock.
     const { result: file, value } = yield* request(mount.engine, (native, op) =>
-      native.open(op, mount.handle, path, flags & ~O_TRUNC, mode),
+      native.open(op, mount.handle, path, (flags & ~O_TRUNC) >>> 0, mode),
     );
     if (file < 0) return file;
     const opened = value as NativeOpenFile;
@@ -212,31 +194,33 @@ export class Volume {
 
   async readdir(
     path: PathLike,
-    options?: BufferEncoding | { encoding?: BufferEncoding | null; withFileTypes?: false } | null,
+    options?:
+      | BufferEncoding
+      | { encoding?: BufferEncoding | null; withFileTypes?: false; recursive?: boolean }
+      | null,
   ): Promise<string[]>;
   async readdir(
     path: PathLike,
-    options: 'buffer' | { encoding: 'buffer'; withFileTypes?: false },
+    options: 'buffer' | { encoding: 'buffer'; withFileTypes?: false; recursive?: boolean },
   ): Promise<Buffer[]>;
   async readdir(
     path: PathLike,
-    options: { encoding?: BufferEncoding | null; withFileTypes: true },
+    options: { encoding?: BufferEncoding | null; withFileTypes: true; recursive?: boolean },
   ): Promise<Dirent[]>;
   async readdir(
     path: PathLike,
-    options: { encoding: 'buffer'; withFileTypes: true },
+    options: { encoding: 'buffer'; withFileTypes: true; recursive?: boolean },
   ): Promise<Dirent<Buffer>[]>;
-  /** The names in a directory, without "." and "..", or Dirents of them. */
+  /** The names in a directory, without "." and "..", or Dirents of them; with `recursive` those below it too. */
   async readdir(
     path: PathLike,
-    options?: EncodingOption | { encoding?: BufferEncoding | 'buffer' | null; withFileTypes?: boolean },
+    options?: EncodingOption | ReaddirOptions,
   ): Promise<(string | Buffer)[] | Dirent<string | Buffer>[]> {
     const at = validatePath(path);
     const encoding = encodingOf(options);
-    const types =
-      typeof options === 'object' &&
-      options !== null &&
-      (options as { withFileTypes?: boolean }).withFileTypes === true;
+    const settings: ReaddirOptions = typeof options === 'object' && options !== null ? options : {};
+    const types = settings.withFileTypes === true;
+    if (settings.recursive === true) return readTree(this, Buffer.from(at), encoding, types);
     const { value } = await this.#call({ syscall: 'scandir', path: pathText(at) }, (native, op) =>
       native.readdir(op, this.#mount.handle, at),
     );
@@ -255,6 +239,11 @@ export class Volume {
     );
   }
 
+  /** Removes a file or, with `recursive`, a directory with all that is in it. @throws ERR_FS_EISDIR */
+  async rm(path: PathLike, options: RmOptions = {}): Promise<void> {
+    await remove(this, Buffer.from(validatePath(path)), options);
+  }
+
   /** Removes an empty directory. */
   async rmdir(path: PathLike): Promise<void> {
     const at = validatePath(path);
@@ -265,6 +254,7 @@ export class Volume {
 
   async stat(path: PathLike, options?: { bigint?: false }): Promise<Stats>;
   async stat(path: PathLike, options: { bigint: true }): Promise<BigIntStats>;
+  async stat(path: PathLike, options?: { bigint?: boolean }): Promise<Stats | BigIntStats>;
   /** The inode's fields; of a symbolic link, those of its target. */
   async stat(path: PathLike, options: { bigint?: boolean } = {}): Promise<Stats | BigIntStats> {
     return this.#stat('stat', path, true, options);
@@ -272,6 +262,7 @@ export class Volume {
 
   async lstat(path: PathLike, options?: { bigint?: false }): Promise<Stats>;
   async lstat(path: PathLike, options: { bigint: true }): Promise<BigIntStats>;
+  async lstat(path: PathLike, options?: { bigint?: boolean }): Promise<Stats | BigIntStats>;
   /** The inode's fields; of a symbolic link, its own. */
   async lstat(path: PathLike, options: { bigint?: boolean } = {}): Promise<Stats | BigIntStats> {
     return this.#stat('lstat', path, false, options);
@@ -419,54 +410,36 @@ export class Volume {
     );
   }
 
+  async readFile(path: PathLike, options?: WholeReadOptions<null | undefined> | null): Promise<Buffer>;
+  async readFile(path: PathLike, options: BufferEncoding | WholeReadOptions<BufferEncoding>): Promise<string>;
   async readFile(
     path: PathLike,
-    options?: { encoding?: null; flag?: string | number } | null,
-  ): Promise<Buffer>;
-  async readFile(
-    path: PathLike,
-    options: BufferEncoding | { encoding: BufferEncoding; flag?: string | number },
-  ): Promise<string>;
+    options?: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null,
+  ): Promise<Buffer | string>;
   /** All of a file. With direct I/O, the tail below one device block goes through the page cache. */
   async readFile(
     path: PathLike,
-    options?: BufferEncoding | { encoding?: BufferEncoding | null; flag?: string | number } | null,
+    options?: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null,
   ): Promise<Buffer | string> {
-    const encoding = encodingOf(options);
-    const flag = typeof options === 'object' ? options?.flag : undefined;
-    const file = await this.open(path, flag ?? 'r');
-    try {
-      const stat = await file.stat();
-      const data = await readAll(file, stat.isFile() ? stat.size : 1);
-      return encoding === undefined || encoding === 'buffer' ? data : data.toString(encoding);
-    } finally {
-      await file.close();
-    }
+    return readWhole(options, (flags) => this.open(path, flags));
   }
 
   /** Replaces (or with flag 'a' appends to) a file. With direct I/O, the tail below one device block is buffered. */
   async writeFile(
     path: PathLike,
-    data: string | NodeJS.ArrayBufferView,
-    options?:
-      | BufferEncoding
-      | { encoding?: BufferEncoding | null; mode?: number | string; flag?: string | number; flush?: boolean }
-      | null,
+    data: FileData,
+    options?: BufferEncoding | WholeWriteOptions | null,
   ): Promise<void> {
-    const settings = typeof options === 'object' && options !== null ? options : {};
-    const encoding = encodingOf(options) ?? 'utf8';
-    if (typeof data !== 'string' && !ArrayBuffer.isView(data)) {
-      throw invalidType('data', 'be of type string or an instance of Buffer, TypedArray, or DataView', data);
-    }
-    const flags = parseFlags(settings.flag ?? 'w');
-    const bytes = typeof data === 'string' ? Buffer.from(data, encoding as BufferEncoding) : bytesOf(data);
-    const file = await this.open(path, flags, settings.mode ?? 0o666);
-    try {
-      await writeAll(file, bytes, (flags & O_APPEND) !== 0 ? -1 : 0);
-      if (settings.flush === true) await file.sync();
-    } finally {
-      await file.close();
-    }
+    return writeWhole(data, options, 'w', (flags, mode) => this.open(path, flags, mode));
+  }
+
+  /** Appends to a file, and makes it if it is missing. */
+  async appendFile(
+    path: PathLike,
+    data: FileData,
+    options?: BufferEncoding | WholeWriteOptions | null,
+  ): Promise<void> {
+    return writeWhole(data, options, 'a', (flags, mode) => this.open(path, flags, mode));
   }
 
   /** Everything written so far is durable when it resolves. */
@@ -492,13 +465,29 @@ export class Volume {
   }
 
   /**
-   * Makes the volume read-only, and clean on its container, or writable again.
+   * Makes the volume read-only, and clean on its container, or writable again. One that was opened with `readOnly` is opened
+   * anew for it: no file may be open then, its journal is replayed, and if that fails it is open as before.
    *
-   * @throws EBUSY (a file is open for writing or has lost its last name; frozen), EROFS (opened with `readOnly`, or
-   *   read-only since an error)
+   * @throws EBUSY (a file is open for writing or has lost its last name; frozen; opened with `readOnly` and in use, here or
+   *   elsewhere), EROFS (read-only since an error, or on a container that cannot be written); those of {@link Volume.open}
    */
   async remount(options: { readOnly: boolean }): Promise<void> {
-    await this.#rest('remount', remount(this.#mount, remountReadOnly(options)));
+    const readOnly = remountReadOnly(options);
+    if (readOnly || !this.#mount.isReadOnlyContainer || this.#reopening !== undefined) {
+      await this.#rest('remount', remount(this.#mount, readOnly));
+      return;
+    }
+    this.#check('remount');
+    this.#reopening = this.#reopen().finally(() => {
+      this.#reopening = undefined;
+    });
+    await this.#reopening;
+  }
+
+  async #reopen(): Promise<void> {
+    await this.#settled();
+    if (this.#mount.closers.size > 0) throw errnoError(-EBUSY, 'remount');
+    await this.#mount.reopenWritable();
   }
 
   /**
@@ -513,13 +502,13 @@ export class Volume {
 
   /** What the volume is: geometry, features, free space, and which backend does its I/O, and why. */
   info(): VolumeInfo {
-    this.#check('info');
+    this.#checkNow('info');
     return this.#engine.native.volumeInfo(this.#mount.handle);
   }
 
   /** What the engine has counted since the volume was opened. */
   stats(): VolumeStats {
-    this.#check('stats');
+    this.#checkNow('stats');
     const engine = this.#engine.native.volumeStats(this.#mount.handle);
     return { ...engine, writes: structuredClone(this.#mount.counts) };
   }
@@ -535,22 +524,30 @@ export class Volume {
   }
 
   async #close(): Promise<void> {
+    await this.#reopening?.catch(() => undefined);
     // Where it fails the volume was stopped or is not frozen yet: nobody waits then.
     if (this.#mount.gate.closed) await this.#engine.run(thaw(this.#mount), { failure: undefined });
-    if (this.#active > 0) {
-      await new Promise<void>((resolve) => {
-        this.#idle = resolve;
-      });
-    }
+    await this.#settled();
     const closed = await Promise.allSettled(Array.from(this.#mount.closers, (close) => close()));
-    await requestOrThrow(this.#engine, { syscall: 'umount' }, (native, op) =>
-      native.closeVolume(op, this.#mount.handle),
-    );
+    await this.#mount.close();
     for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
+  }
+
+  /** Waits until no call is under way. */
+  async #settled(): Promise<void> {
+    if (this.#active === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
   }
 
   #check(syscall: string): void {
     if (this.#closing !== undefined) throw closedError('volume', syscall);
+  }
+
+  #checkNow(syscall: string): void {
+    this.#check(syscall);
+    if (this.#reopening !== undefined) throw errnoError(-EBUSY, syscall);
   }
 
   #call(about: About, start: Start): Promise<Outcome> {
@@ -570,6 +567,10 @@ export class Volume {
 
   async #track<T>(syscall: string, work: () => Promise<T>): Promise<T> {
     this.#check(syscall);
+    while (this.#reopening !== undefined) {
+      await this.#reopening.catch(() => undefined);
+      this.#check(syscall);
+    }
     this.#active += 1;
     try {
       return await work();

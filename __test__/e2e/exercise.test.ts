@@ -17,7 +17,7 @@ const seed = Number(process.env['UEXT4_SEED'] ?? 1);
 
 e2eSerial(`E28: ${OPS} operations, seed ${seed}`, async (t) => {
   t.timeout(300_000);
-  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--epoch', '6000', '--quiet'];
+  const args = ['--seed', `${seed}`, '--ops', `${OPS}`, '--epoch', '5000', '--quiet'];
   const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
   t.is(status, 0, out.slice(-4000) + err);
   t.regex(
@@ -52,7 +52,7 @@ e2eSerial('a write that is lost is found, and the list shrunk to it', async (t) 
 });
 
 for (const [of, what, epoch] of [
-  ['queued', 'E16: direct requests that fail: contents are old or new', '1000'],
+  ['queued', 'E16: direct requests that fail: contents are old or new', '700'],
   ['blocking', 'metadata, journal and write-back that fail: what was durable is there', '6000'],
 ] as const)
   e2eSerial(`${what}, seed ${seed}`, async (t) => {

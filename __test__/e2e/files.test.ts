@@ -203,3 +203,70 @@ e2e('Symbol.asyncDispose closes files and volumes', async (t) => {
   await t.throwsAsync(volume.readdir('/'), { code: 'EBADF' });
   await assertClean(t, image);
 });
+
+e2e(
+  'new files and directories get the bits that the umask leaves, and the owner of the process',
+  async (t) => {
+    await withVolume(t, {}, async (volume) => {
+      const umask = process.umask();
+      await volume.writeFile('/file', '');
+      await volume.writeFile('/private', '', { mode: 0o600 });
+      await volume.mkdir('/dir');
+      await volume.symlink('file', '/link');
+      const modeOf = async (path: string): Promise<number> => (await volume.lstat(path)).mode & 0o7777;
+      t.is(await modeOf('/file'), 0o666 & ~umask);
+      t.is(await modeOf('/private'), 0o600 & ~umask);
+      t.is(await modeOf('/dir'), 0o777 & ~umask);
+      t.is(await modeOf('/link'), 0o777);
+      const { uid, gid } = await volume.stat('/file');
+      t.deepEqual([uid, gid], [process.geteuid?.(), process.getegid?.()]);
+      await volume.chmod('/file', 0o666);
+      t.is(await modeOf('/file'), 0o666);
+    });
+  },
+);
+
+e2e('writeFile of a buffer that was transferred meanwhile fails', async (t) => {
+  await withVolume(t, {}, async (volume) => {
+    const data = new Uint8Array(100_000);
+    const written = volume.writeFile('/file', data);
+    structuredClone(data.buffer, { transfer: [data.buffer] });
+    await t.throwsAsync(written, { code: 'EINVAL', message: /, write$/ });
+  });
+});
+
+e2e('readFile of more than memory holds is the error of Node', async (t) => {
+  await withVolume(t, { blockSize: 4096 }, async (volume) => {
+    const file = await volume.open('/sparse', 'w');
+    await file.truncate(2 ** 40);
+    await file.close();
+    await t.throwsAsync(volume.readFile('/sparse'), { code: 'ERR_FS_FILE_TOO_LARGE' });
+  });
+});
+
+e2e('flags and lengths that make no sense are errors of Node', async (t) => {
+  await withVolume(t, {}, async (volume) => {
+    const file = await volume.open('/file', 'w+');
+    await t.throwsAsync(file.read(Buffer.alloc(4), 0, Number.NaN, 0), { code: 'ERR_OUT_OF_RANGE' });
+    // O_CREAT and O_DIRECTORY are among them.
+    await t.throwsAsync(volume.open('/file', -1), { code: 'EINVAL' });
+    await file.close();
+  });
+});
+
+e2e('rm and readdir of a tree with names that are not UTF-8', async (t) => {
+  await withVolume(t, { direct: true }, async (volume) => {
+    const odd = Buffer.from([0x2f, 0x74, 0x2f, 0xff]);
+    await volume.mkdir('/t');
+    await volume.mkdir(odd);
+    await volume.writeFile(Buffer.concat([odd, Buffer.from('/x')]), '1');
+    const names = await volume.readdir('/', { recursive: true, encoding: 'buffer' });
+    t.true(names.some((name) => name.equals(Buffer.from([0x74, 0x2f, 0xff, 0x2f, 0x78]))));
+    await volume.rm('/t', { recursive: true });
+    t.deepEqual(await volume.readdir('/'), ['lost+found']);
+    // Pieces of no whole block on a file that is direct.
+    await volume.writeFile('/pieces', ['a'.repeat(5000), 'b'.repeat(5000)]);
+    await volume.appendFile('/pieces', 'c');
+    t.is(await volume.readFile('/pieces', 'latin1'), 'a'.repeat(5000) + 'b'.repeat(5000) + 'c');
+  });
+});

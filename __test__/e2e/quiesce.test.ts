@@ -109,10 +109,56 @@ e2e('remount: read-only with nobody writing, and back', async (t) => {
   await volume.close();
   await assertClean(t, image);
   const readOnly = await Volume.open(image, { readOnly: true });
-  await t.throwsAsync(readOnly.remount({ readOnly: false }), code('EROFS'));
   await t.throwsAsync(readOnly.freeze(), code('EROFS'));
   await readOnly.close();
   await t.throwsAsync(volume.remount({ readOnly: true }), code('EBADF'));
+});
+
+e2e('remount: what was opened read-only is opened anew, its journal replayed', async (t) => {
+  const image = await makeImage(t);
+  const crashed = await Volume.open(image);
+  await crashed.mkdir('/dir');
+  await crashed.writeFile('/dir/file', 'content', { flush: true });
+  await crashed.shutdown('nologflush');
+  await crashed.close();
+  const volume = await Volume.open(image, { readOnly: true, noload: true, direct: true });
+  t.deepEqual(await volume.readdir('/'), ['lost+found']);
+  t.is(volume.info().atomicWriteUnitMin, 0);
+  const reader = await volume.open('/', 'r');
+  await t.throwsAsync(volume.remount({ readOnly: false }), { code: 'EBUSY', message: /, remount$/ });
+  await reader.close();
+
+  const other = await Volume.open(image, { readOnly: true });
+  await t.throwsAsync(volume.remount({ readOnly: false }), { code: 'EBUSY', message: /, mount '/ });
+  t.true(volume.info().readOnly);
+  await t.throwsAsync(volume.mkdir('/no'), code('EROFS'));
+  await other.close();
+
+  // What is called meanwhile waits for it.
+  const remounted = volume.remount({ readOnly: false });
+  t.throws(() => volume.info(), code('EBUSY'));
+  const calls = Promise.all([
+    volume.readFile('/dir/file', 'utf8'),
+    volume.mkdir('/dir/new'),
+    volume.remount({ readOnly: false }),
+  ]);
+  await remounted;
+  t.is((await calls)[0], 'content');
+  t.like(volume.info(), { readOnly: false });
+  t.true((volume.info().atomicWriteUnitMin ?? 0) > 0);
+  const file = await volume.open('/dir/direct', 'w');
+  await t.throwsAsync(file.write('no block'), code('EINVAL'));
+  await file.close();
+  await volume.remount({ readOnly: true });
+  await t.throwsAsync(volume.mkdir('/no'), code('EROFS'));
+  await volume.remount({ readOnly: false });
+  await volume.mkdir('/yes');
+  await volume.close();
+  await assertClean(t, image);
+
+  const closing = await Volume.open(image, { readOnly: true });
+  await Promise.all([closing.remount({ readOnly: false }), closing.close()]);
+  await assertClean(t, image);
 });
 
 for (const mode of ['default', 'logflush', 'nologflush'] as const) {

@@ -34,6 +34,8 @@ pub struct Environment {
     state: RefCell<State>,
     /// Owner of what this process makes in a volume.
     pub owner: (u32, u32),
+    /// Permission bits that what it makes does not get: those of umask(2) when the module was loaded.
+    pub umask: u16,
 }
 
 impl Environment {
@@ -63,6 +65,7 @@ impl Environment {
             batches: Cell::new(None),
             hook: Cell::new(ptr::null_mut()),
             owner,
+            umask: umask(),
         }));
         let mut hook = ptr::null_mut();
         // SAFETY: the box lives until the hook has run and the handle is closed.
@@ -190,6 +193,13 @@ impl Polled for Environment {
             let _ends_anyway = unsafe { sys::napi_remove_async_cleanup_hook(hook) };
         }
     }
+}
+
+/// The umask of this process, read where reading does not set it. 022 where the host does not tell.
+fn umask() -> u16 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let told = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    told.and_then(|octal| u16::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
 }
 
 unsafe extern "C" fn on_end(hook: sys::napi_async_cleanup_hook_handle, data: *mut std::ffi::c_void) {

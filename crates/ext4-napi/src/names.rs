@@ -68,12 +68,17 @@ impl<const N: usize> Call<'_, N> {
         let (uid, gid) = self.environment.owner;
         NewInode { mode, uid, gid }
     }
+
+    /// The permission bits of argument `index`, less the umask's.
+    fn new_mode(&self, index: usize) -> JsResult<u16> {
+        self.mode(index).map(|mode| mode & !self.environment.umask)
+    }
 }
 
 /// open(op, volume, path, flags, mode)
 pub fn open(call: &Call<'_, 5>) -> JsResult<Value> {
     let flags = call.js.get_u32(call.arguments[3], "flags")? as i32;
-    let new = call.new_inode(S_IFREG | call.mode(4)?);
+    let new = call.new_inode(S_IFREG | call.new_mode(4)?);
     call.on_path(2, Ending::Open, move |fs, path| {
         open_file(fs, path, flags, new).map(|inode| (0, Outcome::Inode(inode)))
     })
@@ -143,6 +148,7 @@ fn check_open(fs: &Fs, inode: &Inode, flags: i32) -> Result<()> {
 pub fn stat(call: &Call<'_, 4>) -> JsResult<Value> {
     let follow = call.js.get_bool(call.arguments[3], "follow")?;
     call.on_path(2, Ending::Plain, move |fs, path| {
+        // In memory it stays what it was, even if somebody deletes it now.
         let inode = fs.lookup(path, follow)?;
         Ok((0, Outcome::Stat(fs.stat(&inode))))
     })
@@ -164,7 +170,7 @@ pub fn readdir(call: &Call<'_, 3>) -> JsResult<Value> {
 
 /// mkdir(op, volume, path, mode)
 pub fn mkdir(call: &Call<'_, 4>) -> JsResult<Value> {
-    let new = call.new_inode(S_IFDIR | call.mode(3)?);
+    let new = call.new_inode(S_IFDIR | call.new_mode(3)?);
     call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.mkdir(path, new).map(drop)))
 }
 
@@ -200,7 +206,7 @@ pub fn link(call: &Call<'_, 4>) -> JsResult<Value> {
 pub fn getxattr(call: &Call<'_, 4>) -> JsResult<Value> {
     let name = call.js.get_path(call.arguments[3], "name")?;
     call.on_path(2, Ending::Plain, move |fs, path| {
-        let value = fs.getxattr(&*fs.lookup(path, true)?, &name)?;
+        let value = fs.at_path(path, true, |inode| fs.getxattr(inode, &name))?;
         Ok((value.len() as u64, Outcome::Text(value)))
     })
 }
@@ -216,14 +222,14 @@ pub fn setxattr(call: &Call<'_, 6>) -> JsResult<Value> {
         flags => return Err(Thrown::Range(format!("flags must be 0, 1 or 2, not {flags}"))),
     };
     call.on_path(2, Ending::Plain, move |fs, path| {
-        nothing(fs.setxattr(&*fs.lookup(path, true)?, &name, &value, how))
+        nothing(fs.at_path(path, true, |inode| fs.setxattr(inode, &name, &value, how)))
     })
 }
 
 /// listxattr(op, volume, path): every name with a zero byte behind it, as listxattr(2).
 pub fn listxattr(call: &Call<'_, 3>) -> JsResult<Value> {
     call.on_path(2, Ending::Plain, |fs, path| {
-        let mut names = fs.listxattr(&*fs.lookup(path, true)?)?.join(&0);
+        let mut names = fs.at_path(path, true, |inode| fs.listxattr(inode))?.join(&0);
         if !names.is_empty() {
             names.push(0);
         }
@@ -234,7 +240,9 @@ pub fn listxattr(call: &Call<'_, 3>) -> JsResult<Value> {
 /// removexattr(op, volume, path, name)
 pub fn removexattr(call: &Call<'_, 4>) -> JsResult<Value> {
     let name = call.js.get_path(call.arguments[3], "name")?;
-    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.removexattr(&*fs.lookup(path, true)?, &name)))
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        nothing(fs.at_path(path, true, |inode| fs.removexattr(inode, &name)))
+    })
 }
 
 /// symlink(op, volume, target, path)
@@ -252,13 +260,15 @@ pub fn readlink(call: &Call<'_, 3>) -> JsResult<Value> {
 /// chmod(op, volume, path, mode)
 pub fn chmod(call: &Call<'_, 4>) -> JsResult<Value> {
     let mode = call.mode(3)?;
-    call.on_path(2, Ending::Plain, move |fs, path| nothing(fs.chmod(&*fs.lookup(path, true)?, mode)))
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        nothing(fs.at_path(path, true, |inode| fs.chmod(inode, mode)))
+    })
 }
 
 /// utimes(op, volume, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec)
 pub fn utimes(call: &Call<'_, 7>) -> JsResult<Value> {
     let (atime, mtime) = call.times(3)?;
     call.on_path(2, Ending::Plain, move |fs, path| {
-        nothing(fs.set_times(&*fs.lookup(path, true)?, atime, mtime))
+        nothing(fs.at_path(path, true, |inode| fs.set_times(inode, atime, mtime)))
     })
 }

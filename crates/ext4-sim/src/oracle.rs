@@ -13,6 +13,8 @@ pub enum Need {
     E2fsprogs,
     /// Root and loop devices: the kernel mounts an image.
     KernelMount,
+    /// The same with FUSE, in a mount namespace: the kernel mounts what a process of ours serves.
+    KernelMountOfOurs,
 }
 
 /// Whether an oracle can be asked here. If not, prints one line that says what is skipped.
@@ -20,6 +22,8 @@ pub fn available(need: Need, test: &str) -> bool {
     let missing = match need {
         Need::E2fsprogs => ["e2fsck", "mke2fs", "debugfs"].into_iter().find(|tool| find(tool).is_none()),
         Need::KernelMount => (!kernel_mount_works()).then_some("root with loop devices"),
+        Need::KernelMountOfOurs => (!kernel_mount_works() || !fuse_works())
+            .then_some("root with loop devices, FUSE and mount namespaces"),
     };
     if let Some(missing) = missing {
         // Past the test harness's capture, which would hide it in a test that passes.
@@ -43,6 +47,20 @@ fn kernel_mount_works() -> bool {
         let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"));
         let ext4 = std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("ext4"));
         is_root && ext4 && Path::new("/dev/loop-control").exists()
+    })
+}
+
+fn fuse_works() -> bool {
+    use std::sync::OnceLock;
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let known = std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\tfuse\n"));
+        let tools = ["nsenter", "losetup", "fallocate"].iter().all(|tool| find(tool).is_some());
+        let unshared = Command::new("unshare").args(["--mount", "--propagation", "private", "true"]).status();
+        known
+            && tools
+            && std::fs::File::open("/dev/fuse").is_ok()
+            && unshared.is_ok_and(|done| done.success())
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use block_io::{AlignedBuf, Memory};
 use ext4::aio::{DirectRead, DirectWrite, FileId, LockMode, Value};
-use ext4::{Fs, NewInode};
+use ext4::{Fs, NewInode, XattrSet};
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner, format};
@@ -526,4 +526,33 @@ for i in range(800):
     drop((open, fs));
     volume.unmount().unwrap();
     assert_clean(&image);
+}
+
+/// A call by name, during which the name goes: the inode's number is not another's before the call is over, or the change
+/// would bring the inode back in the other's place. `several_threads` of the namespace tests meets it by chance.
+#[test]
+fn a_call_by_name_outlives_the_name() {
+    let (_dir, image) = image_of(64 << 20, 4096);
+    let volume = Runner::mount(&image, Backend::Threads);
+    let fs = volume.fs();
+    fs.release(&fs.create(b"/file", NEW, true).unwrap().0).unwrap();
+    let before = fs.superblock().free_inodes_count;
+    let number = fs.at_path(b"/file", true, |inode| {
+        fs.unlink(b"/file")?;
+        let (other, _) = fs.create(b"/other", NEW, true)?;
+        assert_ne!(other.ino, inode.ino);
+        fs.release(&other)?;
+        fs.chmod(inode, 0o611)?;
+        fs.setxattr(inode, b"user.name", b"value", XattrSet::Either)?;
+        Ok(inode.ino)
+    });
+    // The call's end deletes it.
+    assert_eq!(fs.superblock().free_inodes_count, before);
+    let (next, _) = fs.create(b"/next", NEW, true).unwrap();
+    assert_eq!(next.ino, number.unwrap());
+    fs.release(&next).unwrap();
+    volume.unmount().unwrap();
+    if available(Need::E2fsprogs, "a_call_by_name_outlives_the_name") {
+        assert_clean(&image);
+    }
 }

@@ -432,10 +432,8 @@ fn several_threads() {
                         1 => fs.mkdir(a, MODE).map(drop),
                         2 => fs.unlink(a),
                         3 => fs.link(a, b),
-                        4 => fs
-                            .lookup(a, false)
-                            .and_then(|inode| fs.setxattr(&inode, name, b, XattrSet::Either)),
-                        5 => fs.lookup(a, false).and_then(|inode| fs.removexattr(&inode, name)),
+                        4 => fs.at_path(a, false, |inode| fs.setxattr(inode, name, b, XattrSet::Either)),
+                        5 => fs.at_path(a, false, |inode| fs.removexattr(inode, name)),
                         _ => fs.rename(a, b),
                     };
                     if let Err(error) = result {

@@ -4,8 +4,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ext4::{NewInode, XattrSet};
+use ext4::{Inode, Look, NewInode, Probe, XattrSet};
+use ext4_format::Timestamp;
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, debugfs, tool_ok};
 use ext4_sim::runner::{Backend, Runner, format};
 
@@ -301,8 +304,7 @@ fn a_write_strips_a_capability_of_ours() {
         probe.has(ext4::Probe::MAY_STRIP)
     };
     assert!(!may_strip(&volume));
-    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(set(&volume, "/file", "security.capability", &capability, ANY), 0);
+    assert_eq!(set(&volume, "/file", "security.capability", &CAPABILITIES, ANY), 0);
     assert_eq!(set(&volume, "/file", "user.note", b"stays", ANY), 0);
     assert!(may_strip(&volume));
     volume.direct_write(file, 0, &[7; 4096]).unwrap();
@@ -310,4 +312,95 @@ fn a_write_strips_a_capability_of_ours() {
     assert_eq!(list(&volume, "/file"), ["user.note"]);
     volume.close(file).unwrap();
     volume.unmount().unwrap();
+}
+
+const CAPABILITIES: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Capabilities given while a write takes them away: what the write remembers of them must not be older than they are, or
+/// later writes leave them.
+#[test]
+fn a_capability_set_during_a_write_is_seen_by_the_next() {
+    let test = "a_capability_set_during_a_write_is_seen_by_the_next";
+    if !can_ask(test) {
+        return;
+    }
+    let (_dir, image) = fresh(256);
+    {
+        // A block to look through too takes a while.
+        let mount = KernelMount::new(&image, "rw");
+        std::fs::write(mount.path().join("file"), "").unwrap();
+        python(SET, &mount.path().join("file"), &["user.large=*3000"]);
+    }
+    let volume = Runner::mount(&image, Backend::Threads);
+    let (fs, over) = (volume.fs(), AtomicBool::new(false));
+    let inode = fs.open(b"/file", false).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sec = 0;
+            while !over.load(Ordering::Relaxed) {
+                sec += 1;
+                let time = Timestamp { sec, nsec: 0 };
+                fs.set_times(&inode, time, time).unwrap();
+                fs.file_modified(&inode).unwrap();
+            }
+        });
+        for _ in 0..5000 {
+            fs.setxattr(&inode, b"security.capability", &CAPABILITIES, XattrSet::Either).unwrap();
+            let is_there = || fs.getxattr(&inode, b"security.capability").is_ok();
+            let (before, probe) = (is_there(), fs.probe_write(&inode, 0, 0, Look::Cached).unwrap());
+            let forgotten = before && !probe.has(Probe::MAY_STRIP) && is_there();
+            over.fetch_or(forgotten, Ordering::Relaxed);
+            assert!(!forgotten);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    fs.release(&inode).unwrap();
+    volume.unmount().unwrap();
+}
+
+/// The last name in a block goes twice at once, with a write and with a call: one of them frees the block.
+#[test]
+fn a_capability_in_a_block_goes_once() {
+    const FILES: usize = 400;
+    let test = "a_capability_in_a_block_goes_once";
+    if !can_ask(test) {
+        return;
+    }
+    let (_dir, image) = fresh(256);
+    {
+        let mount = KernelMount::new(&image, "rw");
+        let script = "import os, sys
+for i in range(int(sys.argv[2])):
+    path = '%s/%d' % (sys.argv[1], i)
+    open(path, 'w').close()
+    os.setxattr(path, 'user.fill', b'x' * 60)
+    os.setxattr(path, 'security.capability', bytes.fromhex('01000002%032x' % i))";
+        python(script, mount.path(), &[&FILES.to_string()]);
+    }
+    let volume = Runner::mount(&image, Backend::Threads);
+    let fs = volume.fs();
+    let inodes: Vec<_> =
+        (0..FILES).map(|index| fs.open(format!("/{index}").as_bytes(), false).unwrap()).collect();
+    let barrier = Barrier::new(2);
+    // Judged later: who stops leaves the other at the barrier.
+    let each = |remove: &dyn Fn(&Inode) -> ext4::Result<()>| {
+        let results = inodes.iter().map(|inode| {
+            barrier.wait();
+            remove(inode).err().map_or(0, |error| error.errno())
+        });
+        results.collect::<Vec<_>>()
+    };
+    let (written, called) = std::thread::scope(|scope| {
+        let written = scope.spawn(|| each(&|inode| fs.file_modified(inode)));
+        let called = each(&|inode| fs.removexattr(inode, b"security.capability"));
+        (written.join().unwrap(), called)
+    });
+    assert!(written.iter().all(|&errno| errno == 0), "{written:?}");
+    assert!(called.iter().all(|&errno| errno == 0 || errno == ENODATA), "{called:?}");
+    for inode in &inodes {
+        assert_eq!(fs.listxattr(inode).unwrap(), [b"user.fill"]);
+        fs.release(inode).unwrap();
+    }
+    volume.unmount().unwrap();
+    assert_clean(&image);
 }

@@ -167,10 +167,16 @@ impl Fs {
     /// file_modified: drops setuid, setgid and capabilities, then updates the times (A4.9).
     pub fn file_modified(&self, inode: &Inode) -> Result<()> {
         self.check_writable()?;
-        if !self.needs_modified(&inode.state.lock()) {
-            return Ok(());
-        }
-        let strip_capability = self.has_capability(inode)?;
+        let may_have_capability = {
+            let state = inode.state.lock();
+            if !self.needs_modified(&state) {
+                return Ok(());
+            }
+            Self::may_have_capability(&state)
+        };
+        // Calls by name set and remove it too, without the inode lock.
+        let _xattrs = may_have_capability.then(|| self.xattrs.write());
+        let strip_capability = may_have_capability && self.has_capability(inode)?;
         let now = self.timestamp();
         self.with_handle(MAP_CREDITS, |handle| {
             if strip_capability {

@@ -53,6 +53,21 @@ impl Fs {
         Ok(inode)
     }
 
+    /// What `path` names, for one call on it: meanwhile nobody deletes the inode, whose number and blocks could be another
+    /// file's before the call is over.
+    pub fn at_path<R>(
+        self: &Arc<Self>,
+        path: &[u8],
+        follow: bool,
+        call: impl FnOnce(&Arc<Inode>) -> Result<R>,
+    ) -> Result<R> {
+        let inode = self.open(path, follow)?;
+        let result = call(&inode);
+        // That the inode had to be deleted, or could not be, is not the caller's business.
+        let _unlinked_meanwhile = self.release(&inode);
+        result
+    }
+
     /// O_CREAT: the inode of `path`, made if it is missing (then `true`), counted as open. EEXIST with `exclusive`
     /// if it was there; a dangling symbolic link is followed to the name that it lacks.
     pub fn create(&self, path: &[u8], new: NewInode, exclusive: bool) -> Result<(Arc<Inode>, bool)> {

@@ -15,7 +15,8 @@ pub(crate) const SECURITY: u8 = 6;
 pub(crate) const CAPABILITY: &[u8] = b"capability";
 
 impl Fs {
-    /// Whether a file has `security.capability`, which a write must remove. Remembered per inode.
+    /// Whether a file has `security.capability`, which a write must remove. Remembered per inode. The caller holds the lock of
+    /// attributes exclusive.
     pub(crate) fn has_capability(&self, inode: &Inode) -> Result<bool> {
         let (known, block, in_inode) = {
             let state = inode.state.lock();
@@ -52,7 +53,7 @@ impl Fs {
         Ok(image)
     }
 
-    /// Removes `security.capability` wherever it is.
+    /// Removes `security.capability` wherever it is. The caller holds the lock of attributes exclusive.
     pub(crate) fn remove_capability(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
         self.remove_from_block(handle, inode, SECURITY, CAPABILITY)?;
         self.remove_from_inode(handle, inode, SECURITY, CAPABILITY)?;
@@ -87,7 +88,7 @@ impl Fs {
         name_index: u8,
         name: &[u8],
     ) -> Result<()> {
-        let counts = self.xattr_counts.lock();
+        let _counts = self.xattr_counts.lock();
         let block = Pblk(inode.state.lock().disk.file_acl);
         if block.0 == 0 {
             return Ok(());
@@ -99,8 +100,7 @@ impl Fs {
             return Ok(());
         };
         if kept.iter().all(|&byte| byte == 0) {
-            drop(counts);
-            return self.release_xattr_block(handle, inode);
+            return self.release_counted(handle, inode);
         }
         // A shared block stays as it is for the others: this inode gets one of its own (F86).
         let header = XattrHeader::decode(&image, None, block).map_err(corrupt)?;
@@ -125,11 +125,16 @@ impl Fs {
 
     /// F86: the last user of an xattr block frees it, another one lowers its count.
     pub(crate) fn release_xattr_block(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
+        let _counts = self.xattr_counts.lock();
+        self.release_counted(handle, inode)
+    }
+
+    /// The same; the caller holds the lock of the counts.
+    fn release_counted(&self, handle: &mut Handle<'_>, inode: &Inode) -> Result<()> {
         let block = Pblk(inode.state.lock().disk.file_acl);
         if block.0 == 0 {
             return Ok(());
         }
-        let _counts = self.xattr_counts.lock();
         let image = self.read_xattr_block(block)?;
         let header = XattrHeader::decode(&image, None, block)
             .map_err(|corrupt| Error::corrupt_block(block.0, corrupt))?;

@@ -225,27 +225,43 @@ impl<M: FileMapping> PageCache<M> {
     }
 
     fn write_part(&self, part: &Part<'_>) -> Result<(), M::Error> {
-        let start = part.index * self.block;
-        let (is_cached, has_space) = {
+        let has_space = {
             let pages = self.pages.lock();
             let page = pages.map.get(&part.index);
-            (page.is_some(), page.is_some_and(|page| page.dirty || page.writing || page.delayed))
-        };
-        let filled = match !is_cached && self.must_read(part) {
-            true => Some(self.fill(part.index, 1)?),
-            false => None,
+            page.is_some_and(|page| page.dirty || page.writing || page.delayed)
         };
         // ENOSPC belongs to the write, not to a later write-back.
-        let reserved = !has_space && !self.is_allocated(start)?;
+        let reserved = !has_space && !self.is_allocated(part.index * self.block)?;
         if reserved {
             self.reserve_one()?;
         }
-        let mut pages = self.pages.lock();
-        if let Some(data) = filled {
-            pages.insert(part.index, &data);
+        self.put_filled(part, reserved).inspect_err(|_| {
+            if reserved {
+                self.mapping.release(1);
+            }
+        })
+    }
+
+    /// [`PageCache::put`], after the rest of the page was read where it must be. A page that is there now may be gone before
+    /// its part is in: others give clean pages back.
+    fn put_filled(&self, part: &Part<'_>, reserved: bool) -> Result<(), M::Error> {
+        let mut filled: Option<AlignedBuf> = None;
+        loop {
+            let mut pages = self.pages.lock();
+            if !pages.map.contains_key(&part.index) {
+                match filled.take() {
+                    Some(data) => pages.insert(part.index, &data),
+                    None if self.must_read(part) => {
+                        drop(pages);
+                        filled = Some(self.fill(part.index, 1)?);
+                        continue;
+                    }
+                    None => {}
+                }
+            }
+            self.put(&mut pages, part, reserved);
+            return Ok(());
         }
-        self.put(&mut pages, part, reserved);
-        Ok(())
     }
 
     /// Space for one block. What is delayed may hold more than it will turn out to need: write-back settles that.

@@ -52,8 +52,8 @@ impl Devices {
             ))
         };
         Self {
-            volume: gate(faults.clone(), 0, base.journal().clone()),
-            journal: journal.map(|journal| gate(journal, 1, 0..u64::MAX)),
+            volume: gate(faults.clone(), 0, base.journal().to_vec()),
+            journal: journal.map(|journal| gate(journal, 1, std::iter::once(0..u64::MAX).collect())),
             faults,
         }
     }

@@ -111,14 +111,14 @@ enum Gate {
 /// Stops a commit at its first write, so that others can change blocks beside it (T5).
 pub struct GateDevice {
     inner: Arc<dyn Device>,
-    journal: Range<u64>,
+    journal: Vec<Range<u64>>,
     gate: std::sync::Mutex<Gate>,
     changed: std::sync::Condvar,
 }
 
 impl GateDevice {
     /// Over `inner`, whose log is at `journal`.
-    pub fn new(inner: Arc<dyn Device>, journal: Range<u64>) -> Self {
+    pub fn new(inner: Arc<dyn Device>, journal: Vec<Range<u64>>) -> Self {
         Self { inner, journal, gate: Gate::Open.into(), changed: std::sync::Condvar::new() }
     }
 
@@ -156,7 +156,7 @@ impl Device for GateDevice {
     }
 
     fn write(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
-        if self.journal.contains(&offset_bytes) {
+        if self.journal.iter().any(|range| range.contains(&offset_bytes)) {
             let mut gate = self.gate();
             if *gate == Gate::Armed {
                 *gate = Gate::Reached;

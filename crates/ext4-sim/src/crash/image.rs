@@ -62,7 +62,7 @@ impl Sums {
         let change = sector_sum(sector, new).wrapping_sub(sector_sum(sector, old));
         self.all = self.all.wrapping_add(change);
         let at = sector * SECTOR as u64;
-        if !base.journal.contains(&at) && !SUPERBLOCK.contains(&at) {
+        if !base.in_journal(at) && !SUPERBLOCK.contains(&at) {
             self.volume = self.volume.wrapping_add(change);
         }
     }
@@ -88,12 +88,12 @@ fn sector_sum(sector: u64, bytes: &[u8]) -> u64 {
 #[derive(Clone)]
 pub struct Base {
     bytes: Vec<u8>,
-    journal: Range<u64>,
+    journal: Vec<Range<u64>>,
 }
 
 impl Base {
     /// `bytes`, a multiple of 4096, with a log at `journal`.
-    pub fn new(bytes: Vec<u8>, journal: Range<u64>) -> Self {
+    pub fn new(bytes: Vec<u8>, journal: Vec<Range<u64>>) -> Self {
         assert!(bytes.len().is_multiple_of(PAGE));
         Self { bytes, journal }
     }
@@ -103,9 +103,14 @@ impl Base {
         &self.bytes
     }
 
-    /// Where the log is.
-    pub fn journal(&self) -> &Range<u64> {
+    /// Where the log is, its superblock first.
+    pub fn journal(&self) -> &[Range<u64>] {
         &self.journal
+    }
+
+    /// Whether a byte belongs to the log.
+    pub fn in_journal(&self, at: u64) -> bool {
+        self.journal.iter().any(|range| range.contains(&at))
     }
 
     fn page(&self, page: usize) -> &Page {

@@ -69,7 +69,7 @@ fn recovered(device: &StateDevice) -> Result<u8, String> {
 /// # Errors
 /// What was lost.
 pub fn cancelled_revoke() -> Result<(), String> {
-    let base = Arc::new(Base::new(empty(|_| ()).0, 0..0));
+    let base = Arc::new(Base::new(empty(|_| ()).0, Vec::new()));
     let recorder = Recorder::new();
     let device: Arc<dyn Device> =
         Arc::new(RecordingDevice::new(Arc::new(StateDevice::new(base.clone())), recorder.clone(), 0));
@@ -128,7 +128,7 @@ pub fn revoked_by_its_own_transaction() -> Result<(), String> {
     CommitBlock { tid, seconds: 1_700_000_000, nanoseconds: 0 }.encode(&layout, log_block(&mut bytes, 4));
     // Freed by it, and other data since then.
     bytes[HERE as usize * BLOCK..][..BLOCK].fill(BEFORE);
-    match recovered(&StateDevice::new(Arc::new(Base::new(bytes, 0..0))))? {
+    match recovered(&StateDevice::new(Arc::new(Base::new(bytes, Vec::new()))))? {
         BEFORE => Ok(()),
         found => Err(format!("{found}: a revoked copy was replayed over what came after it")),
     }

@@ -273,7 +273,7 @@ impl<'r> Explorer<'r> {
             return Tear::Never;
         }
         let data = patch.data();
-        let in_journal = self.recording.base.journal().contains(&patch.offset) && data[..4] == MAGIC;
+        let in_journal = self.recording.base.in_journal(patch.offset) && data[..4] == MAGIC;
         // O2: the magic of an orphan file's block is before its checksum, at its end.
         let holds_orphans = data[data.len() - 8..][..4] == [0x04, 0xCA, 0x10, 0x0B];
         match holds_superblock || holds_orphans || in_journal && matches!(data[7], 2..=4) {
@@ -364,7 +364,7 @@ impl<'r> Explorer<'r> {
                 offset_bytes % block,
                 bytes.len(),
                 if *fua { ", FUA" } else { "" },
-                if self.recording.base.journal().contains(offset_bytes) { ", journal" } else { "" },
+                if self.recording.base.in_journal(*offset_bytes) { ", journal" } else { "" },
             ),
             Event::FlushSubmitted { request, .. } => format!("  {request}: flush"),
             Event::Completed { request, .. } => format!("  {request}: done"),

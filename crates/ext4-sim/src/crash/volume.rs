@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use block_io::Device;
 use ext4::DataMode;
 use ext4::mkfs::{self, FormatOptions};
+use ext4_format::Superblock;
+use ext4_format::extent::{self, Entries, Extent, Place};
 
 use super::image::{Base, Part, StateDevice};
 use super::{block_maps, outside_journal};
@@ -74,7 +76,7 @@ impl Volume {
     fn make(self) -> Base {
         let mut bytes = self.format();
         let journal = match self.journal_outside {
-            true => outside_journal::add(&mut bytes, self.block_size),
+            true => vec![outside_journal::add(&mut bytes, self.block_size)],
             false => journal_inside(&bytes, self),
         };
         Base::new(bytes, journal)
@@ -87,7 +89,7 @@ impl Volume {
             block_maps::format(image.path(), self.block_size);
             return std::fs::read(image.path()).expect("what mke2fs made");
         }
-        let device = StateDevice::new(Arc::new(Base::new(vec![MARKER; self.size], 0..0)));
+        let device = StateDevice::new(Arc::new(Base::new(vec![MARKER; self.size], Vec::new())));
         let mut options = FormatOptions::new(FORMAT_TIME);
         options.block_size = Some(self.block_size);
         options.uuid = Some([7; 16]);
@@ -119,13 +121,27 @@ impl Volume {
     }
 }
 
-/// Where the log of a fresh volume lies.
-fn journal_inside(bytes: &[u8], volume: Volume) -> Range<u64> {
+/// Where the log of a fresh volume lies: the superblock has a copy of its map (J27).
+fn journal_inside(bytes: &[u8], volume: Volume) -> Vec<Range<u64>> {
+    let block = u64::from(volume.block_size);
+    if block_maps::needs_mke2fs(volume.features) {
+        return vec![journal_on_block_map(bytes, block)];
+    }
+    let superblock = Superblock::decode(&bytes[1024..2048]).expect("our own superblock");
+    let root: Vec<u8> = superblock.jnl_blocks[..15].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let place = Place::root(superblock.blocks_count());
+    let Ok((_, Entries::Leaf(extents))) = extent::decode_node(&root, place) else {
+        panic!("a log of few extents");
+    };
+    let range = |extent: &Extent| extent.start.0 * block..(extent.start.0 + u64::from(extent.len)) * block;
+    extents.iter().map(range).collect()
+}
+
+/// One run, with the tables of the map among its blocks.
+fn journal_on_block_map(bytes: &[u8], block: u64) -> Range<u64> {
     const MAGIC_V2: [u8; 8] = [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4];
-    let block = volume.block_size as usize;
-    // The tables of a block map lie among the log's blocks.
-    let tables = if block_maps::needs_mke2fs(volume.features) { 8 } else { 0 };
-    let start = bytes.chunks(block).position(|bytes| bytes.starts_with(&MAGIC_V2));
-    let start = (start.expect("a journal superblock") * block) as u64;
-    start..start + (1024 + tables) * block as u64
+    const TABLES: u64 = 8;
+    let start = bytes.chunks(block as usize).position(|bytes| bytes.starts_with(&MAGIC_V2));
+    let start = start.expect("a journal superblock") as u64 * block;
+    start..start + (1024 + TABLES) * block
 }

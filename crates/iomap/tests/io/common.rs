@@ -138,6 +138,8 @@ pub struct FileState {
     pub reserved: u64,
     /// The clock.
     pub now_ms: u64,
+    /// Happens when the page cache asks next whether a block is allocated.
+    pub meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A file as ext4 would keep it, in the least code.
@@ -157,6 +159,7 @@ impl FakeFile {
             device_blocks,
             reserved: 0,
             now_ms: 0,
+            meanwhile: None,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -297,6 +300,10 @@ impl FileMapping for FakeFile {
     }
 
     fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+        let meanwhile = self.0.lock().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         Some(self.0.lock().blocks[(pos / BLOCK) as usize] != Block::Hole)
     }
 

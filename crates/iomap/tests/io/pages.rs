@@ -537,6 +537,29 @@ fn a_write_during_write_back_is_not_lost() {
 }
 
 /// Dirty pages know since when, by the file system's clock.
+/// Others run out of memory, and take the page while a part of it is being written.
+#[test]
+fn a_page_that_goes_during_a_write_is_read_again() {
+    let rig = Rig::new(100, 8);
+    let before = pattern(1, 3 * BLOCK as usize);
+    rig.write(0, &before);
+    rig.cache.sync().unwrap();
+    let (other, cache) = (Rig::new(100, 8), rig.cache.clone());
+    let greedy = PageCache::new(other.file.clone(), other.device.clone(), rig.budget.clone(), BLOCK as usize);
+    rig.file.0.lock().meanwhile = Some(Box::new(move || {
+        greedy.write(0, &pattern(2, 20 * BLOCK as usize)).unwrap();
+        cache.give_back();
+        assert!(cache.is_empty());
+    }));
+    rig.write(BLOCK + 100, b"part of a page");
+    assert!(rig.file.0.lock().meanwhile.is_none());
+    let mut expected = before;
+    write_model(&mut expected, BLOCK + 100, b"part of a page");
+    assert!(rig.whole() == expected);
+    rig.cache.sync().unwrap();
+    assert!(rig.file.on_disk(&rig.device) == expected);
+}
+
 #[test]
 fn the_age_of_what_is_dirty() {
     let rig = Rig::new(100, 100);

@@ -155,12 +155,12 @@ impl FileHistory {
     }
 
     /// Whether the next version may have stayed in the page cache while the size grew past it: a direct write or a
-    /// truncation writes back the pages that it meets, not those before them.
+    /// truncation writes back the pages that it meets, not those before them. With the size first any write is met so.
     fn is_late(&self, next: &Version, acked: Op, now: Op) -> bool {
         next.how == How::Buffered
             && next.op > acked
             && next.op <= now
-            && self.touched.iter().any(|&op| op > next.op && op <= now)
+            && (self.size_first || self.touched.iter().any(|&op| op > next.op && op <= now))
     }
 }
 

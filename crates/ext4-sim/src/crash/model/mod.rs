@@ -122,6 +122,7 @@ pub struct FileHistory {
     /// Those that have not returned yet.
     in_flight: Vec<Op>,
     current: Vec<u8>,
+    size_first: bool,
 }
 
 /// How a write gets to the device.
@@ -146,6 +147,9 @@ impl How {
 /// The tree and its history.
 #[derive(Default)]
 pub struct Model {
+    /// As Linux with dioread_nolock: the size of buffered writes is durable with their blocks, which show zeros until their
+    /// data has become so too. Ours is durable after the data (A15).
+    pub size_first: bool,
     /// Every file that ever was.
     pub files: Vec<FileHistory>,
     tree: BTreeMap<String, Node>,
@@ -280,7 +284,7 @@ impl Model {
 
     /// A new regular file.
     pub fn create(&mut self, path: &str, ino: u32) {
-        let mut file = FileHistory::default();
+        let mut file = FileHistory { size_first: self.size_first, ..FileHistory::default() };
         file.sizes.push((self.op(), 0, How::Direct));
         file.layouts.push((0, Layout::default()));
         self.files.push(file);

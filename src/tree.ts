@@ -1,0 +1,84 @@
+/** Whole trees of names: `rm`, and `readdir` with `recursive`. Paths are bytes here: a name need not be UTF-8. */
+import { named } from './encoding.js';
+import { errnoError, invalidType } from './errors.js';
+import { EISDIR } from './native/errno.js';
+import type { Dirent } from './stats.js';
+import { pathText } from './validate.js';
+import type { Volume } from './volume.js';
+
+/** Options of `rm`. */
+export interface RmOptions {
+  /** What is missing is no error. */
+  force?: boolean | undefined;
+  /** Directories too, with all that is in them. */
+  recursive?: boolean | undefined;
+}
+
+type Names = Pick<Volume, 'lstat' | 'readdir' | 'unlink' | 'rmdir'>;
+
+const SLASH = 0x2f;
+
+function below(directory: Buffer, name: Buffer): Buffer {
+  const between = directory.length > 0 && directory.at(-1) !== SLASH ? '/' : '';
+  return Buffer.concat([directory, Buffer.from(between), name]);
+}
+
+/** What is in a directory and below it, each directory before what it holds; with paths relative to `top`. */
+async function* walk(
+  volume: Names,
+  top: Buffer,
+): AsyncGenerator<{ entry: Dirent<Buffer>; relative: Buffer }, void> {
+  const directories: Buffer[] = [Buffer.alloc(0)];
+  for (const directory of directories) {
+    const path = directory.length === 0 ? top : below(top, directory);
+    for (const entry of await volume.readdir(path, { withFileTypes: true, encoding: 'buffer' })) {
+      const relative = below(directory, entry.name);
+      if (entry.isDirectory()) directories.push(relative);
+      yield { entry, relative };
+    }
+  }
+}
+
+/** `readdir` with `recursive`: paths relative to `top`, or Dirents. */
+export async function readTree(
+  volume: Names,
+  top: Buffer,
+  encoding: BufferEncoding | 'buffer' | undefined,
+  withFileTypes: boolean,
+): Promise<(string | Buffer)[] | Dirent<string | Buffer>[]> {
+  const names: (string | Buffer)[] = [];
+  const entries: Dirent<string | Buffer>[] = [];
+  for await (const { entry, relative } of walk(volume, top)) {
+    if (withFileTypes) entries.push(entry.called(named(entry.name, encoding)));
+    else names.push(named(relative, encoding));
+  }
+  return withFileTypes ? entries : names;
+}
+
+/** `rm`. What appears in the tree meanwhile stays, and so do the directories above it: ENOTEMPTY. */
+export async function remove(volume: Names, path: Buffer, options: RmOptions): Promise<void> {
+  for (const name of ['force', 'recursive'] as const) {
+    const value: unknown = options[name];
+    if (value !== undefined && typeof value !== 'boolean')
+      throw invalidType(`options.${name}`, 'be of type boolean', value);
+  }
+  try {
+    if (!(await volume.lstat(path)).isDirectory()) {
+      await volume.unlink(path);
+      return;
+    }
+  } catch (error) {
+    if (options.force === true && (error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  if (options.recursive !== true) {
+    // node:fs's own code for it.
+    throw Object.assign(errnoError(-EISDIR, 'rm', { path: pathText(path) }), { code: 'ERR_FS_EISDIR' });
+  }
+  const directories = [path];
+  for await (const { entry, relative } of walk(volume, path)) {
+    if (entry.isDirectory()) directories.push(below(path, relative));
+    else await volume.unlink(below(path, relative));
+  }
+  for (const directory of directories.toReversed()) await volume.rmdir(directory);
+}
