@@ -36,6 +36,8 @@ type Api = Pick<
   | 'writeFile'
   | 'appendFile'
   | 'rm'
+  | 'access'
+  | 'truncate'
 >;
 
 async function shape(work: () => Promise<unknown>, root: string): Promise<Shape | { value: unknown }> {
@@ -232,6 +234,18 @@ const CASES: Record<string, NodeCase> = {
     return [await api.readFile(`${root}/file`, 'utf8'), await api.readFile(`${root}/new`, 'latin1')];
   },
   'appendFile: missing parent': (api, root) => api.appendFile(`${root}/missing/x`, ''),
+  access: (api, root) => api.access(`${root}/link`),
+  'access: for writing': (api, root) => api.access(`${root}/file`, 2),
+  'access: missing': (api, root) => api.access(`${root}/missing`),
+  'access: below a file': (api, root) => api.access(`${root}/file/x`),
+  truncate: async (api, root) => {
+    await api.truncate(`${root}/link`, 9);
+    const longer = await api.readFile(`${root}/file`, 'latin1');
+    await api.truncate(`${root}/file`);
+    return [longer, (await api.stat(`${root}/file`)).size];
+  },
+  'truncate: missing': (api, root) => api.truncate(`${root}/missing`, 1),
+  'truncate: a directory': (api, root) => api.truncate(`${root}/dir`, 1),
   'rm: a file and a link': async (api, root) => {
     await api.rm(`${root}/link`);
     await api.rm(`${root}/file`);

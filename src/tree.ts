@@ -6,6 +6,13 @@ import type { Dirent } from './stats.js';
 import { pathText } from './validate.js';
 import type { Volume } from './volume.js';
 
+/** Of `readdir`, in all its forms. */
+export interface ReaddirOptions {
+  encoding?: BufferEncoding | 'buffer' | null;
+  withFileTypes?: boolean;
+  recursive?: boolean;
+}
+
 /** Options of `rm`. */
 export interface RmOptions {
   /** What is missing is no error. */

@@ -9,13 +9,13 @@ import { FileHandle } from './file-handle.js';
 import { closeInode } from './inode-tasks.js';
 import { mkdirAll, mkdirOne } from './mkdir.js';
 import { Mount } from './mount.js';
-import { EBUSY } from './native/errno.js';
+import { EBUSY, EROFS } from './native/errno.js';
 import type { NativeDirectory, NativeOpenFile, NativeStat } from './native/boundary.js';
 import { freeze, remount, shutdown, thaw } from './quiesce.js';
 import { truncateInode } from './range-ops.js';
 import { request, requestOrThrow, type About, type Outcome, type Start } from './request.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
-import { readTree, remove, type RmOptions } from './tree.js';
+import { readTree, remove, type ReaddirOptions, type RmOptions } from './tree.js';
 import {
   bytesOf,
   parseFlags,
@@ -24,6 +24,7 @@ import {
   parseXattrFlag,
   pathText,
   validateBuffer,
+  validateInteger,
   validatePath,
   validateXattrName,
   type PathLike,
@@ -49,14 +50,7 @@ import {
   type VolumeStats,
 } from './volume-options.js';
 
-const { O_CREAT, O_DIRECT, O_TRUNC } = constants;
-/** Of `readdir`, in all its forms. */
-interface ReaddirOptions {
-  encoding?: BufferEncoding | 'buffer' | null;
-  withFileTypes?: boolean;
-  recursive?: boolean;
-}
-
+const { O_CREAT, O_DIRECT, O_TRUNC, W_OK } = constants;
 /**
  * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
  *
@@ -422,6 +416,25 @@ export class Volume {
     options?: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null,
   ): Promise<Buffer | string> {
     return readWhole(options, (flags) => this.open(path, flags));
+  }
+
+  /** Whether the path leads to something; permission bits are not enforced. @throws EROFS (`W_OK`, read-only volume) */
+  async access(path: PathLike, mode: number = constants.F_OK): Promise<void> {
+    const at = validatePath(path);
+    validateInteger(mode, 'mode', 0, 7);
+    await this.#stat('access', at as Buffer, true, {});
+    if ((mode & W_OK) !== 0 && this.info().readOnly)
+      throw errnoError(-EROFS, 'access', { path: pathText(at) });
+  }
+
+  /** Makes a file `length` bytes long. */
+  async truncate(path: PathLike, length: number | null = 0): Promise<void> {
+    const file = await this.open(path, 'r+');
+    try {
+      await file.truncate(length);
+    } finally {
+      await file.close();
+    }
   }
 
   /** Replaces (or with flag 'a' appends to) a file. With direct I/O, the tail below one device block is buffered. */
