@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
-use ext4::{FallocateMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
+use ext4::{
+    DataMode, FallocateMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno,
+};
 
 use super::held::{GateDevice, HeldQueue, Holds};
 use super::image::{Base, StateDevice};
@@ -176,6 +178,11 @@ impl Driver {
         self.model.get(path).is_some()
     }
 
+    /// A file's size.
+    pub fn size(&self, file: FileId) -> u64 {
+        self.runner.fs().sizes(&self.runner.inode(file)).0
+    }
+
     /// Whether a direct write would be a plain overwrite, which takes the inode's lock shared (C25).
     pub fn is_overwrite(&self, file: FileId, pos: u64, len: usize) -> bool {
         let inode = self.runner.inode(file);
@@ -188,6 +195,11 @@ impl Driver {
     fn takes_direct(&self, file: FileId) -> bool {
         let probe = self.runner.fs().probe_write(&self.runner.inode(file), 0, 4096, Look::Disk);
         !probe.is_ok_and(|probe| probe.has(Probe::DIO_UNSUPPORTED))
+    }
+
+    /// How what is written through the page cache gets to the device.
+    fn cached(&self) -> How {
+        if self.volume.data == DataMode::Journal { How::Logged } else { How::Buffered }
     }
 
     fn collect(&mut self) -> usize {
@@ -342,7 +354,7 @@ impl Driver {
         let data = self.bytes(len);
         let op = self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
         // A crash in the middle may leave it, so the model knows it first.
-        let how = if self.takes_direct(file) { How::Direct } else { How::Buffered };
+        let how = if self.takes_direct(file) { How::Direct } else { self.cached() };
         self.model.write(path, pos, &data, how);
         self.model.in_flight(path, op);
         let write = match self.runner.begin_direct_write(file, pos, &data, dsync) {
@@ -393,7 +405,7 @@ impl Driver {
     pub fn buffered(&mut self, path: &str, file: FileId, pos: u64, len: usize) {
         let data = self.bytes(len);
         let op = self.begin(format!("buffered write {path} {pos}+{len}"));
-        self.model.write(path, pos, &data, How::Buffered);
+        self.model.write(path, pos, &data, self.cached());
         let inode = self.runner.inode(file);
         let fs = self.runner.fs().clone();
         let written = fs.file_modified(&inode).and_then(|()| fs.buffered_write(&inode, pos, &data));
@@ -412,27 +424,49 @@ impl Driver {
     /// fallocate(2).
     pub fn fallocate(&mut self, path: &str, file: FileId, mode: FallocateMode, range: Range<u64>) {
         let op = self.begin(format!("fallocate {path} {mode:?} {range:?}"));
-        let (start, end) = (range.start as usize, range.end as usize);
-        self.model.fallocate(path, range.start, |data| match mode {
-            FallocateMode::Allocate { keep_size } | FallocateMode::ZeroRange { keep_size } => {
-                if !keep_size && data.len() < end {
-                    data.resize(end, 0);
-                }
-                let end = end.min(data.len());
-                if matches!(mode, FallocateMode::ZeroRange { .. }) && start < end {
-                    data[start..end].fill(0);
-                }
-            }
-            FallocateMode::PunchHole => {
-                let end = end.min(data.len());
-                data[start.min(end)..end].fill(0);
-            }
-            FallocateMode::CollapseRange => drop(data.drain(start..end)),
-            FallocateMode::InsertRange => drop(data.splice(start..start, vec![0; end - start])),
-        });
+        self.model_fallocate(path, mode, range.clone());
         let (inode, fs) = (self.runner.inode(file), self.runner.fs().clone());
         let result = fs.fallocate(&inode, mode, range.start, range.end - range.start);
         self.done(op, path, result);
+    }
+
+    fn model_fallocate(&mut self, path: &str, mode: FallocateMode, range: Range<u64>) {
+        let (start, end) = (range.start as usize, range.end as usize);
+        let zero = |data: &mut Vec<u8>| {
+            let end = end.min(data.len());
+            data[start.min(end)..end].fill(0);
+        };
+        let grow = |data: &mut Vec<u8>, keep_size: bool| {
+            if !keep_size && data.len() < end {
+                data.resize(end, 0);
+            }
+        };
+        match mode {
+            FallocateMode::Allocate { keep_size } => {
+                self.model.fallocate(path, range.start, |data| grow(data, keep_size));
+            }
+            FallocateMode::ZeroRange { keep_size } => self.model.fallocate(path, range.start, |data| {
+                grow(data, keep_size);
+                zero(data);
+            }),
+            FallocateMode::PunchHole => self.model.fallocate(path, range.start, zero),
+            FallocateMode::CollapseRange => self.model.collapse(path, range),
+            FallocateMode::InsertRange => self.model.insert(path, range),
+        }
+    }
+
+    /// An atomic write (C24), durable when it returns. Where direct I/O falls back there is none: with O_DSYNC then.
+    pub fn atomic(&mut self, path: &str, file: FileId, pos: u64, len: usize) {
+        if !self.takes_direct(file) {
+            return self.direct(path, file, pos, len, true);
+        }
+        let data = self.bytes(len);
+        let op = self.begin(format!("atomic write {path} {pos}+{len}"));
+        self.model.write(path, pos, &data, How::Atomic);
+        let written = self.runner.atomic_write(file, pos, &data);
+        assert_eq!(self.done(op, path, written), len as u64, "{path}: a short write");
+        let event = self.collect();
+        self.model.kept_range(path, op, event, pos..pos + len as u64);
     }
 
     /// fsync or fdatasync.
