@@ -27,6 +27,7 @@ const LAYERS: readonly (readonly string[])[] = [
     'mkdir',
     'range-arguments',
     'containers',
+    'file-streams',
   ],
   ['file-handle'],
   ['whole-file', 'tree', 'volume'],

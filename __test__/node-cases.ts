@@ -414,6 +414,29 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
       return `${bytesRead} ${buffer.toString('latin1')}`;
     },
   ],
+  'createReadStream: a part, as text, then closed': [
+    'r',
+    async (file) => {
+      const parts: unknown[] = [];
+      for await (const part of file.createReadStream({
+        start: 1,
+        end: 4,
+        encoding: 'utf8',
+        highWaterMark: 2,
+      }))
+        parts.push(part);
+      return [parts, await file.read(Buffer.alloc(1)).catch((error: unknown) => String(error))];
+    },
+  ],
+  'createReadStream: from the position on, left open': [
+    'r',
+    async (file) => {
+      await file.read(Buffer.alloc(2));
+      const parts: string[] = [];
+      for await (const part of file.createReadStream({ autoClose: false })) parts.push(String(part));
+      return [parts.join(''), (await file.read(Buffer.alloc(9))).bytesRead];
+    },
+  ],
   'chmod: bad mode': ['r+', (file) => file.chmod(wrong<number>(-1))],
   'utimes: far away': ['r+', (file) => file.utimes(2 ** 60, 2 ** 53)],
   'utimes: wrong type': ['r+', (file) => file.utimes(wrong<number>({}), 1)],

@@ -8,6 +8,7 @@ export { allocAligned } from './aligned-memory.js';
 export type { EncodingOption } from './encoding.js';
 export type { Ext4Error } from './errors.js';
 export { FileHandle } from './file-handle.js';
+export type { ReadStreamOptions, WriteStreamOptions } from './file-streams.js';
 export type { FallocateMode, FallocateOptions, RangeOptions } from './range-arguments.js';
 export type { FileExtent } from './range-ops.js';
 export type { ReadOptions, VectorOptions, WriteOptions } from './transfer-arguments.js';
