@@ -38,6 +38,8 @@ type Api = Pick<
   | 'rm'
   | 'access'
   | 'truncate'
+  | 'chown'
+  | 'lchown'
 >;
 
 async function shape(work: () => Promise<unknown>, root: string): Promise<Shape | { value: unknown }> {
@@ -244,6 +246,10 @@ const CASES: Record<string, NodeCase> = {
     await api.truncate(`${root}/file`);
     return [longer, (await api.stat(`${root}/file`)).size];
   },
+  'chown: missing': (api, root) => api.chown(`${root}/missing`, 1, 1),
+  'lchown: missing': (api, root) => api.lchown(`${root}/missing`, 1, 1),
+  'chown: bad id': (api, root) => api.chown(`${root}/file`, -2, 1),
+  'chown: wrong type': (api, root) => api.chown(`${root}/file`, 1, wrong<number>('1')),
   'truncate: missing': (api, root) => api.truncate(`${root}/missing`, 1),
   'truncate: a directory': (api, root) => api.truncate(`${root}/dir`, 1),
   'rm: a file and a link': async (api, root) => {

@@ -25,6 +25,9 @@ export interface WholeReadOptions<Encoding> {
   signal?: AbortSignal | undefined;
 }
 
+/** Of `readFile`, in all its forms. */
+export type ReadFileOptions = BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null;
+
 /** Options of `writeFile` and `appendFile`. */
 export interface WholeWriteOptions {
   /** Of text; default 'utf8'. */
@@ -154,7 +157,7 @@ export async function readAll(file: FileHandle, sizeBytes: number, signal?: Abor
 
 /** `readFile` on the file that `open` gives. */
 export async function readWhole(
-  options: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null | undefined,
+  options: ReadFileOptions | undefined,
   open: (flags: string | number) => Promise<FileHandle>,
 ): Promise<Buffer | string> {
   const encoding = encodingOf(options);
