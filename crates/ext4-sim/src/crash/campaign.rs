@@ -1,6 +1,7 @@
 //! All workloads under one number of states, on all the host's processors.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use ext4::DataMode;
 use super::outside::Outside;
 use super::volume::Volume;
 use super::workloads::Workload;
-use super::{Budget, Counts, Explorer, Failure, ace, block_maps, workloads};
+use super::{Budget, Counts, Explorer, Failure, ace, block_maps, panic_text, workloads};
 use crate::oracle::{Need, available};
 
 /// What to run.
@@ -190,10 +191,16 @@ fn run_wave(
             let before: usize = jobs[..index].iter().map(|job| job.share).sum();
             let until = |share: usize| states * share / shares.max(1);
             let budget = budget(campaign, until(before + job.share) - until(before));
-            let recording = job.workload.run(job.volume);
-            let result = Explorer::new(&recording, &budget, &mut outside).run();
+            let explored = catch_unwind(AssertUnwindSafe(|| {
+                let recording = job.workload.run(job.volume);
+                (recording.volume, Explorer::new(&recording, &budget, &mut outside).run())
+            }));
+            let (volume, result) = explored.unwrap_or_else(|panic| {
+                let text = format!("{:?} with seed {}: {}", job.name, campaign.seed, panic_text(panic));
+                (job.volume, Err(Box::new(Failure { text, image: None })))
+            });
             let mut outcome = outcome.lock().expect("no worker panics here");
-            outcome.add(recording.volume, result);
+            outcome.add(volume, result);
             outcome.tell(&job.name, progress);
         }
     };

@@ -20,10 +20,13 @@ pub mod mutants;
 mod outside;
 mod outside_journal;
 pub mod random;
+mod ranges;
 pub mod volume;
 pub mod workloads;
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -129,6 +132,12 @@ impl std::fmt::Display for Failure {
 /// Judges the states of a recording.
 pub fn explore(recording: &Recording, budget: &Budget) -> Result<Counts, Box<Failure>> {
     Explorer::new(recording, budget, &mut Outside::new()).run().map(|(counts, _)| counts)
+}
+
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast::<String>().map(|text| *text);
+    let text = text.or_else(|panic| panic.downcast::<&str>().map(|text| (*text).to_owned()));
+    format!("panicked: {}", text.unwrap_or_else(|_| "without a text".into()))
 }
 
 struct Explorer<'r> {
@@ -257,7 +266,9 @@ impl<'r> Explorer<'r> {
             }
             let is_new = self.seen.insert(hash);
             *(if is_new { &mut new } else { &mut again }) += 1;
-            if let Err(verdict) = self.judge(&image, hash, is_new, &expectation) {
+            let judged = catch_unwind(AssertUnwindSafe(|| self.judge(&image, hash, is_new, &expectation)));
+            let panicked = |panic| Err(Verdict { letter: 'a', detail: panic_text(panic) });
+            if let Err(verdict) = judged.unwrap_or_else(panicked) {
                 return Err(self.failure(replay, choice, events, &expectation, &verdict));
             }
         }

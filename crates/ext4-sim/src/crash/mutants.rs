@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::outside::Outside;
 use super::volume::Volume;
-use super::{Budget, Explorer, journal_alone, workloads};
+use super::{Budget, Explorer, journal_alone, panic_text, workloads};
 
 /// Where a fault shows.
 #[derive(Clone, Copy)]
@@ -132,13 +132,8 @@ fn under(mutant: &Mutant, run: impl FnOnce() -> Option<String>) -> Option<String
     jbd2::activate_mutant(mutant.number);
     let seen = catch_unwind(AssertUnwindSafe(run));
     jbd2::activate_mutant(0);
-    let text = seen.unwrap_or_else(|panic| Some(panic_text(&panic)))?;
+    let text = seen.unwrap_or_else(|panic| Some(panic_text(panic)))?;
     Some(text.lines().next().unwrap_or_default().to_owned())
-}
-
-fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    format!("panicked: {}", text.unwrap_or_else(|| "without a text".into()))
 }
 
 /// Kills them all, one after the other; `line` gets a row each. Returns how many survived.
