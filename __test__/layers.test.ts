@@ -28,9 +28,10 @@ const LAYERS: readonly (readonly string[])[] = [
     'range-arguments',
     'containers',
     'file-streams',
+    'whole-file',
   ],
   ['file-handle'],
-  ['whole-file', 'tree', 'volume'],
+  ['tree', 'volume'],
   ['index'],
   ['cli', 'main-job'],
 ];

@@ -1,4 +1,4 @@
-/** Streams of a FileHandle. */
+/** Whole contents and streams of a FileHandle. */
 import { Readable, Writable } from 'node:stream';
 import { callbackify } from 'node:util';
 
@@ -6,6 +6,14 @@ import { errnoError, invalidType } from './errors.js';
 import { EIO } from './native/errno.js';
 import type { Transfer } from './transfer-arguments.js';
 import { validateInteger } from './validate.js';
+import {
+  readRest,
+  writeHere,
+  type FileData,
+  type ReadFileOptions,
+  type WholeReadOptions,
+  type WholeWriteOptions,
+} from './whole-file.js';
 
 /** Options of `createReadStream`. */
 export interface ReadStreamOptions {
@@ -34,6 +42,9 @@ export interface WriteStreamOptions {
   flush?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
+
+/** Options of a FileHandle's `writeFile`. */
+export type HandleWriteOptions = Pick<WholeWriteOptions, 'encoding' | 'signal'>;
 
 const DEFAULT_BYTES = 64 * 1024;
 
@@ -141,6 +152,24 @@ export abstract class FileStreams {
   abstract transfer(kind: 'read' | 'write', direct: boolean, part: Transfer): Promise<number>;
   abstract sync(): Promise<void>;
   abstract close(): Promise<void>;
+
+  async readFile(options?: WholeReadOptions<null | undefined> | null): Promise<Buffer>;
+  async readFile(options: BufferEncoding | WholeReadOptions<BufferEncoding>): Promise<string>;
+  async readFile(options?: ReadFileOptions): Promise<Buffer | string>;
+  /** All from the handle's position on, which moves to the end. */
+  async readFile(options?: ReadFileOptions): Promise<Buffer | string> {
+    return readRest(this, options);
+  }
+
+  /** Writes all of `data` from the handle's position on; the file gets no shorter by it. */
+  async writeFile(data: FileData, options?: BufferEncoding | HandleWriteOptions | null): Promise<void> {
+    await writeHere(this, data, options);
+  }
+
+  /** The same: where the handle appends, `writeFile` does. */
+  async appendFile(data: FileData, options?: BufferEncoding | HandleWriteOptions | null): Promise<void> {
+    await writeHere(this, data, options);
+  }
 
   /** The file as a stream. What is direct stays so where position and length allow it. */
   createReadStream(options: ReadStreamOptions = {}): Readable {
