@@ -414,6 +414,53 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
       return `${bytesRead} ${buffer.toString('latin1')}`;
     },
   ],
+  'readFile: from the position on': [
+    'r',
+    async (file) => {
+      await file.read(Buffer.alloc(2), 0, 2, null);
+      return [
+        await file.readFile('utf8'),
+        await file.readFile({ encoding: 'latin1' }),
+        await file.readFile(),
+      ];
+    },
+  ],
+  'readFile: not readable': ['w', (file) => file.readFile()],
+  'writeFile: from the position on, in pieces': [
+    'r+',
+    async (file) => {
+      await file.writeFile('AB');
+      await file.writeFile(['C', Buffer.from('D')], 'latin1');
+      await file.appendFile(new Uint16Array([0x4545]));
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(20), 0, 20, 0);
+      return buffer.toString('latin1', 0, bytesRead);
+    },
+  ],
+  'writeFile: not writable': ['r', (file) => file.writeFile('x')],
+  'writeFile: no data': ['r+', (file) => file.writeFile(wrong<string>(7))],
+  'createReadStream: a part, as text, then closed': [
+    'r',
+    async (file) => {
+      const parts: unknown[] = [];
+      for await (const part of file.createReadStream({
+        start: 1,
+        end: 4,
+        encoding: 'utf8',
+        highWaterMark: 2,
+      }))
+        parts.push(part);
+      return [parts, await file.read(Buffer.alloc(1)).catch((error: unknown) => String(error))];
+    },
+  ],
+  'createReadStream: from the position on, left open': [
+    'r',
+    async (file) => {
+      await file.read(Buffer.alloc(2));
+      const parts: string[] = [];
+      for await (const part of file.createReadStream({ autoClose: false })) parts.push(String(part));
+      return [parts.join(''), (await file.read(Buffer.alloc(9))).bytesRead];
+    },
+  ],
   'chmod: bad mode': ['r+', (file) => file.chmod(wrong<number>(-1))],
   'utimes: far away': ['r+', (file) => file.utimes(2 ** 60, 2 ** 53)],
   'utimes: wrong type': ['r+', (file) => file.utimes(wrong<number>({}), 1)],

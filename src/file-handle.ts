@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { DirectWaiter, type Settle } from './direct-waiter.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
+import { FileStreams } from './file-streams.js';
 import { InodeLock } from './inode-lock.js';
 import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
@@ -57,7 +58,7 @@ const O_ACCMODE = 3;
  * device demands, or the call fails with EINVAL; buffers that are not from `allocAligned` are copied and so
  * always well placed. Without it, data is in the page cache until `datasync`, `sync` or `close`.
  */
-export class FileHandle {
+export class FileHandle extends FileStreams {
   readonly #mount: Mount;
   readonly #engine: Engine;
   readonly #file: NativeFile;
@@ -87,6 +88,7 @@ export class FileHandle {
 
   /** @internal */
   constructor(opened: OpenedFile) {
+    super();
     this.#mount = opened.mount;
     this.#engine = opened.mount.engine;
     this.#file = opened.file;
@@ -365,11 +367,7 @@ export class FileHandle {
   }
 
   /** One read or write with the path named by the caller; for bodies and tails of whole files. @internal */
-  async transfer(
-    kind: 'read' | 'write',
-    direct: boolean,
-    part: { buffer: Uint8Array; offset: number; length: number; position: number },
-  ): Promise<number> {
+  async transfer(kind: 'read' | 'write', direct: boolean, part: Transfer): Promise<number> {
     this.#check(kind);
     const io = this.#kiocb(part, direct);
     const task = kind === 'read' ? this.#readTask(io, part.position) : this.#writeTask(io, part.position);

@@ -1,6 +1,15 @@
 /** Files and names on a real volume, beyond what node:fs's shapes cover. */
+import { Readable } from 'node:stream';
+import { finished, pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { constants, Volume } from '../../src/index.js';
 import { assertClean, e2e, makeImage, MiB, pattern, withVolume } from './support.js';
+
+/** Streams close their files by themselves, a little later. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await sleep(5);
+}
 
 e2e('append: writers of one file never overwrite each other', (t) =>
   withVolume(t, {}, async (volume) => {
@@ -255,6 +264,29 @@ e2e('chown: ids beyond 16 bits, of links, and what goes with it', async (t) => {
     await t.throwsAsync(volume.chown('/none', 1, 1), { code: 'ENOENT', message: /, chown '\/none'$/ });
   });
 });
+
+for (const direct of [false, true]) {
+  e2e(
+    `streams of a large file${direct ? ', direct' : ''}: copied by a pipeline, failing, aborted`,
+    async (t) => {
+      await withVolume(t, { direct }, async (volume) => {
+        const data = pattern(3_000_001);
+        await volume.writeFile('/from', data);
+        const from = (await volume.open('/from', 'r')).createReadStream({ start: 0 });
+        const to = (await volume.open('/to', 'w')).createWriteStream({ start: 0, flush: true });
+        await pipeline(from, to);
+        t.true((await volume.readFile('/to')).equals(data));
+        await until(() => volume.stats().openFiles === 0);
+        const reader = await volume.open('/from', 'r');
+        await t.throwsAsync(pipeline(Readable.from(['x']), reader.createWriteStream()), { code: 'EBADF' });
+        const again = await volume.open('/from', 'r');
+        const aborted = again.createReadStream({ signal: AbortSignal.abort() });
+        await t.throwsAsync(finished(aborted), { code: 'ABORT_ERR' });
+        await until(() => volume.stats().openFiles === 0);
+      });
+    },
+  );
+}
 
 e2e('writeFile of a buffer that was transferred meanwhile fails', async (t) => {
   await withVolume(t, {}, async (volume) => {

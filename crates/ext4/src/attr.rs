@@ -147,7 +147,7 @@ impl Fs {
         }
         self.check_attributes_may_change(inode)?;
         let may_have_capability = Self::may_have_capability(&inode.state.lock());
-        self.change_stripped(inode, may_have_capability, change)
+        self.change_stripped(inode, may_have_capability, |disk, _| change(disk))
     }
 
     /// futimens(2): both times; the inode's own change time becomes now.
@@ -193,8 +193,7 @@ impl Fs {
             }
             Self::may_have_capability(&state)
         };
-        let now = self.timestamp();
-        self.change_stripped(inode, may_have_capability, |disk| disk.mtime = now)
+        self.change_stripped(inode, may_have_capability, |disk, now| disk.mtime = now)
     }
 
     /// A change that takes setuid, setgid and capabilities with it, and moves the inode's own time of change.
@@ -202,7 +201,7 @@ impl Fs {
         &self,
         inode: &Inode,
         may_have_capability: bool,
-        mut change: impl FnMut(&mut DiskInode),
+        mut change: impl FnMut(&mut DiskInode, Timestamp),
     ) -> Result<()> {
         // Calls by name set and remove it too, without the inode lock.
         let _xattrs = may_have_capability.then(|| self.xattrs.write());
@@ -214,7 +213,7 @@ impl Fs {
             }
             handle.change_inode(inode, Change::Attributes, |state| {
                 state.disk.mode = stripped(state.disk.mode);
-                change(&mut state.disk);
+                change(&mut state.disk, now);
                 state.disk.ctime = now;
             })
         })
