@@ -12,8 +12,8 @@ use super::workloads::Workload;
 pub fn all() -> Vec<Workload> {
     vec![
         Workload::new("block map, direct and buffered", both_paths).in_all_modes(),
-        Workload::new("block map of two heights", two_heights),
-        Workload::new("block map, tables freed and reused", reuse),
+        Workload::new("block map of two heights", two_heights).in_all_modes(),
+        Workload::new("block map, tables freed and reused", reuse).in_all_modes(),
     ]
 }
 

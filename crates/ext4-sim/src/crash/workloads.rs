@@ -83,6 +83,7 @@ pub fn all() -> Vec<Workload> {
         Workload::new("rename storm", renames).in_all_modes(),
         Workload::new("attributes", change_attributes),
         Workload::new("blocks that start with the magic", magic),
+        Workload::new("data that starts with the magic", magic_data).in_all_modes(),
         Workload::new("buffered", data_modes::buffered).in_all_modes(),
         Workload::new("buffered, to written blocks", data_modes::written_at_once),
         Workload::new("holes, zeros and moved ranges", ranges::ranges).in_all_modes(),
@@ -432,6 +433,28 @@ fn magic(name: &str, volume: Volume) -> Recording {
         driver.symlink(&text, &format!("link{n}"));
         driver.fsync_dir("");
     }
+    driver.finish()
+}
+
+/// The same of a file's data, which is in the log with data=journal. Each block is a commit block, but for its checksum.
+fn magic_data(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
+    let block = volume.block_size as usize;
+    let file = driver.create("f");
+    for n in 0..10 {
+        let header = [&[0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 2, 0, 0, 0][..], &[n]].concat();
+        let mut data = [&header[..], &vec![0x80 + n; block - header.len()]].concat();
+        data.extend_from_within(..);
+        driver.buffered_bytes("f", file, u64::from(n % 6) * block as u64, &data);
+        match n % 3 {
+            0 => driver.commit(),
+            1 => driver.fsync("f", file, true),
+            _ => driver.direct("f", file, 7 * block as u64, block, false),
+        }
+    }
+    driver.truncate("f", file, block as u64 + 9);
+    driver.sync();
+    driver.close(file);
     driver.finish()
 }
 

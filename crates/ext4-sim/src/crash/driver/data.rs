@@ -123,12 +123,17 @@ impl Driver {
     /// write through the page cache.
     pub fn buffered(&mut self, path: &str, file: FileId, pos: u64, len: usize) {
         let data = self.bytes(len);
-        let op = self.begin(format!("buffered write {path} {pos}+{len}"));
-        self.model.write(path, pos, &data, self.cached());
+        self.buffered_bytes(path, file, pos, &data);
+    }
+
+    /// The same with bytes of the caller's.
+    pub fn buffered_bytes(&mut self, path: &str, file: FileId, pos: u64, data: &[u8]) {
+        let op = self.begin(format!("buffered write {path} {pos}+{}", data.len()));
+        self.model.write(path, pos, data, self.cached());
         let inode = self.runner.inode(file);
         let fs = self.runner.fs().clone();
-        let written = fs.file_modified(&inode).and_then(|()| fs.buffered_write(&inode, pos, &data));
-        assert_eq!(self.done(op, path, written), len, "{path}: a short write");
+        let written = fs.file_modified(&inode).and_then(|()| fs.buffered_write(&inode, pos, data));
+        assert_eq!(self.done(op, path, written), data.len(), "{path}: a short write");
     }
 
     /// ftruncate.
