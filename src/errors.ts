@@ -116,6 +116,14 @@ export function invalidValue(
   );
 }
 
+/** ERR_FS_FILE_TOO_LARGE. */
+export function fileTooLarge(sizeBytes: number, maxBytes: number): RangeError & { code: string } {
+  return withCode(
+    new RangeError(`File size (${sizeBytes}) is greater than ${maxBytes / 2 ** 30} GiB`),
+    'ERR_FS_FILE_TOO_LARGE',
+  );
+}
+
 /** ERR_OUT_OF_RANGE. */
 export function outOfRange(
   name: string,

@@ -191,6 +191,34 @@ e2e('E34: a write inside i_size, past what is on disk, raises that', (t) =>
   }),
 );
 
+e2e(
+  'E35: write-back raises the size on disk under a direct write: no orphan is left, in either place',
+  async (t) => {
+    if (!(await hasTool('mke2fs', '-V'))) {
+      t.log('skipped: needs mke2fs');
+      return;
+    }
+    for (const features of ['orphan_file', '^orphan_file']) {
+      const image = join(await makeFolder(t), 'image');
+      execFileSync('mke2fs', ['-q', '-t', 'ext4', '-b', `${BLOCK}`, '-O', features, image, '16M']);
+      const volume = await Volume.open(image);
+      const buffered = await volume.open('/file', 'w+');
+      await buffered.write(pattern(4 * BLOCK), 0, 4 * BLOCK, 0);
+      // An orphan from here on; its range is written back before it is written to.
+      const direct = await volume.open('/file', FLAGS);
+      await direct.write(filled(2 * BLOCK, 1), 0, 2 * BLOCK, BLOCK);
+      t.is(volume.stats().writes.exclusive, 1);
+      const expected = pattern(4 * BLOCK).fill(1, BLOCK, 3 * BLOCK);
+      t.true((await contents(volume, '/file')).equals(expected));
+      await volume.close();
+      await assertClean(t, image);
+      const again = await Volume.open(image);
+      t.true((await contents(again, '/file')).equals(expected));
+      await again.close();
+    }
+  },
+);
+
 /** E37, E42: on a full volume. */
 async function onFullVolume(volume: Volume, file: FileHandle, work: () => Promise<void>): Promise<void> {
   await file.write(filled(BLOCK, 1), 0, BLOCK, 0);

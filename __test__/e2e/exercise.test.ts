@@ -59,5 +59,5 @@ for (const [of, what, epoch] of [
     const args = ['--seed', `${seed}`, '--ops', '7000', '--epoch', epoch, '--faults', of, '--quiet'];
     const { status, out, err } = await runProcess(process.execPath, [MAIN, ...args]);
     t.is(status, 0, out.slice(-4000) + err);
-    t.regex(out, /clean \(.*, EIO \d+\)/);
+    t.regex(out, /clean \(.*, EIO \d+\b/);
   });

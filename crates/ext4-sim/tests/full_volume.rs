@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ext4::FallocateMode;
+use ext4::{FallocateMode, Fs, NewInode};
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner, format};
@@ -296,4 +297,78 @@ fn splits_of_unwritten_extents() {
     volume.close(filler).unwrap();
     volume.unmount().unwrap();
     compare(&image, &BTreeMap::from([("/prepared".into(), model)]), "splits_of_unwritten_extents");
+}
+
+/// Fills the volume from several threads, who delete and write again: a write may find no space, what it has taken does, and
+/// in the end no space is missing.
+fn write_and_delete(fs: &Arc<Fs>, thread: u32, rounds: u32) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut random = thread.wrapping_mul(0x9E37_79B9) | 1;
+    let mut below = |bound: u32| {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        random % bound
+    };
+    for round in 0..rounds {
+        let path = format!("/{thread}-{}", below(12));
+        if files.remove(&path).is_some() {
+            fs.unlink(path.as_bytes()).unwrap();
+        }
+        let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
+        let inode = match fs.create(path.as_bytes(), new, true) {
+            Ok((inode, _)) => inode,
+            Err(error) => {
+                assert_eq!(error.errno(), ENOSPC, "{error}");
+                continue;
+            }
+        };
+        let (mut model, gap) = (Vec::new(), below(3) as usize * 4096);
+        for part in 0..below(12) {
+            let data = pattern::bytes(thread * 1000 + round + part, 1 + below(40_000) as usize);
+            let pos = model.len() + if part > 0 { gap } else { 0 };
+            match fs.buffered_write(&inode, pos as u64, &data) {
+                Ok(taken) => {
+                    model.resize(pos, 0);
+                    model.extend(&data[..taken]);
+                }
+                Err(error) => assert_eq!(error.errno(), ENOSPC, "{error}"),
+            }
+        }
+        if below(3) == 0 {
+            fs.fsync(&inode, true).unwrap_or_else(|error| panic!("fsync of {path}: {error}"));
+        }
+        fs.release(&inode).unwrap_or_else(|error| panic!("close of {path}: {error}"));
+        files.insert(path, model);
+    }
+    files
+}
+
+#[test]
+fn by_threads() {
+    for block_size in [1024, 4096] {
+        let (_dir, image) = image_of(8 << 20, block_size, None);
+        let volume = Runner::mount(&image, Backend::Threads);
+        let before = volume.fs().superblock().free_blocks_count();
+        let mut files = BTreeMap::new();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6)
+                .map(|thread| {
+                    let fs = volume.fs().clone();
+                    scope.spawn(move || write_and_delete(&fs, thread, 100))
+                })
+                .collect();
+            for thread in threads {
+                files.extend(thread.join().unwrap());
+            }
+        });
+        volume.unmount().unwrap();
+        compare(&image, &files, "by_threads");
+        let volume = Runner::mount(&image, Backend::Threads);
+        for path in files.keys() {
+            volume.fs().unlink(path.as_bytes()).unwrap();
+        }
+        assert_eq!(volume.fs().superblock().free_blocks_count(), before);
+        volume.unmount().unwrap();
+    }
 }

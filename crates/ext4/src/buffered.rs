@@ -88,7 +88,7 @@ impl FileMapping for InodeMapping {
         };
         let at_once = !fs.dioread_nolock && !bitmap_format;
         let how = if at_once { Allocate::Written } else { Allocate::Unwritten };
-        let (mapping, new) = fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+        let (mapping, new) = fs.with_handle_reserved(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
             let created = handle.map_create(&inode, lblk, len, how, kind)?;
             if at_once && created.1 {
                 fs.order_data(handle, &inode, pos, created.0.end() * fs.block_size() as u64)?;

@@ -215,7 +215,25 @@ impl Fs {
         self.with_handle_revoking(credits, FEW_REVOKES, f)
     }
 
-    /// The same for a handle that frees up to `revokes` blocks of metadata.
+    /// The same where space is reserved for what is allocated, so that there must be some: as long as commits bring frees, others
+    /// may have been faster with them, and freed as much themselves.
+    pub(crate) fn with_handle_reserved<R>(
+        &self,
+        credits: u32,
+        mut f: impl FnMut(&mut Handle<'_>) -> Result<R>,
+    ) -> Result<R> {
+        const ROUNDS: u32 = 64;
+        for _ in 1..ROUNDS {
+            let releases = self.allocator.releases();
+            match self.with_handle(credits, &mut f) {
+                Err(error) if error.errno() == errno::ENOSPC && self.allocator.releases() != releases => {}
+                result => return result,
+            }
+        }
+        self.with_handle(credits, f)
+    }
+
+    /// [`Fs::with_handle`] for a handle that frees up to `revokes` blocks of metadata.
     pub(crate) fn with_handle_revoking<R>(
         &self,
         credits: u32,
@@ -224,6 +242,7 @@ impl Fs {
     ) -> Result<R> {
         let mut tries = 0;
         loop {
+            let releases = self.allocator.releases();
             let mut handle = Handle::start(self, credits, revokes)?;
             let result = f(&mut handle);
             let stopped = match &result {
@@ -240,10 +259,11 @@ impl Fs {
                 Err(error) if error.errno() == errno::ENOSPC && tries < 3 => {
                     tries += 1;
                     stopped?;
-                    if self.allocator.pending_frees() == 0 {
+                    if self.allocator.pending_frees() > 0 {
+                        self.journal.commit_running()?;
+                    } else if self.allocator.releases() == releases {
                         return Err(error);
                     }
-                    self.journal.commit_running()?;
                 }
                 Err(error) => return Err(error),
                 Ok(value) => {

@@ -180,7 +180,7 @@ impl Fs {
         let block_size = self.block_size();
         let most = MAX_LOGGED_BLOCKS.min(self.journal.max_transaction_credits() / 4).max(1);
         let count = ((data.len() / block_size) as u32).min(most);
-        self.with_handle(MAP_CREDITS + count, |handle| {
+        self.with_handle_reserved(MAP_CREDITS + count, |handle| {
             let found = self.map_lookup(inode, lblk, count)?;
             let (mapping, new) = match (found.state, delayed) {
                 (MapState::Hole, 0) => {

@@ -40,7 +40,7 @@ impl Journal {
         let hopeless = state.free(&self.sizes) < self.sizes.max_log_blocks
             && state.committed.is_empty()
             && state.committing.is_none()
-            && state.aborted.is_none();
+            && self.aborted().is_none();
         drop(state);
         if hopeless {
             self.abort(EIO);
@@ -54,9 +54,7 @@ impl Journal {
         let _home = self.home.lock();
         let (count, images) = {
             let state = self.state.lock();
-            if let Some(errno) = state.aborted {
-                return Err(Error::Aborted { errno });
-            }
+            self.check_live()?;
             self.select(&state, goal)
         };
         if count == 0 {
@@ -204,7 +202,7 @@ impl Journal {
         let interval = self.config.commit_interval_ms;
         let due = {
             let state = self.state.lock();
-            if state.aborted.is_some() {
+            if self.aborted().is_some() {
                 return interval;
             }
             state.running.as_ref().map(|running| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use block_io::AlignedBuf;
+use block_io::sync::MutexGuard;
 
 use crate::format::{CommitBlock, MAGIC, Tag, TagFlags, be32, feature};
 use crate::io::GatheringWriter;
@@ -36,20 +37,6 @@ enum Standing {
     Durable,
 }
 
-fn standing(state: &State, tid: Tid) -> Result<Standing> {
-    if state.last_committed.is_at_or_after(tid) {
-        return Ok(Standing::Durable);
-    }
-    if let Some(errno) = state.aborted {
-        return Err(Error::Lost { errno });
-    }
-    if state.running.as_ref().is_some_and(|running| running.tid == tid) {
-        return Ok(Standing::Running);
-    }
-    let committing = state.committing.is_some_and(|committing| committing.tid == tid);
-    Ok(if committing { Standing::Committing } else { Standing::Durable })
-}
-
 /// The right to commit: there is one. Whoever waits for a transaction does not queue for it, but wakes when that
 /// is durable; else each waiter would take its turn and commit what little had come meanwhile (T13).
 pub(crate) struct CommitTurn<'a>(&'a Journal);
@@ -64,7 +51,9 @@ impl<'a> CommitTurn<'a> {
 impl Drop for CommitTurn<'_> {
     fn drop(&mut self) {
         self.0.state.lock().commit_turn = false;
-        self.0.changed.notify_all();
+        if !mutant(43) {
+            self.0.changed.notify_all();
+        }
     }
 }
 
@@ -78,9 +67,9 @@ impl Journal {
     /// EIO: the journal aborted before `tid` was durable (T29).
     pub fn commit(&self, tid: Tid) -> Result<bool> {
         let mut state = self.state.lock();
-        let before = standing(&state, tid)?;
+        let before = self.standing(&state, tid)?;
         loop {
-            match standing(&state, tid)? {
+            match self.standing(&state, tid)? {
                 Standing::Durable => break,
                 Standing::Running if !state.commit_turn => {
                     let turn = CommitTurn::new(self, &mut state);
@@ -96,13 +85,25 @@ impl Journal {
         Ok(before == Standing::Running && state.last_committed.is_at_or_after(tid))
     }
 
+    fn standing(&self, state: &State, tid: Tid) -> Result<Standing> {
+        if state.last_committed.is_at_or_after(tid) {
+            return Ok(Standing::Durable);
+        }
+        if let Some(errno) = self.aborted() {
+            return Err(Error::Lost { errno });
+        }
+        if state.running.as_ref().is_some_and(|running| running.tid == tid) {
+            return Ok(Standing::Running);
+        }
+        let committing = state.committing.is_some_and(|committing| committing.tid == tid);
+        Ok(if committing { Standing::Committing } else { Standing::Durable })
+    }
+
     /// Commits what is running. No change, no write (T14).
     pub fn commit_running(&self) -> Result<()> {
         let tid = {
             let state = self.state.lock();
-            if let Some(errno) = state.aborted {
-                return Err(Error::Aborted { errno });
-            }
+            self.check_live()?;
             match (&state.running, state.committing) {
                 (Some(running), _) => running.tid,
                 (None, Some(committing)) => committing.tid,
@@ -142,18 +143,21 @@ impl Journal {
     fn lock_and_switch(&self) -> Result<Option<Switched>> {
         let mut state = self.state.lock();
         loop {
-            if let Some(errno) = state.aborted {
+            if let Some(errno) = self.aborted() {
                 return Err(Error::Lost { errno });
             }
             let Some(running) = &mut state.running else { return Ok(None) };
             running.locked = true;
-            if running.handles == 0 {
+            if running.handles == 0 || mutant(41) {
                 break;
             }
             self.changed.wait(&mut state);
         }
         let transaction = state.running.take().expect("checked above");
         self.changed.notify_all();
+        if mutant(45) {
+            MutexGuard::unlocked(&mut state, || {});
+        }
         if transaction.is_empty() {
             // Its id was never in the log: the next transaction takes it.
             return Ok(None);
@@ -290,8 +294,12 @@ impl Journal {
     fn finish(&self, switched: Switched, sealed: Vec<Image>, head: u32) {
         let Switched { committing, blocks, forgotten, revokes, .. } = switched;
         let tid = committing.tid;
+        if mutant(44) && !forgotten.is_empty() {
+            let _state = self.state.lock();
+            drop(self.home.lock());
+        }
         // T8: what is being written home now must be there before the space is usable.
-        let home = (!forgotten.is_empty()).then(|| self.home.lock());
+        let home = (!forgotten.is_empty() && !mutant(46)).then(|| self.home.lock());
         if self.log.is_none() {
             for (block, image) in blocks.iter().zip(&sealed) {
                 self.host.retire(block.block, image.clone());

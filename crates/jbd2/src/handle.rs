@@ -55,7 +55,7 @@ impl Handle {
         let journal = self.journal.clone();
         {
             let state = journal.state.lock();
-            self.check(&state)?;
+            self.check()?;
             if state.entries.contains_key(&block) {
                 return Ok(self.dirty(state, block, tag, change)?);
             }
@@ -64,7 +64,7 @@ impl Handle {
         let image = load()?;
         assert!(image.len() == journal.block_size);
         let mut state = journal.state.lock();
-        self.check(&state)?;
+        self.check()?;
         state.entries.entry(block).or_insert_with(|| Entry::new(image, tag));
         Ok(self.dirty(state, block, tag, change)?)
     }
@@ -75,7 +75,7 @@ impl Handle {
         let journal = self.journal.clone();
         let zeros: Image = Arc::new(block_io::AlignedBuf::zeroed(journal.block_size));
         let mut state = journal.state.lock();
-        self.check(&state)?;
+        self.check()?;
         if self.credits == 0 && !running(&mut state).blocks.contains(&block) {
             drop(state);
             return Err(self.credits_exceeded(block));
@@ -127,7 +127,7 @@ impl Handle {
     pub fn forget(&mut self, block: u64) -> Result<()> {
         let journal = self.journal.clone();
         let mut state = journal.state.lock();
-        self.check(&state)?;
+        self.check()?;
         let transaction = running(&mut state);
         if transaction.blocks.remove(&block) {
             transaction.credits += 1;
@@ -151,7 +151,7 @@ impl Handle {
     pub fn extend(&mut self, credits: u32) -> Result<bool> {
         let journal = self.journal.clone();
         let mut state = journal.state.lock();
-        self.check(&state)?;
+        self.check()?;
         let transaction = running(&mut state);
         if transaction.locked || journal.sizes.cost(transaction, credits, 0) > journal.sizes.max_log_blocks {
             return Ok(false);
@@ -186,23 +186,20 @@ impl Handle {
             running.handles -= 1;
             running.credits -= self.credits;
             running.revoke_credits -= u64::from(self.revokes);
-            if running.handles == 0 {
+            if running.handles == 0 && !mutant(42) {
                 self.journal.changed.notify_all();
             }
         }
         (self.credits, self.revokes) = (0, 0);
-        match state.aborted {
+        match self.journal.aborted() {
             Some(errno) => Err(Error::Lost { errno }),
             None => Ok(()),
         }
     }
 
-    fn check(&self, state: &State) -> Result<()> {
+    fn check(&self) -> Result<()> {
         assert!(self.live, "a handle is used after a failed restart");
-        match state.aborted {
-            Some(errno) => Err(Error::Aborted { errno }),
-            None => Ok(()),
-        }
+        self.journal.check_live()
     }
 
     fn credits_exceeded(&self, block: u64) -> Error {

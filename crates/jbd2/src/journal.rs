@@ -1,6 +1,7 @@
 //! The journal of a mounted volume: opening, starting handles, looking up blocks, aborting.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use block_io::sync::{Condvar, Mutex};
 use block_io::{AlignedBuf, Device};
@@ -55,6 +56,8 @@ pub struct Journal {
     pub(crate) log: Option<Log>,
     pub(crate) sizes: Sizes,
     pub(crate) state: Mutex<State>,
+    /// The positive errno of the abort, 0 while the journal lives. Set with `state` locked, for those who wait to see it.
+    aborted: AtomicI32,
     /// A handle stopped, a transaction switched, a commit, its turn or a checkpoint ended, or the journal aborted.
     pub(crate) changed: Condvar,
     /// Held while blocks are written home: a commit that forgets blocks waits for it (T8).
@@ -181,6 +184,7 @@ impl Journal {
             log,
             sizes,
             state: Mutex::new(state),
+            aborted: AtomicI32::new(0),
             changed: Condvar::new(),
             home: Mutex::new(()),
         })
@@ -254,9 +258,7 @@ impl Journal {
             return Err(Error::TooManyCredits { credits, maximum });
         }
         let mut state = self.state.lock();
-        if let Some(errno) = state.aborted {
-            return Err(Error::Aborted { errno });
-        }
+        self.check_live()?;
         if state.frozen {
             if wait == Wait::EvenFrozen {
                 self.changed.wait(&mut state);
@@ -336,7 +338,7 @@ impl Journal {
 
     /// The positive errno of the abort, if there was one.
     pub fn aborted(&self) -> Option<i32> {
-        self.state.lock().aborted
+        Some(self.aborted.load(Ordering::Acquire)).filter(|errno| *errno != 0)
     }
 
     /// Whether it is between a freeze and its thaw.
@@ -353,11 +355,12 @@ impl Journal {
     /// is written to s_errno as far as that works.
     pub fn abort(&self, errno: i32) {
         {
-            let mut state = self.state.lock();
-            if state.aborted.is_some() {
+            let _waiters_look = self.state.lock();
+            if self.aborted().is_some() {
                 return;
             }
-            state.aborted = Some(errno);
+            // 0 would be no abort.
+            self.aborted.store(errno.max(1), Ordering::Release);
             self.changed.notify_all();
         }
         if let Some(log) = &self.log {
@@ -389,11 +392,11 @@ impl Journal {
     /// before. Calls fail with EIO from here on.
     pub fn shut_down(&self) {
         {
-            let mut state = self.state.lock();
-            if state.aborted == Some(ESHUTDOWN) {
+            let _waiters_look = self.state.lock();
+            if self.is_shut_down() {
                 return;
             }
-            state.aborted = Some(ESHUTDOWN);
+            self.aborted.store(ESHUTDOWN, Ordering::Release);
             self.changed.notify_all();
         }
         if let Some(log) = &self.log {

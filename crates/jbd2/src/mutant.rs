@@ -1,10 +1,10 @@
-//! Faults on purpose, one at a time: they prove that the crash checker would see them (CM11). Without the feature
-//! `mutants` nothing of this is in the program.
+//! Faults on purpose, one at a time: they prove that the crash checker (CM11) and the schedules (X22) would show them.
+//! Without the feature `mutants` nothing of this is in the program.
 
 #[cfg(feature = "mutants")]
 static ACTIVE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
-/// Puts one fault of CM11 in force, by its number; 0: none.
+/// Puts one fault in force, by its number: those of CM11, or one that only some schedules show (X22, from 41); 0: none.
 #[cfg(feature = "mutants")]
 pub fn activate_mutant(number: u32) {
     ACTIVE.store(number, std::sync::atomic::Ordering::SeqCst);

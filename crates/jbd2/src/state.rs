@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use block_io::sync::Mutex;
 
+use crate::mutant::mutant;
 use crate::{Image, SealTag, Stats, Tid};
 
 /// T23: log blocks that are never given to transactions.
@@ -141,7 +142,6 @@ pub(crate) struct State {
     pub head: u32,
     /// What JSB on disk says, or where it will point at the next commit: log blocks from here on are in use.
     pub tail: u32,
-    pub aborted: Option<i32>,
     /// No handle may start (T26).
     pub frozen: bool,
     pub last_commit_time: (u64, u32),
@@ -160,7 +160,6 @@ impl State {
             last_committed: next_tid.previous(),
             head,
             tail: head,
-            aborted: None,
             frozen: false,
             last_commit_time: (last_commit_seconds, 0),
             stats: Stats::default(),
@@ -173,7 +172,7 @@ impl State {
     }
 
     fn on_its_way(&self) -> Option<Committing> {
-        self.committing.filter(|committing| !committing.logged)
+        self.committing.filter(|committing| !committing.logged || mutant(47))
     }
 
     /// T23: log blocks that the running transaction may use.

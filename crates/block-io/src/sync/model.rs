@@ -1,6 +1,8 @@
 //! The model checker's locks where it runs, and the usual ones everywhere else: chosen when a lock is made, so that other
 //! tests of the same program notice nothing.
 
+pub mod history;
+
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -23,7 +25,8 @@ pub struct Mutex<T>(Lock<T>);
 
 enum Lock<T> {
     Usual(parking_lot::Mutex<T>),
-    Checked(shuttle::sync::Mutex<T>),
+    /// With its name in the history.
+    Checked(shuttle::sync::Mutex<T>, u64),
 }
 
 /// Of a [`Mutex`].
@@ -31,18 +34,56 @@ pub struct MutexGuard<'a, T>(Guard<'a, T>);
 
 enum Guard<'a, T> {
     Usual(parking_lot::MutexGuard<'a, T>),
-    /// `None` while a condition variable has it.
-    Checked(Option<shuttle::sync::MutexGuard<'a, T>>, &'a shuttle::sync::Mutex<T>),
+    Checked(Checked<'a, T>),
 }
 
-const POISONED: &str = "a checked thread panicked with the lock";
+struct Checked<'a, T> {
+    /// `None` while a condition variable has it.
+    guard: Option<shuttle::sync::MutexGuard<'a, T>>,
+    lock: &'a shuttle::sync::Mutex<T>,
+    name: u64,
+    /// The holder could change the value.
+    written: bool,
+}
+
+impl<'a, T> Checked<'a, T> {
+    fn new(guard: shuttle::sync::MutexGuard<'a, T>, lock: &'a shuttle::sync::Mutex<T>, name: u64) -> Self {
+        history::lock(name);
+        Self { guard: Some(guard), lock, name, written: false }
+    }
+
+    fn lock(lock: &'a shuttle::sync::Mutex<T>, name: u64) -> Self {
+        history::will_lock(name);
+        Self::new(unpoisoned(lock.lock()), lock, name)
+    }
+
+    /// Another thread may run before the lock is open, and the history says then that it is held.
+    fn open(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            drop(guard);
+            history::release(self.name, self.written);
+        }
+    }
+}
+
+impl<T> Drop for Checked<'_, T> {
+    fn drop(&mut self) {
+        self.open();
+    }
+}
+
 const HELD: &str = "the guard holds the lock";
+
+/// parking_lot knows no poison: what unwinds after a panic can take the lock.
+fn unpoisoned<T>(result: std::sync::LockResult<T>) -> T {
+    result.unwrap_or_else(std::sync::PoisonError::into_inner)
+}
 
 impl<T> Mutex<T> {
     /// An open lock around `value`.
     pub fn new(value: T) -> Self {
         Self(match CHECKING.get() {
-            true => Lock::Checked(shuttle::sync::Mutex::new(value)),
+            true => Lock::Checked(shuttle::sync::Mutex::new(value), history::make()),
             false => Lock::Usual(parking_lot::Mutex::new(value)),
         })
     }
@@ -51,7 +92,7 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(match &self.0 {
             Lock::Usual(lock) => Guard::Usual(lock.lock()),
-            Lock::Checked(lock) => Guard::Checked(Some(lock.lock().expect(POISONED)), lock),
+            Lock::Checked(lock, name) => Guard::Checked(Checked::lock(lock, *name)),
         })
     }
 
@@ -59,7 +100,13 @@ impl<T> Mutex<T> {
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         Some(MutexGuard(match &self.0 {
             Lock::Usual(lock) => Guard::Usual(lock.try_lock()?),
-            Lock::Checked(lock) => Guard::Checked(Some(lock.try_lock().ok()?), lock),
+            Lock::Checked(lock, name) => match lock.try_lock() {
+                Ok(guard) => Guard::Checked(Checked::new(guard, lock, *name)),
+                Err(_) => {
+                    history::held(*name);
+                    return None;
+                }
+            },
         }))
     }
 
@@ -67,7 +114,7 @@ impl<T> Mutex<T> {
     pub fn get_mut(&mut self) -> &mut T {
         match &mut self.0 {
             Lock::Usual(lock) => lock.get_mut(),
-            Lock::Checked(lock) => lock.get_mut().expect(POISONED),
+            Lock::Checked(lock, _) => unpoisoned(lock.get_mut()),
         }
     }
 
@@ -75,7 +122,7 @@ impl<T> Mutex<T> {
     pub fn into_inner(self) -> T {
         match self.0 {
             Lock::Usual(lock) => lock.into_inner(),
-            Lock::Checked(lock) => lock.into_inner().expect(POISONED),
+            Lock::Checked(lock, _) => unpoisoned(lock.into_inner()),
         }
     }
 }
@@ -100,10 +147,10 @@ impl<T> MutexGuard<'_, T> {
     pub fn unlocked<R>(guard: &mut Self, f: impl FnOnce() -> R) -> R {
         match &mut guard.0 {
             Guard::Usual(guard) => parking_lot::MutexGuard::unlocked(guard, f),
-            Guard::Checked(guard, lock) => {
-                drop(guard.take());
+            Guard::Checked(checked) => {
+                checked.open();
                 let result = f();
-                *guard = Some(lock.lock().expect(POISONED));
+                *checked = Checked::lock(checked.lock, checked.name);
                 result
             }
         }
@@ -116,7 +163,7 @@ impl<T> Deref for MutexGuard<'_, T> {
     fn deref(&self) -> &T {
         match &self.0 {
             Guard::Usual(guard) => guard,
-            Guard::Checked(guard, _) => guard.as_ref().expect(HELD),
+            Guard::Checked(checked) => checked.guard.as_ref().expect(HELD),
         }
     }
 }
@@ -125,7 +172,10 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         match &mut self.0 {
             Guard::Usual(guard) => guard,
-            Guard::Checked(guard, _) => guard.as_mut().expect(HELD),
+            Guard::Checked(checked) => {
+                checked.written = true;
+                checked.guard.as_mut().expect(HELD)
+            }
         }
     }
 }
@@ -135,14 +185,14 @@ pub struct Condvar(Variable);
 
 enum Variable {
     Usual(parking_lot::Condvar),
-    Checked(shuttle::sync::Condvar),
+    Checked(shuttle::sync::Condvar, u64),
 }
 
 impl Condvar {
     /// Nobody waits.
     pub fn new() -> Self {
         Self(match CHECKING.get() {
-            true => Variable::Checked(shuttle::sync::Condvar::new()),
+            true => Variable::Checked(shuttle::sync::Condvar::new(), history::make()),
             false => Variable::Usual(parking_lot::Condvar::new()),
         })
     }
@@ -151,9 +201,11 @@ impl Condvar {
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         match (&self.0, &mut guard.0) {
             (Variable::Usual(variable), Guard::Usual(guard)) => variable.wait(guard),
-            (Variable::Checked(variable), Guard::Checked(guard, _)) => {
-                let held = mem::take(guard).expect(HELD);
-                *guard = Some(variable.wait(held).expect(POISONED));
+            (Variable::Checked(variable, name), Guard::Checked(checked)) => {
+                history::will_wait(*name, checked.name, mem::take(&mut checked.written));
+                let held = checked.guard.take().expect(HELD);
+                checked.guard = Some(unpoisoned(variable.wait(held)));
+                history::lock(checked.name);
             }
             _ => panic!("a lock and a condition variable of two worlds"),
         }
@@ -171,7 +223,10 @@ impl Condvar {
     pub fn notify_all(&self) {
         match &self.0 {
             Variable::Usual(variable) => drop(variable.notify_all()),
-            Variable::Checked(variable) => variable.notify_all(),
+            Variable::Checked(variable, name) => {
+                variable.notify_all();
+                history::notify(*name);
+            }
         }
     }
 
@@ -179,7 +234,10 @@ impl Condvar {
     pub fn notify_one(&self) {
         match &self.0 {
             Variable::Usual(variable) => drop(variable.notify_one()),
-            Variable::Checked(variable) => variable.notify_one(),
+            Variable::Checked(variable, _) => {
+                history::refuse("whom notify_one wakes");
+                variable.notify_one();
+            }
         }
     }
 }

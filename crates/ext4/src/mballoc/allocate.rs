@@ -106,6 +106,20 @@ impl Allocator {
     /// Needs two credits.
     pub fn allocate(&self, meta: &mut dyn Meta, request: &Request) -> Result<Run> {
         assert!(request.len > 0 && request.min_len > 0 && request.min_len <= request.len);
+        let tried = {
+            let _hands = self.hands.read();
+            self.try_allocate(meta, request)
+        };
+        match tried {
+            Err(error) if error.errno() == errno::ENOSPC => {
+                let _hands = self.hands.write();
+                self.try_allocate(meta, request)
+            }
+            tried => tried,
+        }
+    }
+
+    fn try_allocate(&self, meta: &mut dyn Meta, request: &Request) -> Result<Run> {
         let mut wish = self.wish(request);
         let mut claim = self.claim(&wish, request)?;
         wish.len = claim.clusters;
@@ -118,7 +132,7 @@ impl Allocator {
                 return Ok(run);
             }
             wish.window = wish.len;
-            if !self.discard_preallocations(None) {
+            if !self.drop_preallocations(None) {
                 break;
             }
         }

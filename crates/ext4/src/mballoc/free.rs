@@ -87,15 +87,21 @@ impl Allocator {
 
     /// D13: transaction `tid` is on the disk, so what it and those before it freed can be allocated.
     pub fn committed(&self, tid: u32) {
+        let _hands = self.hands.read();
         let mut done = Vec::new();
-        self.pending.lock().retain(|freed| {
-            // Tids wrap.
-            let is_done = tid.wrapping_sub(freed.tid) as i32 >= 0;
-            if is_done {
-                done.push(*freed);
-            }
-            !is_done
-        });
+        {
+            let mut pending = self.pending.lock();
+            pending.retain(|freed| {
+                // Tids wrap.
+                let is_done = tid.wrapping_sub(freed.tid) as i32 >= 0;
+                if is_done {
+                    done.push(*freed);
+                }
+                !is_done
+            });
+            // Before anybody sees that nothing is pending.
+            self.releases.fetch_add(u64::from(!done.is_empty()), Relaxed);
+        }
         for freed in done {
             self.release(freed.group, freed.start, freed.len);
         }
@@ -109,6 +115,11 @@ impl Allocator {
             buddy.free(start, len);
             slot.publish(&state);
         }
+    }
+
+    /// How often frees have become allocatable: whoever got ENOSPC tries again if that was meanwhile.
+    pub fn releases(&self) -> u64 {
+        self.releases.load(Relaxed)
     }
 
     /// Blocks that wait for a commit: when there are some, a caller who got ENOSPC commits and tries again.

@@ -38,7 +38,8 @@ use preallocation::Preallocations;
 use zones::SystemZones;
 
 /// The allocator of a volume, for blocks and inodes. Threads share it. Each group has a lock, which is taken before
-/// those of blocks; never are two held.
+/// those of blocks; never are two held. Free clusters that a thread has in its hands are nobody's to find: whoever is about to say
+/// that there are none waits until nobody has any (`hands`).
 #[derive(Debug)]
 pub struct Allocator {
     pub(crate) sb: Arc<Superblock>,
@@ -54,6 +55,11 @@ pub struct Allocator {
     pub(crate) dirs: AtomicU64,
     /// D13, in the order of freeing.
     pending: Mutex<Vec<Freed>>,
+    /// How often a commit has made frees allocatable.
+    releases: AtomicU64,
+    /// Shared by whoever has claimed clusters, or moves free ones between buddies, preallocations and what is pending; exclusive
+    /// for a last search. Outside of all other locks here.
+    hands: RwLock<()>,
     preallocations: Mutex<Preallocations>,
     damage: Mutex<Option<Error>>,
 }
@@ -105,6 +111,8 @@ impl Allocator {
             slots: descs.into_iter().map(Slot::new).collect(),
             zones: RwLock::new(zones),
             pending: Mutex::default(),
+            releases: 0.into(),
+            hands: RwLock::default(),
             preallocations: Mutex::default(),
             damage: Mutex::default(),
             sb,

@@ -115,6 +115,12 @@ pub(crate) fn normalised_bytes(end_bytes: u64) -> u64 {
 impl Allocator {
     /// Gives up the preallocations of an inode, or of all. Returns whether there were any.
     pub fn discard_preallocations(&self, ino: Option<Ino>) -> bool {
+        let _hands = self.hands.read();
+        self.drop_preallocations(ino)
+    }
+
+    /// The same; the caller has the lock of hands.
+    pub(super) fn drop_preallocations(&self, ino: Option<Ino>) -> bool {
         let dropped = self.preallocations.lock().drain(ino);
         self.release_all(&dropped);
         !dropped.is_empty()
