@@ -222,6 +222,26 @@ e2e('E11: extending writes against reads: no zeros below the size', (t) =>
   }),
 );
 
+e2e('E11: a read past the end that first writes dirty pages back, against an extending write', (t) =>
+  withVolume(t, {}, async (volume) => {
+    const direct = await volume.open('/file', FLAGS);
+    const buffered = await volume.open('/file', O_RDWR);
+    for (let round = 0; round < 300; round += 1) {
+      await direct.truncate(0);
+      await buffered.write(Buffer.alloc(BLOCK, 7), 0, BLOCK, 0);
+      const back = filled(8 * BLOCK, 0);
+      const [{ bytesRead }] = await Promise.all([
+        direct.read(back, 0, back.length, 0),
+        direct.write(filled(BLOCK, 7), 0, BLOCK, BLOCK),
+      ]);
+      t.true(bytesRead === BLOCK || bytesRead === 2 * BLOCK);
+      t.true(back.subarray(0, bytesRead).equals(Buffer.alloc(bytesRead, 7)));
+    }
+    await buffered.close();
+    await direct.close();
+  }),
+);
+
 e2e('E12: an append against fallocate: the larger size stays, and the data', (t) =>
   rounds(t, async (file) => {
     await file.write(filled(BLOCK, 1), 0, BLOCK, 0);

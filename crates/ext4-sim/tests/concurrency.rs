@@ -556,3 +556,28 @@ fn a_call_by_name_outlives_the_name() {
         assert_clean(&image);
     }
 }
+
+/// A direct read that first has dirty pages written back is mapped later, without the inode lock: a write that extends the file
+/// meanwhile changes neither its length nor its success.
+#[test]
+fn a_read_is_as_long_as_the_file_was_when_it_began() {
+    let (_dir, image) = image_of(32 << 20, BLOCK as u32);
+    let mut volume = Runner::mount(&image, Backend::Threads);
+    let file = volume.create("/file").unwrap();
+    let inode = volume.inode(file);
+    volume.fs().buffered_write(&inode, 0, &[7; BLOCK]).unwrap();
+
+    let op = volume.op();
+    let memory = Memory::Owned(AlignedBuf::zeroed(4 * BLOCK));
+    volume.engine().direct_read(DirectRead { op, file, nowait: false, pos: 0, memory });
+    volume.fs().buffered_write(&inode, BLOCK as u64, &[8; BLOCK]).unwrap();
+    let finished = volume.wait(op);
+    assert_eq!(finished.result.unwrap(), BLOCK as u64);
+
+    drop(inode);
+    volume.close(file).unwrap();
+    volume.unmount().unwrap();
+    if available(Need::E2fsprogs, "a_read_is_as_long_as_the_file_was_when_it_began") {
+        assert_clean(&image);
+    }
+}

@@ -66,8 +66,17 @@ pub(super) enum Step {
 }
 
 enum Kind {
-    Read { pos: u64 },
-    Write { pos: u64, dsync: bool, unwritten: bool, fua: bool },
+    /// A write that extends the file may end before the read is mapped: the size is that of its start.
+    Read {
+        pos: u64,
+        size_bytes: u64,
+    },
+    Write {
+        pos: u64,
+        dsync: bool,
+        unwritten: bool,
+        fua: bool,
+    },
 }
 
 /// A direct operation under way.
@@ -175,7 +184,8 @@ impl Engine {
         let checked = self.file(file).cloned().and_then(|inode| {
             self.fs.check_alive()?;
             inode.check_data_supported()?;
-            let available = len.min(inode.size().saturating_sub(pos));
+            let size_bytes = inode.size();
+            let available = len.min(size_bytes.saturating_sub(pos));
             if available > 0 && available < len && pos.saturating_add(len) > self.fs.max_bytes(&inode) {
                 // The map has no such block, and a direct read asks it before it trims to i_size.
                 return Err(Error::errno_only(if inode.is_bitmap_format() {
@@ -195,13 +205,13 @@ impl Engine {
             if nowait && mappings.is_none() {
                 return Err(Error::errno_only(errno::EAGAIN));
             }
-            Ok((inode, available, mappings))
+            Ok((inode, size_bytes, available, mappings))
         });
-        let (inode, available, mappings) = match checked {
+        let (inode, size_bytes, available, mappings) = match checked {
             Ok(found) => found,
             Err(error) => return self.finish(op, Err(error), Some(memory)),
         };
-        let slot = self.insert(op, inode.clone(), Kind::Read { pos }, memory);
+        let slot = self.insert(op, inode.clone(), Kind::Read { pos, size_bytes }, memory);
         match mappings {
             Some(mappings) => self.step(slot, Step::Mapped(Ok(mappings))),
             None => self.run_step(slot, false, move |fs| {
@@ -319,11 +329,11 @@ impl Engine {
 
     fn issue_reads(&mut self, slot: usize, mappings: &[Mapping]) -> Result<()> {
         let direct = &mut self.direct[slot];
-        let Kind::Read { pos } = direct.kind else { return Ok(()) };
+        let Kind::Read { pos, size_bytes } = direct.kind else { return Ok(()) };
         let request = ReadRequest {
             pos,
             len: direct.len,
-            size_bytes: direct.inode.size(),
+            size_bytes,
             logical_block: self.fs.device().limits().logical_block_bytes,
         };
         let plan = ReadPlan::new(&request, mappings).map_err(Error::errno_only)?;
