@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import test from 'ava';
 
+import { HELP } from '../src/cli/run.js';
 import { FileHandle, Volume } from '../src/index.js';
 
 const FOLDERS = ['src', 'crates', '__test__', 'exercise', 'bench', 'scripts', 'examples', 'docs'];
@@ -59,6 +60,12 @@ test('every sentence on durability names a test that is there', (t) => {
     }
   }
   t.true(checked > 15);
+});
+
+test('the README has the help of the command', (t) => {
+  const usage = HELP.split('\n\n')[1]?.replace('Usage:\n', '').replaceAll(/^ {2}/gm, '') ?? '';
+  t.true(usage.split('\n').length > 10);
+  t.true(readFileSync('README.md', 'utf8').includes(usage));
 });
 
 test('the README has every call and every option of Volume.open', (t) => {

@@ -292,6 +292,20 @@ export class FakeNative implements Native {
       return [0];
     });
   }
+  chown(
+    op: Token,
+    _volume: number,
+    path: string | Uint8Array,
+    _u: number,
+    _g: number,
+    follow: boolean,
+  ): void {
+    this.#run(op, 'chown', () => {
+      this.#must(text(path), follow);
+      return [0];
+    });
+  }
+  readonly fchown = (op: Token): void => this.#run(op, 'fchown', () => [0]);
   utimes(
     op: Token,
     _volume: number,

@@ -27,9 +27,11 @@ const LAYERS: readonly (readonly string[])[] = [
     'mkdir',
     'range-arguments',
     'containers',
+    'file-streams',
+    'whole-file',
   ],
   ['file-handle'],
-  ['whole-file', 'tree', 'volume'],
+  ['tree', 'volume'],
   ['index'],
   ['cli', 'main-job'],
 ];

@@ -36,6 +36,10 @@ type Api = Pick<
   | 'writeFile'
   | 'appendFile'
   | 'rm'
+  | 'access'
+  | 'truncate'
+  | 'chown'
+  | 'lchown'
 >;
 
 async function shape(work: () => Promise<unknown>, root: string): Promise<Shape | { value: unknown }> {
@@ -232,6 +236,22 @@ const CASES: Record<string, NodeCase> = {
     return [await api.readFile(`${root}/file`, 'utf8'), await api.readFile(`${root}/new`, 'latin1')];
   },
   'appendFile: missing parent': (api, root) => api.appendFile(`${root}/missing/x`, ''),
+  access: (api, root) => api.access(`${root}/link`),
+  'access: for writing': (api, root) => api.access(`${root}/file`, 2),
+  'access: missing': (api, root) => api.access(`${root}/missing`),
+  'access: below a file': (api, root) => api.access(`${root}/file/x`),
+  truncate: async (api, root) => {
+    await api.truncate(`${root}/link`, 9);
+    const longer = await api.readFile(`${root}/file`, 'latin1');
+    await api.truncate(`${root}/file`);
+    return [longer, (await api.stat(`${root}/file`)).size];
+  },
+  'chown: missing': (api, root) => api.chown(`${root}/missing`, 1, 1),
+  'lchown: missing': (api, root) => api.lchown(`${root}/missing`, 1, 1),
+  'chown: bad id': (api, root) => api.chown(`${root}/file`, -2, 1),
+  'chown: wrong type': (api, root) => api.chown(`${root}/file`, 1, wrong<number>('1')),
+  'truncate: missing': (api, root) => api.truncate(`${root}/missing`, 1),
+  'truncate: a directory': (api, root) => api.truncate(`${root}/dir`, 1),
   'rm: a file and a link': async (api, root) => {
     await api.rm(`${root}/link`);
     await api.rm(`${root}/file`);
@@ -392,6 +412,53 @@ const HANDLE_CASES: Record<string, [string, (file: Handle) => Promise<unknown>]>
       await file.truncate(5);
       const { buffer, bytesRead } = await file.read(Buffer.alloc(8), 0, 8, 0);
       return `${bytesRead} ${buffer.toString('latin1')}`;
+    },
+  ],
+  'readFile: from the position on': [
+    'r',
+    async (file) => {
+      await file.read(Buffer.alloc(2), 0, 2, null);
+      return [
+        await file.readFile('utf8'),
+        await file.readFile({ encoding: 'latin1' }),
+        await file.readFile(),
+      ];
+    },
+  ],
+  'readFile: not readable': ['w', (file) => file.readFile()],
+  'writeFile: from the position on, in pieces': [
+    'r+',
+    async (file) => {
+      await file.writeFile('AB');
+      await file.writeFile(['C', Buffer.from('D')], 'latin1');
+      await file.appendFile(new Uint16Array([0x4545]));
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(20), 0, 20, 0);
+      return buffer.toString('latin1', 0, bytesRead);
+    },
+  ],
+  'writeFile: not writable': ['r', (file) => file.writeFile('x')],
+  'writeFile: no data': ['r+', (file) => file.writeFile(wrong<string>(7))],
+  'createReadStream: a part, as text, then closed': [
+    'r',
+    async (file) => {
+      const parts: unknown[] = [];
+      for await (const part of file.createReadStream({
+        start: 1,
+        end: 4,
+        encoding: 'utf8',
+        highWaterMark: 2,
+      }))
+        parts.push(part);
+      return [parts, await file.read(Buffer.alloc(1)).catch((error: unknown) => String(error))];
+    },
+  ],
+  'createReadStream: from the position on, left open': [
+    'r',
+    async (file) => {
+      await file.read(Buffer.alloc(2));
+      const parts: string[] = [];
+      for await (const part of file.createReadStream({ autoClose: false })) parts.push(String(part));
+      return [parts.join(''), (await file.read(Buffer.alloc(9))).bytesRead];
     },
   ],
   'chmod: bad mode': ['r+', (file) => file.chmod(wrong<number>(-1))],

@@ -10,6 +10,7 @@ const ROOT = process.cwd();
 
 const PROGRAM = `
 import type * as promises from 'node:fs/promises';
+import { pipeline } from 'node:stream/promises';
 import { BigIntStats, Dirent, FileHandle, Stats, Volume, allocAligned, constants } from 'uext4';
 import type { Ext4Error, FileExtent, OpenOptions, RecoveryReport, VolumeInfo, VolumeStats } from 'uext4';
 
@@ -40,17 +41,19 @@ export async function use(options: OpenOptions, encoding: BufferEncoding | null 
   const text: { buffer: string } = await file.write('x', 3, 'utf8');
   await file.writev([new Uint8Array(2)], { position: 3, atomic: true });
   await file.fallocate(0, 3, { mode: 'punch-hole' });
+  const rest: [Buffer, string] = [await file.readFile(), await file.readFile('utf8')];
+  await pipeline(file.createReadStream({ start: 3 }), file.createWriteStream({ flush: true }));
   const extents: FileExtent[] = await file.extents();
   const made: string | undefined = await volume.mkdir('/x', { recursive: true });
   const recovered: RecoveryReport = await Volume.recover('x', { dryRun: true });
   const told: [VolumeInfo, VolumeStats] = [volume.info(), volume.stats()];
   const failed = ({ code, errno, syscall, path, dest, place, detail }: Ext4Error): unknown =>
     [code, errno, syscall, path, dest, place, detail];
-  return [names, bytes, entries, odd, stats, data, read, into, text, extents, made, recovered, told, failed];
+  return [names, bytes, entries, odd, stats, data, read, into, text, rest, extents, made, recovered, told, failed];
 }
 
-type Names = 'rename' | 'link' | 'unlink' | 'rmdir' | 'rm' | 'chmod' | 'utimes' | 'symlink';
-type Calls = 'read' | 'write' | 'readv' | 'writev' | 'sync' | 'datasync' | 'truncate' | 'chmod' | 'utimes' | 'close';
+type Names = 'rename' | 'link' | 'unlink' | 'rmdir' | 'rm' | 'chmod' | 'chown' | 'lchown' | 'utimes' | 'symlink' | 'access' | 'truncate';
+type Calls = 'read' | 'write' | 'readv' | 'writev' | 'sync' | 'datasync' | 'truncate' | 'chmod' | 'chown' | 'utimes' | 'close';
 /** Whoever takes a part of node:fs takes a volume. */
 export const both = (volume: Volume, file: FileHandle): [Pick<typeof promises, Names>, Pick<promises.FileHandle, Calls>] =>
   [volume, file];

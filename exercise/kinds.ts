@@ -37,6 +37,21 @@ export const KINDS: readonly Kind[] = [
   { name: '1024-journal', blockBytes: 1024, bitmapFormat: false, open: { data: 'journal' } },
   { name: '4096-full', blockBytes: 4096, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
   { name: '1024-full', blockBytes: 1024, bitmapFormat: false, open: {}, freeBytes: TIGHT_BYTES },
+  { name: '1024-map-full', blockBytes: 1024, bitmapFormat: true, open: {}, freeBytes: TIGHT_BYTES },
+  {
+    name: '1024-journal-full',
+    blockBytes: 1024,
+    bitmapFormat: false,
+    open: { data: 'journal' },
+    freeBytes: TIGHT_BYTES,
+  },
+  {
+    name: '4096-dax-full',
+    blockBytes: 4096,
+    bitmapFormat: false,
+    open: { dax: true },
+    freeBytes: TIGHT_BYTES,
+  },
 ];
 
 /** Makes an empty volume of this kind. */

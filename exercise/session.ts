@@ -18,7 +18,13 @@ import {
 } from './judge.js';
 import type { Kind } from './kinds.js';
 import { FileModel, type Outcome } from './model.js';
-import { isVolumeOperation, type FileOperation, type Round, type VolumeOperation } from './operation.js';
+import {
+  bytesOf,
+  isVolumeOperation,
+  type FileOperation,
+  type Round,
+  type VolumeOperation,
+} from './operation.js';
 import { errnoOf, Performer } from './perform.js';
 
 export interface SessionOptions {
@@ -33,6 +39,11 @@ export interface SessionOptions {
   readonly engine?: Engine;
 }
 
+/** What a write may need beside its data, and what was set aside for pages that were dirty: nodes of a tree, tables of a map. */
+const METADATA_BLOCKS = 32;
+/** Whether space had truly run out is asked of so many failures once: to know it, all is synced. */
+const FULL_EVERY = 10;
+
 const FSCK_TIMEOUT_MS = 60_000;
 /** e2fsck's exit status: all is well now. */
 const CORRECTED = 1;
@@ -44,15 +55,20 @@ function changes({ k }: FileOperation): boolean {
   return k !== 'read' && k !== 'seek' && k !== 'fsync';
 }
 
-/** Leaves files so many bytes. */
+/** Leaves files so many bytes: writes until nothing is left (a block map knows no fallocate), and takes them away again. */
 async function fill(volume: Volume, freeBytes: number): Promise<void> {
   const ballast = await volume.open('/ballast', constants.O_RDWR | constants.O_CREAT);
-  const { freeBlocks, blockSize } = volume.info();
-  // More than there is: it keeps what it got.
-  await ballast.fallocate(0, freeBlocks * blockSize).catch((error: unknown) => {
-    if (errnoOf(error) !== 'ENOSPC') throw error;
-  });
-  await ballast.truncate((await ballast.stat()).size - freeBytes);
+  const chunk = Buffer.alloc(1024 * 1024, 0xff);
+  let size = 0;
+  for (let written = 1; written > 0; size += written)
+    written = await ballast.write(chunk, 0, chunk.length, size).then(
+      ({ bytesWritten }) => bytesWritten,
+      (error: unknown) => {
+        if (errnoOf(error) !== 'ENOSPC') throw error;
+        return 0;
+      },
+    );
+  await ballast.truncate(size - freeBytes);
   await ballast.close();
 }
 
@@ -66,9 +82,10 @@ export class Session {
   #performer: Performer;
   #failed = 0;
   #full = 0;
-  /** Contents that survive whatever happens. */
+  #timesFull = 0;
   /** When all files were empty. */
   readonly #freeBlocks: number;
+  /** Contents that survive whatever happens. */
   readonly #durable = new Map<number, Buffer>();
   readonly #inDoubt = new Set<number>();
 
@@ -133,6 +150,7 @@ export class Session {
       await this.#judge(this.models[file] as FileModel, done, this.#evidenceOf(file));
       this.#noteDurable(file, done);
     }
+    await this.#expectFull([...byFile.values()].flat());
   }
 
   #judge(model: FileModel, done: readonly Done[], evidence: Evidence): Promise<void> {
@@ -217,6 +235,24 @@ export class Session {
     await this.#volume.close();
     this.#isMounted = false;
     await this.#fsck();
+  }
+
+  /** What failed alone for want of space would not fit now either. Throws {@link Failure}. */
+  async #expectFull(done: readonly Done[]): Promise<void> {
+    const [only] = done;
+    if (done.length !== 1 || only?.outcome.err !== 'ENOSPC') return;
+    this.#timesFull += 1;
+    if (this.#timesFull % FULL_EVERY !== 0) return;
+    const { operation } = only;
+    const bytes =
+      operation.k === 'fallocate' ? operation.len : operation.k === 'write' ? bytesOf(operation) : 0;
+    const { blockBytes } = this.geometry;
+    // What was freed counts once its transaction has committed (D13).
+    await this.#volume.sync();
+    const taken = this.#freeBlocks - this.#volume.info().freeBlocks;
+    const left = Math.floor((this.#options.kind.freeBytes ?? 0) / blockBytes) - taken;
+    if (left > Math.ceil(bytes / blockBytes) + METADATA_BLOCKS)
+      throw new Failure(`${JSON.stringify(operation)} gave ENOSPC, and ${left} blocks are free`);
   }
 
   async #expectSpaceBack(): Promise<void> {

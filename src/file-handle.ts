@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { DirectWaiter, type Settle } from './direct-waiter.js';
 import { begin, type Engine, type Operation, type Task } from './engine.js';
 import { closedError, errnoError } from './errors.js';
+import { FileStreams } from './file-streams.js';
 import { InodeLock } from './inode-lock.js';
 import { closeInode } from './inode-tasks.js';
 import { gather, memoryBits, memoryBitsOf, readTarget, scatter, type Segment } from './iov.js';
@@ -22,6 +23,7 @@ import {
   type RangeTarget,
 } from './range-ops.js';
 import { readHit, readIter, submitDirectRead } from './read-iter/read-iter.js';
+import { request, type Start } from './request.js';
 import { BigIntStats, Stats, isDirectoryType } from './stats.js';
 import {
   readArguments,
@@ -33,16 +35,21 @@ import {
   type VectorOptions,
   type WriteOptions,
 } from './transfer-arguments.js';
-import { parseMode, parseTime, validateBuffer, validateInteger, type TimeLike } from './validate.js';
+import {
+  parseMode,
+  parseTime,
+  validateBuffer,
+  validateIds,
+  validateInteger,
+  type TimeLike,
+} from './validate.js';
 import { finishSharedOverwrite } from './write-iter/dio-write.js';
 import { isComplete, submitSharedOverwrite } from './write-iter/shared-overwrite.js';
 import { writeHit } from './write-iter/write-hit.js';
 import { writeIter } from './write-iter/write-iter.js';
 
-const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
-  ...constants,
-  O_ACCMODE: 3,
-};
+const { O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = constants;
+const O_ACCMODE = 3;
 
 /**
  * An open file of a volume: node:fs's FileHandle.
@@ -51,7 +58,7 @@ const { O_ACCMODE, O_APPEND, O_DIRECT, O_DSYNC, O_RDONLY, O_SYNC, O_WRONLY } = {
  * device demands, or the call fails with EINVAL; buffers that are not from `allocAligned` are copied and so
  * always well placed. Without it, data is in the page cache until `datasync`, `sync` or `close`.
  */
-export class FileHandle {
+export class FileHandle extends FileStreams {
   readonly #mount: Mount;
   readonly #engine: Engine;
   readonly #file: NativeFile;
@@ -81,6 +88,7 @@ export class FileHandle {
 
   /** @internal */
   constructor(opened: OpenedFile) {
+    super();
     this.#mount = opened.mount;
     this.#engine = opened.mount.engine;
     this.#file = opened.file;
@@ -247,9 +255,8 @@ export class FileHandle {
     let stat: NativeStat | undefined;
     const file = this.#file;
     function* task(): Task<number> {
-      const token = begin(engine, (native, op) => native.fstat(op, file));
-      const result = yield token;
-      if (result >= 0) stat = engine.native.takeResult(token) as NativeStat;
+      const { result, value } = yield* request(engine, (native, op) => native.fstat(op, file));
+      stat = value as NativeStat | undefined;
       return result;
     }
     await this.#simple('fstat', 'fstat', task());
@@ -306,44 +313,37 @@ export class FileHandle {
   /** Changes the permission bits. */
   async chmod(mode: number | string): Promise<void> {
     const bits = parseMode(mode, 'mode');
-    await this.#simple(
-      'fchmod',
-      'fchmod',
-      this.#change(this.#call((native, op) => native.fchmod(op, this.#file, bits))),
-    );
+    await this.#changeBy('fchmod', 'fchmod', (native, op) => native.fchmod(op, this.#file, bits));
+  }
+
+  /** Changes the owners; -1: as it is. */
+  async chown(uid: number, gid: number): Promise<void> {
+    validateIds(uid, gid);
+    await this.#changeBy('fchown', 'fchown', (native, op) => native.fchown(op, this.#file, uid, gid));
   }
 
   /** Sets the times of access and modification. */
   async utimes(atime: TimeLike, mtime: TimeLike): Promise<void> {
     const a = parseTime(atime, 'atime');
     const m = parseTime(mtime, 'mtime');
-    await this.#simple(
-      'futimes',
-      'futime',
-      this.#change(
-        this.#call((native, op) =>
-          native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
-        ),
-      ),
+    await this.#changeBy('futimes', 'futime', (native, op) =>
+      native.futimes(op, this.#file, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
     );
   }
 
   /** fsync: data, size and all of the inode are durable when it resolves. */
   async sync(): Promise<void> {
-    await this.#simple(
-      'fsync',
-      'fsync',
-      this.#call((native, op) => native.sync(op, this.#file, false)),
-    );
+    await this.#sync('fsync', false);
   }
 
   /** fdatasync: data, and what is needed to read it back, are durable when it resolves. */
   async datasync(): Promise<void> {
-    await this.#simple(
-      'fdatasync',
-      'fdatasync',
-      this.#call((native, op) => native.sync(op, this.#file, true)),
-    );
+    await this.#sync('fdatasync', true);
+  }
+
+  #sync(name: string, datasync: boolean): Promise<number> {
+    const start: Start = (native, op) => native.sync(op, this.#file, datasync);
+    return this.#simple(name, name, this.#call(start));
   }
 
   /** Closes the file after the operations that are in flight. Closing twice is no error. */
@@ -367,11 +367,7 @@ export class FileHandle {
   }
 
   /** One read or write with the path named by the caller; for bodies and tails of whole files. @internal */
-  async transfer(
-    kind: 'read' | 'write',
-    direct: boolean,
-    part: { buffer: Uint8Array; offset: number; length: number; position: number },
-  ): Promise<number> {
+  async transfer(kind: 'read' | 'write', direct: boolean, part: Transfer): Promise<number> {
     this.#check(kind);
     const io = this.#kiocb(part, direct);
     const task = kind === 'read' ? this.#readTask(io, part.position) : this.#writeTask(io, part.position);
@@ -539,8 +535,12 @@ export class FileHandle {
     return this.#mount.gate.within(task);
   }
 
-  *#call(start: Parameters<typeof begin>[1]): Task<number> {
+  *#call(start: Start): Task<number> {
     return yield begin(this.#engine, start);
+  }
+
+  async #changeBy(name: string, syscall: string, start: Start): Promise<void> {
+    await this.#simple(name, syscall, this.#change(this.#call(start)));
   }
 
   /** `name` is the method that finds the file closed, `syscall` what its other errors name, as in node:fs. */

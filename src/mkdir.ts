@@ -1,13 +1,36 @@
 /** mkdir, and what node:fs makes of it with `recursive`. */
 import { begin, type Task } from './engine.js';
+import { invalidType } from './errors.js';
 import type { Mount } from './mount.js';
 import type { NativeStat } from './native/boundary.js';
 import { request } from './request.js';
 import { Stats } from './stats.js';
+import { parseMode } from './validate.js';
 
 const ENOENT = -2;
 const EEXIST = -17;
 const ENOTDIR = -20;
+
+/** Options of `mkdir`. */
+export interface MkdirOptions {
+  /** Missing parents too; what exists is no error. */
+  recursive?: boolean;
+  /** Default 0o777. */
+  mode?: number | string;
+}
+
+export function mkdirArguments(options: number | string | MkdirOptions | null | undefined): {
+  mode: number;
+  recursive: boolean;
+} {
+  const settings: MkdirOptions =
+    typeof options === 'object' && options !== null ? options : { mode: options as number };
+  const mode = parseMode(settings.mode, 'mode', 0o777);
+  const { recursive } = settings as { recursive?: unknown };
+  if (recursive !== undefined && typeof recursive !== 'boolean')
+    throw invalidType('options.recursive', 'be of type boolean', recursive);
+  return { mode, recursive: recursive ?? false };
+}
 
 export function* mkdirOne(mount: Mount, path: string | Uint8Array, mode: number): Task<number> {
   return yield begin(mount.engine, (native, op) => native.mkdir(op, mount.handle, path, mode));

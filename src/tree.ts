@@ -6,6 +6,13 @@ import type { Dirent } from './stats.js';
 import { pathText } from './validate.js';
 import type { Volume } from './volume.js';
 
+/** Of `readdir`, in all its forms. */
+export interface ReaddirOptions {
+  encoding?: BufferEncoding | 'buffer' | null;
+  withFileTypes?: boolean;
+  recursive?: boolean;
+}
+
 /** Options of `rm`. */
 export interface RmOptions {
   /** What is missing is no error. */
@@ -23,15 +30,30 @@ function below(directory: Buffer, name: Buffer): Buffer {
   return Buffer.concat([directory, Buffer.from(between), name]);
 }
 
-/** What is in a directory and below it, each directory before what it holds; with paths relative to `top`. */
+/** What `work` gives; `otherwise` where a name is missing and that is forgiven. */
+async function forgiving<T>(force: boolean, work: Promise<T>, otherwise: T): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (force && (error as NodeJS.ErrnoException).code === 'ENOENT') return otherwise;
+    throw error;
+  }
+}
+
+/**
+ * What is in a directory and below it, each directory before what it holds; with paths relative to `top`. `force`: what
+ * others remove meanwhile is empty.
+ */
 async function* walk(
   volume: Names,
   top: Buffer,
+  force = false,
 ): AsyncGenerator<{ entry: Dirent<Buffer>; relative: Buffer }, void> {
   const directories: Buffer[] = [Buffer.alloc(0)];
   for (const directory of directories) {
     const path = directory.length === 0 ? top : below(top, directory);
-    for (const entry of await volume.readdir(path, { withFileTypes: true, encoding: 'buffer' })) {
+    const entries = volume.readdir(path, { withFileTypes: true, encoding: 'buffer' });
+    for (const entry of await forgiving(force, entries, [])) {
       const relative = below(directory, entry.name);
       if (entry.isDirectory()) directories.push(relative);
       yield { entry, relative };
@@ -62,23 +84,22 @@ export async function remove(volume: Names, path: Buffer, options: RmOptions): P
     if (value !== undefined && typeof value !== 'boolean')
       throw invalidType(`options.${name}`, 'be of type boolean', value);
   }
-  try {
-    if (!(await volume.lstat(path)).isDirectory()) {
-      await volume.unlink(path);
-      return;
-    }
-  } catch (error) {
-    if (options.force === true && (error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw error;
+  const force = options.force === true;
+  const stats = await forgiving(force, volume.lstat(path), undefined);
+  if (stats === undefined) return;
+  if (!stats.isDirectory()) {
+    await forgiving(force, volume.unlink(path), undefined);
+    return;
   }
   if (options.recursive !== true) {
     // node:fs's own code for it.
     throw Object.assign(errnoError(-EISDIR, 'rm', { path: pathText(path) }), { code: 'ERR_FS_EISDIR' });
   }
   const directories = [path];
-  for await (const { entry, relative } of walk(volume, path)) {
+  for await (const { entry, relative } of walk(volume, path, force)) {
     if (entry.isDirectory()) directories.push(below(path, relative));
-    else await volume.unlink(below(path, relative));
+    else await forgiving(force, volume.unlink(below(path, relative)), undefined);
   }
-  for (const directory of directories.toReversed()) await volume.rmdir(directory);
+  for (const directory of directories.toReversed())
+    await forgiving(force, volume.rmdir(directory), undefined);
 }

@@ -118,6 +118,14 @@ export function parseFlags(flags: unknown, name = 'flags'): number {
   return parsed;
 }
 
+const MAX_ID = 2 ** 32 - 1;
+
+/** A user's and a group's id; -1: as it is. */
+export function validateIds(uid: unknown, gid: unknown): void {
+  validateInteger(uid, 'uid', -1, MAX_ID);
+  validateInteger(gid, 'gid', -1, MAX_ID);
+}
+
 /** Permission bits from a number or an octal string. */
 export function parseMode(mode: unknown, name: string, fallback?: number): number {
   const value = mode ?? fallback;

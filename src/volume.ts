@@ -4,18 +4,18 @@ import { formatContainer, recoverContainer, removeMemory } from './containers.js
 import { defaultEngine } from './default-engine.js';
 import { type Engine, type Operation, type Task } from './engine.js';
 import { encodingOf, named, splitNames, type EncodingOption } from './encoding.js';
-import { closedError, errnoError, invalidType } from './errors.js';
+import { closedError, errnoError } from './errors.js';
 import { FileHandle } from './file-handle.js';
 import { closeInode } from './inode-tasks.js';
-import { mkdirAll, mkdirOne } from './mkdir.js';
+import { mkdirAll, mkdirArguments, mkdirOne, type MkdirOptions } from './mkdir.js';
 import { Mount } from './mount.js';
-import { EBUSY } from './native/errno.js';
+import { EBUSY, EROFS } from './native/errno.js';
 import type { NativeDirectory, NativeOpenFile, NativeStat } from './native/boundary.js';
 import { freeze, remount, shutdown, thaw } from './quiesce.js';
 import { truncateInode } from './range-ops.js';
 import { request, requestOrThrow, type About, type Outcome, type Start } from './request.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
-import { readTree, remove, type RmOptions } from './tree.js';
+import { readTree, remove, type ReaddirOptions, type RmOptions } from './tree.js';
 import {
   bytesOf,
   parseFlags,
@@ -24,6 +24,8 @@ import {
   parseXattrFlag,
   pathText,
   validateBuffer,
+  validateIds,
+  validateInteger,
   validatePath,
   validateXattrName,
   type PathLike,
@@ -33,6 +35,7 @@ import {
   readWhole,
   writeWhole,
   type FileData,
+  type ReadFileOptions,
   type WholeReadOptions,
   type WholeWriteOptions,
 } from './whole-file.js';
@@ -49,14 +52,7 @@ import {
   type VolumeStats,
 } from './volume-options.js';
 
-const { O_CREAT, O_DIRECT, O_TRUNC } = constants;
-/** Of `readdir`, in all its forms. */
-interface ReaddirOptions {
-  encoding?: BufferEncoding | 'buffer' | null;
-  withFileTypes?: boolean;
-  recursive?: boolean;
-}
-
+const { O_CREAT, O_DIRECT, O_TRUNC, W_OK } = constants;
 /**
  * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
  *
@@ -168,21 +164,9 @@ export class Volume {
    * Makes a directory. With `recursive` its missing parents too: then resolves with the first one made, and an
    * existing directory is no error.
    */
-  async mkdir(
-    path: PathLike,
-    options?: number | string | { recursive?: boolean; mode?: number | string } | null,
-  ): Promise<string | undefined> {
+  async mkdir(path: PathLike, options?: number | string | MkdirOptions | null): Promise<string | undefined> {
     const at = validatePath(path);
-    const settings =
-      typeof options === 'object' && options !== null ? options : { mode: options ?? undefined };
-    const mode = parseMode(settings.mode, 'mode', 0o777);
-    if (
-      'recursive' in settings &&
-      settings.recursive !== undefined &&
-      typeof settings.recursive !== 'boolean'
-    )
-      throw invalidType('options.recursive', 'be of type boolean', settings.recursive);
-    const recursive = 'recursive' in settings && (settings.recursive ?? false);
+    const { mode, recursive } = mkdirArguments(options);
     const operation: Operation = { failure: undefined };
     const made: { first?: string } = {};
     const mount = this.#mount;
@@ -338,6 +322,24 @@ export class Volume {
     );
   }
 
+  /** Changes the owners, of a symbolic link's target; -1: as it is. */
+  async chown(path: PathLike, uid: number, gid: number): Promise<void> {
+    await this.#chown('chown', path, uid, gid, true);
+  }
+
+  /** Changes the owners, of a symbolic link its own. */
+  async lchown(path: PathLike, uid: number, gid: number): Promise<void> {
+    await this.#chown('lchown', path, uid, gid, false);
+  }
+
+  async #chown(syscall: string, path: PathLike, uid: number, gid: number, follow: boolean): Promise<void> {
+    const at = validatePath(path);
+    validateIds(uid, gid);
+    await this.#change({ syscall, path: pathText(at) }, (native, op) =>
+      native.chown(op, this.#mount.handle, at, uid, gid, follow),
+    );
+  }
+
   /** Sets the times of access and modification; of a symbolic link's target. */
   async utimes(path: PathLike, atime: TimeLike, mtime: TimeLike): Promise<void> {
     const at = validatePath(path);
@@ -412,16 +414,29 @@ export class Volume {
 
   async readFile(path: PathLike, options?: WholeReadOptions<null | undefined> | null): Promise<Buffer>;
   async readFile(path: PathLike, options: BufferEncoding | WholeReadOptions<BufferEncoding>): Promise<string>;
-  async readFile(
-    path: PathLike,
-    options?: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null,
-  ): Promise<Buffer | string>;
+  async readFile(path: PathLike, options?: ReadFileOptions): Promise<Buffer | string>;
   /** All of a file. With direct I/O, the tail below one device block goes through the page cache. */
-  async readFile(
-    path: PathLike,
-    options?: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null,
-  ): Promise<Buffer | string> {
+  async readFile(path: PathLike, options?: ReadFileOptions): Promise<Buffer | string> {
     return readWhole(options, (flags) => this.open(path, flags));
+  }
+
+  /** Whether the path leads to something; permission bits are not enforced. @throws EROFS (`W_OK`, read-only volume) */
+  async access(path: PathLike, mode: number = constants.F_OK): Promise<void> {
+    const at = validatePath(path);
+    validateInteger(mode, 'mode', 0, 7);
+    await this.#stat('access', at as Buffer, true, {});
+    if ((mode & W_OK) !== 0 && this.info().readOnly)
+      throw errnoError(-EROFS, 'access', { path: pathText(at) });
+  }
+
+  /** Makes a file `length` bytes long. */
+  async truncate(path: PathLike, length: number | null = 0): Promise<void> {
+    const file = await this.open(path, 'r+');
+    try {
+      await file.truncate(length);
+    } finally {
+      await file.close();
+    }
   }
 
   /** Replaces (or with flag 'a' appends to) a file. With direct I/O, the tail below one device block is buffered. */

@@ -4,7 +4,8 @@ import { constants } from 'node:fs';
 
 import { encodingOf } from './encoding.js';
 import { AbortError, errnoError, fileTooLarge, invalidType } from './errors.js';
-import type { FileHandle } from './file-handle.js';
+import type { FileStreams } from './file-streams.js';
+import type { Stats } from './stats.js';
 import { EINVAL, EIO } from './native/errno.js';
 import { bytesOf, parseFlags } from './validate.js';
 
@@ -25,6 +26,9 @@ export interface WholeReadOptions<Encoding> {
   signal?: AbortSignal | undefined;
 }
 
+/** Of `readFile`, in all its forms. */
+export type ReadFileOptions = BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null;
+
 /** Options of `writeFile` and `appendFile`. */
 export interface WholeWriteOptions {
   /** Of text; default 'utf8'. */
@@ -39,8 +43,14 @@ export interface WholeWriteOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** What `readFile` needs of an open file. */
+type WholeFile = FileStreams & { stat(): Promise<Stats> };
+
 /** One request; large enough that a file of some MiB is one extent and one size update. */
 const CHUNK_BYTES = 8 * 1024 * 1024;
+
+/** One request of a file of unknown length. */
+const REST_BYTES = 512 * 1024;
 
 /** How many of `bytes` may go direct. */
 export function directBytes(bytes: number, alignBytes: number): number {
@@ -71,7 +81,7 @@ function bytesOfChunk(chunk: Chunk, encoding: BufferEncoding): Uint8Array {
 
 /** Writes what comes, one piece after the other. With direct I/O all through the page cache: no piece need end on a block. */
 async function writeChunks(
-  file: FileHandle,
+  file: FileStreams,
   data: AsyncIterable<Chunk> | Iterable<Chunk>,
   encoding: BufferEncoding,
   append: boolean,
@@ -90,7 +100,7 @@ async function writeChunks(
 
 /** Writes all of `data` at `position`; -1 appends, or writes at the handle's position, through the page cache. */
 export async function writeAll(
-  file: FileHandle,
+  file: FileStreams,
   data: Uint8Array,
   position: number,
   signal?: AbortSignal,
@@ -111,7 +121,12 @@ export async function writeAll(
   }
 }
 
-async function writeRest(file: FileHandle, data: Uint8Array, start: number, position: number): Promise<void> {
+async function writeRest(
+  file: FileStreams,
+  data: Uint8Array,
+  start: number,
+  position: number,
+): Promise<void> {
   let offset = start;
   while (offset < data.length) {
     const length = Math.min(CHUNK_BYTES, data.length - offset);
@@ -123,7 +138,7 @@ async function writeRest(file: FileHandle, data: Uint8Array, start: number, posi
 }
 
 /** Reads from the beginning to the end of the file, as it is when it gets there. */
-export async function readAll(file: FileHandle, sizeBytes: number, signal?: AbortSignal): Promise<Buffer> {
+export async function readAll(file: FileStreams, sizeBytes: number, signal?: AbortSignal): Promise<Buffer> {
   let data = Buffer.allocUnsafeSlow(sizeBytes);
   let offset = 0;
   for (;;) {
@@ -152,10 +167,46 @@ export async function readAll(file: FileHandle, sizeBytes: number, signal?: Abor
   }
 }
 
+function inEncoding(data: Buffer, encoding: BufferEncoding | 'buffer' | undefined): Buffer | string {
+  return encoding === undefined || encoding === 'buffer' ? data : data.toString(encoding);
+}
+
+/** The rest of a file from its handle's position on, through the page cache. */
+export async function readRest(
+  file: FileStreams,
+  options: ReadFileOptions | undefined,
+): Promise<Buffer | string> {
+  const encoding = encodingOf(options);
+  const { signal }: WholeReadOptions<unknown> = isObject(options) ? options : {};
+  const parts: Buffer[] = [];
+  for (;;) {
+    checkSignal(signal);
+    const buffer = Buffer.allocUnsafeSlow(REST_BYTES);
+    const part = { buffer, offset: 0, length: buffer.length, position: -1 };
+    const read = await file.transfer('read', false, part);
+    if (read === 0) return inEncoding(Buffer.concat(parts), encoding);
+    parts.push(buffer.subarray(0, read));
+  }
+}
+
+/** Writes all of `data` from the handle's position on, through the page cache. */
+export async function writeHere(
+  file: FileStreams,
+  data: FileData,
+  options: BufferEncoding | Pick<WholeWriteOptions, 'encoding' | 'signal'> | null | undefined,
+): Promise<void> {
+  const encoding = (encodingOf(options) ?? 'utf8') as BufferEncoding;
+  const { signal }: WholeWriteOptions = isObject(options) ? options : {};
+  checkSignal(signal);
+  if (isChunk(data)) await writeAll(file, bytesOfChunk(data, encoding), -1, signal);
+  else if (isIterable(data)) await writeChunks(file, data, encoding, true, signal);
+  else throw invalidType('data', WHAT_DATA_IS, data);
+}
+
 /** `readFile` on the file that `open` gives. */
 export async function readWhole(
-  options: BufferEncoding | WholeReadOptions<BufferEncoding | null | undefined> | null | undefined,
-  open: (flags: string | number) => Promise<FileHandle>,
+  options: ReadFileOptions | undefined,
+  open: (flags: string | number) => Promise<WholeFile>,
 ): Promise<Buffer | string> {
   const encoding = encodingOf(options);
   const { flag, signal }: WholeReadOptions<unknown> = isObject(options) ? options : {};
@@ -165,9 +216,7 @@ export async function readWhole(
     const stat = await file.stat();
     if (stat.size > LARGEST_BUFFER) throw fileTooLarge(stat.size, LARGEST_BUFFER);
     const data = await readAll(file, stat.isFile() ? stat.size : 1, signal);
-    return encoding === undefined || (encoding as string) === 'buffer'
-      ? data
-      : data.toString(encoding as BufferEncoding);
+    return inEncoding(data, encoding);
   } finally {
     await file.close();
   }
@@ -178,7 +227,7 @@ export async function writeWhole(
   data: FileData,
   options: BufferEncoding | WholeWriteOptions | null | undefined,
   defaultFlag: 'w' | 'a',
-  open: (flags: number, mode: number | string) => Promise<FileHandle>,
+  open: (flags: number, mode: number | string) => Promise<WholeFile>,
 ): Promise<void> {
   const encoding = (encodingOf(options) ?? 'utf8') as BufferEncoding;
   const { flag, mode, flush, signal }: WholeWriteOptions = isObject(options) ? options : {};

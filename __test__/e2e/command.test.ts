@@ -201,3 +201,13 @@ e2e('extents; get leaves holes', async (t) => {
     ),
   );
 });
+
+e2e('mkfs takes the size of what is there', async (t) => {
+  const image = join(await makeFolder(t), 'image');
+  t.like(await uext4('mkfs', image), { status: 2 });
+  await writeFile(image, '');
+  await truncate(image, 16 * MiB);
+  t.like(await uext4('mkfs', image), { status: 0, err: '' });
+  t.is((await stat(image)).size, 16 * MiB);
+  await assertClean(t, image);
+});

@@ -1,6 +1,15 @@
 /** Files and names on a real volume, beyond what node:fs's shapes cover. */
+import { Readable } from 'node:stream';
+import { finished, pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { constants, Volume } from '../../src/index.js';
 import { assertClean, e2e, makeImage, MiB, pattern, withVolume } from './support.js';
+
+/** Streams close their files by themselves, a little later. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await sleep(5);
+}
 
 e2e('append: writers of one file never overwrite each other', (t) =>
   withVolume(t, {}, async (volume) => {
@@ -226,6 +235,59 @@ e2e(
   },
 );
 
+e2e('chown: ids beyond 16 bits, of links, and what goes with it', async (t) => {
+  await withVolume(t, {}, async (volume) => {
+    await volume.writeFile('/file', '');
+    await volume.mkdir('/dir', { mode: 0o755 });
+    await volume.chmod('/dir', 0o7755);
+    await volume.symlink('file', '/link');
+    await volume.chmod('/file', 0o6711);
+    await volume.setxattr('/file', 'security.capability', 'x');
+    const file = await volume.open('/file', 'r');
+    await volume.utimes('/file', 1, 1);
+    await volume.chown('/link', 70_000, -1);
+    const owners = async (path: string): Promise<number[]> => {
+      const { uid, gid, mode } = await volume.lstat(path);
+      return [uid, gid, mode & 0o7777];
+    };
+    const gid = process.getegid?.() ?? 0;
+    t.deepEqual(await owners('/file'), [70_000, gid, 0o711]);
+    t.deepEqual(await volume.listxattr('/file'), []);
+    t.is((await volume.stat('/file')).mtimeMs, 1000);
+    await volume.lchown('/link', 5, 2 ** 32 - 2);
+    t.deepEqual(await owners('/link'), [5, 2 ** 32 - 2, 0o777]);
+    await file.chown(-1, 7);
+    t.deepEqual(await owners('/file'), [70_000, 7, 0o711]);
+    await file.close();
+    await volume.chown('/dir', 3, 4);
+    t.deepEqual(await owners('/dir'), [3, 4, 0o7755]);
+    await t.throwsAsync(volume.chown('/none', 1, 1), { code: 'ENOENT', message: /, chown '\/none'$/ });
+  });
+});
+
+for (const direct of [false, true]) {
+  e2e(
+    `streams of a large file${direct ? ', direct' : ''}: copied by a pipeline, failing, aborted`,
+    async (t) => {
+      await withVolume(t, { direct }, async (volume) => {
+        const data = pattern(3_000_001);
+        await volume.writeFile('/from', data);
+        const from = (await volume.open('/from', 'r')).createReadStream({ start: 0 });
+        const to = (await volume.open('/to', 'w')).createWriteStream({ start: 0, flush: true });
+        await pipeline(from, to);
+        t.true((await volume.readFile('/to')).equals(data));
+        await until(() => volume.stats().openFiles === 0);
+        const reader = await volume.open('/from', 'r');
+        await t.throwsAsync(pipeline(Readable.from(['x']), reader.createWriteStream()), { code: 'EBADF' });
+        const again = await volume.open('/from', 'r');
+        const aborted = again.createReadStream({ signal: AbortSignal.abort() });
+        await t.throwsAsync(finished(aborted), { code: 'ABORT_ERR' });
+        await until(() => volume.stats().openFiles === 0);
+      });
+    },
+  );
+}
+
 e2e('writeFile of a buffer that was transferred meanwhile fails', async (t) => {
   await withVolume(t, {}, async (volume) => {
     const data = new Uint8Array(100_000);
@@ -263,6 +325,11 @@ e2e('rm and readdir of a tree with names that are not UTF-8', async (t) => {
     const names = await volume.readdir('/', { recursive: true, encoding: 'buffer' });
     t.true(names.some((name) => name.equals(Buffer.from([0x74, 0x2f, 0xff, 0x2f, 0x78]))));
     await volume.rm('/t', { recursive: true });
+    t.deepEqual(await volume.readdir('/'), ['lost+found']);
+    // Several at once, each forgiving what the others removed.
+    await volume.mkdir('/t/a/b', { recursive: true });
+    await Promise.all(Array.from({ length: 50 }, (_, index) => volume.writeFile(`/t/a/b/${index}`, '')));
+    await Promise.all([1, 2, 3].map(() => volume.rm('/t', { recursive: true, force: true })));
     t.deepEqual(await volume.readdir('/'), ['lost+found']);
     // Pieces of no whole block on a file that is direct.
     await volume.writeFile('/pieces', ['a'.repeat(5000), 'b'.repeat(5000)]);

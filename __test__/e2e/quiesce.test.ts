@@ -124,6 +124,8 @@ e2e('remount: what was opened read-only is opened anew, its journal replayed', a
   const volume = await Volume.open(image, { readOnly: true, noload: true, direct: true });
   t.deepEqual(await volume.readdir('/'), ['lost+found']);
   t.is(volume.info().atomicWriteUnitMin, 0);
+  await volume.access('/');
+  await t.throwsAsync(volume.access('/', constants.W_OK), code('EROFS'));
   const reader = await volume.open('/', 'r');
   await t.throwsAsync(volume.remount({ readOnly: false }), { code: 'EBUSY', message: /, remount$/ });
   await reader.close();

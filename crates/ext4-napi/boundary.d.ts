@@ -33,6 +33,15 @@ export declare function symlink(op: number, volume: number, target: string | Uin
 export declare function readlink(op: number, volume: number, path: string | Uint8Array): void;
 export declare function chmod(op: number, volume: number, path: string | Uint8Array, mode: number): void;
 export declare function fchmod(op: number, file: number, mode: number): void;
+export declare function chown(
+  op: number,
+  volume: number,
+  path: string | Uint8Array,
+  uid: number,
+  gid: number,
+  follow: boolean,
+): void;
+export declare function fchown(op: number, file: number, uid: number, gid: number): void;
 export declare function utimes(op: number, volume: number, path: string | Uint8Array, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
 export declare function futimes(op: number, file: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
 export declare function getxattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array): void;

@@ -1,4 +1,5 @@
 /** The command: arguments in, exit status out. */
+import { existsSync } from 'node:fs';
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 import type { FormatOptions } from '../index.js';
@@ -12,7 +13,7 @@ import { parseSize } from './size.js';
 export const HELP = `uext4: ext4 volumes in files and on block devices, without a mount
 
 Usage:
-  uext4 mkfs IMAGE --size N [--label TEXT] [--uuid UUID] [--block-size N] [--json]
+  uext4 mkfs IMAGE [--size N] [--label TEXT] [--uuid UUID] [--block-size N] [--json]
   uext4 info IMAGE [--json]
   uext4 recover IMAGE [--dry-run] [--json]
                                replays the journal and processes orphans, or says what there is to do
@@ -21,10 +22,11 @@ Usage:
   uext4 extents IMAGE PATH [--json]
                                what a file lies on: position, length, place on the device in bytes; state
   uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
-  uext4 get IMAGE FROM TO      copies one out of it
+  uext4 get IMAGE FROM TO      copies one out of it; holes stay holes
   uext4 mv IMAGE FROM TO       renames; into a directory that exists
   uext4 ln IMAGE TARGET TO [-s]
 
+--size: left out, that of the file or device that is there
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
 Options: --help, --version; all but mkfs: --journal PATH, the container of an external journal
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run)
@@ -58,8 +60,8 @@ const mkfs: Command = async (shell, [image], values) => {
   const sizeBytes = sizeOption(values, 'size');
   const blockSize = sizeOption(values, 'block-size');
   const options: FormatOptions = {};
-  if (sizeBytes === undefined) throw new UsageError('mkfs needs --size');
-  options.sizeBytes = sizeBytes;
+  if (sizeBytes !== undefined) options.sizeBytes = sizeBytes;
+  else if (!existsSync(image as string)) throw new UsageError('mkfs of a new file needs --size');
   if (blockSize !== undefined) options.blockSize = blockSize;
   if (typeof values['label'] === 'string') options.label = values['label'];
   if (typeof values['uuid'] === 'string') options.uuid = values['uuid'];

@@ -255,6 +255,9 @@ export interface Native {
   readlink(op: Token, volume: VolumeHandle, path: NativePath): void;
   chmod(op: Token, volume: VolumeHandle, path: NativePath, mode: number): void;
   fchmod(op: Token, file: NativeFile, mode: number): void;
+  /** -1: as it is, here and below. */
+  chown(op: Token, volume: VolumeHandle, path: NativePath, uid: number, gid: number, follow: boolean): void;
+  fchown(op: Token, file: NativeFile, uid: number, gid: number): void;
   utimes(
     op: Token,
     volume: VolumeHandle,

@@ -69,6 +69,12 @@ pub fn fchmod(call: &Call<'_, 3>) -> JsResult<Value> {
     call.on_file(Ending::Plain, move |fs, inode| nothing(fs.chmod(inode, mode)))
 }
 
+/// fchown(op, file, uid, gid)
+pub fn fchown(call: &Call<'_, 4>) -> JsResult<Value> {
+    let (uid, gid) = call.owners(2)?;
+    call.on_file(Ending::Plain, move |fs, inode| nothing(fs.chown(inode, uid, gid)))
+}
+
 /// futimes(op, file, atimeSec, atimeNsec, mtimeSec, mtimeNsec)
 pub fn futimes(call: &Call<'_, 6>) -> JsResult<Value> {
     let (atime, mtime) = call.times(2)?;

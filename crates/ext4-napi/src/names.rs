@@ -53,6 +53,15 @@ impl<const N: usize> Call<'_, N> {
         self.js.get_u32(self.arguments[index], "mode").map(|mode| (mode & 0o7777) as u16)
     }
 
+    /// Two owners from argument `first` on; -1: as it is.
+    pub fn owners(&self, first: usize) -> JsResult<(Option<u32>, Option<u32>)> {
+        let owner = |at: usize, name: &str| -> JsResult<Option<u32>> {
+            let id = self.js.get_integer(self.arguments[at], name, -1.0, f64::from(u32::MAX))?;
+            Ok((0.0..f64::from(u32::MAX)).contains(&(id as f64)).then_some(id as u32))
+        };
+        Ok((owner(first, "uid")?, owner(first + 1, "gid")?))
+    }
+
     /// Two times, as seconds and nanoseconds from argument `first` on.
     pub fn times(&self, first: usize) -> JsResult<(Timestamp, Timestamp)> {
         let limit = 1e14;
@@ -262,6 +271,15 @@ pub fn chmod(call: &Call<'_, 4>) -> JsResult<Value> {
     let mode = call.mode(3)?;
     call.on_path(2, Ending::Plain, move |fs, path| {
         nothing(fs.at_path(path, true, |inode| fs.chmod(inode, mode)))
+    })
+}
+
+/// chown(op, volume, path, uid, gid, follow)
+pub fn chown(call: &Call<'_, 6>) -> JsResult<Value> {
+    let (uid, gid) = call.owners(3)?;
+    let follow = call.js.get_bool(call.arguments[5], "follow")?;
+    call.on_path(2, Ending::Plain, move |fs, path| {
+        nothing(fs.at_path(path, follow, |inode| fs.chown(inode, uid, gid)))
     })
 }
 

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 /// What an oracle needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +64,27 @@ fn fuse_works() -> bool {
     })
 }
 
-/// Runs a tool of e2fsprogs under a time limit.
+/// No tool takes as long.
+const STUCK: Duration = Duration::from_secs(300);
+
+/// Runs a tool of e2fsprogs; it is killed if it does not end.
 pub fn tool(name: &str, args: &[&str]) -> Output {
     let path = find(name).unwrap_or_else(|| panic!("{name} is missing"));
-    Command::new("timeout")
-        .args(["-s", "KILL", "300"])
-        .arg(path)
-        .args(args)
-        .env("LC_ALL", "C")
-        .output()
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
+    let mut command = Command::new(path);
+    command.args(args).env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let pid = child.id().to_string();
+    // timeout(1) would cost as much again as a run of e2fsck on a small volume.
+    let (over, watched) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if watched.recv_timeout(STUCK) == Err(RecvTimeoutError::Timeout) {
+            let _killed = Command::new("kill").args(["-KILL", &pid]).status();
+        }
+    });
+    let output = child.wait_with_output().unwrap_or_else(|error| panic!("{name}: {error}"));
+    drop(over);
+    watch.join().expect("the watch does not panic");
+    output
 }
 
 /// The same; panics with the output if the tool fails.

@@ -282,6 +282,27 @@ impl Runner {
         Ok(DirectWriteInFlight { op: Some(op), inode, len, extending, shared })
     }
 
+    /// An atomic write (C24), as the policy does it: exclusive, the orphan before, the truncation after a failure.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub fn atomic_write(&mut self, file: FileId, pos: u64, data: &[u8]) -> Result<u64> {
+        let inode = self.inode(file);
+        let fs = self.fs().clone();
+        let len = data.len() as u64;
+        let (size, disk_size) = fs.sizes(&inode);
+        let extending = pos + len > size || pos + len > disk_size;
+        fs.file_modified(&inode)?;
+        if extending {
+            fs.add_orphan(&inode)?;
+        }
+        let op = self.op();
+        let memory = Memory::Owned(AlignedBuf::copy_of(data));
+        let (lock, dsync, nowait, atomic) = (LockMode::Exclusive, false, false, true);
+        self.engine.direct_write(DirectWrite { op, file, lock, dsync, nowait, atomic, pos, memory });
+        self.end_direct_write(&DirectWriteInFlight { op: Some(op), inode, len, extending, shared: false })
+    }
+
     /// Waits for it, and cleans up what a failed or short extension left.
     ///
     /// # Errors

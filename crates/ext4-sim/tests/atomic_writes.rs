@@ -48,24 +48,6 @@ fn judge(bytes: &[u8]) {
     }
 }
 
-/// As the policy does it: exclusive, the orphan before, the truncation after a failure.
-fn atomic_write(volume: &mut Runner, file: FileId, pos: u64, data: &[u8]) -> Result<u64> {
-    let inode = volume.inode(file);
-    let fs = volume.fs().clone();
-    let end = pos + data.len() as u64;
-    let (size, disk_size) = fs.sizes(&inode);
-    let extending = end > size || end > disk_size;
-    fs.file_modified(&inode)?;
-    if extending {
-        fs.add_orphan(&inode)?;
-    }
-    let result = submit(volume, file, LockMode::Exclusive, pos, data);
-    if extending && result.is_err() {
-        fs.truncate_to_size(&inode)?;
-    }
-    result
-}
-
 fn submit(volume: &mut Runner, file: FileId, lock: LockMode, pos: u64, data: &[u8]) -> Result<u64> {
     let op = volume.op();
     let memory = Memory::Owned(AlignedBuf::copy_of(data));
@@ -150,7 +132,7 @@ fn e56_all_or_nothing_whatever_is_under_it() {
         let old = volume.read_file("/file").unwrap();
         let (base, _earlier) = (device.snapshot(), recorder.take());
         let data = pattern::bytes(9, LEN as usize);
-        assert_eq!(atomic_write(&mut volume, file, LEN, &data).unwrap(), LEN, "{name}");
+        assert_eq!(volume.atomic_write(file, LEN, &data).unwrap(), LEN, "{name}");
         let written = recorder.take();
         let mut new = old.clone();
         new.resize(old.len().max(2 * LEN as usize), 0);
@@ -209,7 +191,7 @@ fn direct_data_over_an_atomic_write_stays() {
         let mut volume = mount(device.clone());
         let file = volume.create("/file").unwrap();
         for seed in 10..13 {
-            atomic_write(&mut volume, file, 0, &pattern::bytes(seed, LEN as usize)).unwrap();
+            volume.atomic_write(file, 0, &pattern::bytes(seed, LEN as usize)).unwrap();
         }
         let expected = later(&mut volume, file);
         let state = device.snapshot();
@@ -237,7 +219,7 @@ fn limits_and_refusals() {
 
     let mut write = |pos, len: u64| {
         let data = pattern::bytes(5, len as usize);
-        atomic_write(&mut volume, file, pos, &data).map_err(|error| error.errno())
+        volume.atomic_write(file, pos, &data).map_err(|error| error.errno())
     };
     assert_eq!(write(0, max), Ok(max));
     assert_eq!(write(0, min), Ok(min));
@@ -264,9 +246,9 @@ fn a_full_volume_and_a_failing_device_change_nothing() {
     let keep = FallocateMode::Allocate { keep_size: true };
     assert_eq!(volume.fs().fallocate(&inode, keep, 0, 64 << 20).unwrap_err().errno(), 28);
     let data = pattern::bytes(2, LEN as usize);
-    assert_eq!(atomic_write(&mut volume, file, 4 * LEN, &data).unwrap_err().errno(), 28);
+    assert_eq!(volume.atomic_write(file, 4 * LEN, &data).unwrap_err().errno(), 28);
     assert_eq!(volume.inode(file).size(), LEN);
-    assert_eq!(atomic_write(&mut volume, file, 0, &data).unwrap(), LEN, "where it has its blocks");
+    assert_eq!(volume.atomic_write(file, 0, &data).unwrap(), LEN, "where it has its blocks");
     volume.close(file).unwrap();
     volume.close(rest).unwrap();
     drop(inode);
@@ -287,7 +269,7 @@ fn a_full_volume_and_a_failing_device_change_nothing() {
             let fault = Fault { on, nth: before + nth, from_then_on: false, errno: 5, half_written: true };
             faults.inject(fault);
         }
-        let written = atomic_write(&mut volume, file, LEN, &data);
+        let written = volume.atomic_write(file, LEN, &data);
         volume.crash();
         let (found, repaired) = contents(device.snapshot());
         let mut new = old.clone();
@@ -322,7 +304,7 @@ fn e55_across_leaves() {
     assert!(fs.extents(&inode, 0, u64::MAX, 1000).unwrap().len() as u64 == blocks);
     let data = pattern::bytes(4, 64 * BLOCK as usize);
     for pos in (0..512 * BLOCK).step_by(64 * BLOCK as usize) {
-        atomic_write(&mut volume, file, pos, &data).unwrap();
+        volume.atomic_write(file, pos, &data).unwrap();
     }
     let state = device.snapshot();
     drop(inode);

@@ -5,7 +5,7 @@ use ext4_sim::crash::campaign::{Campaign, run};
 /// X46, X47, X48.
 #[test]
 fn no_crash_loses_or_invents_anything() {
-    let campaign = Campaign { states: 5_500, seed: 20, workload: None, each: None, kernel: true };
+    let campaign = Campaign { states: 10_000, seed: 20, workload: None, each: None, kernel: true };
     let (counts, failures) = run(&campaign, &|_| ());
     println!("{counts}");
     let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();

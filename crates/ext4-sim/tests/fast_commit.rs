@@ -35,6 +35,11 @@ struct Case {
     work: fn(&Path),
 }
 
+/// Memory, where there is some: images are large.
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn touch(path: &Path, bytes: usize) -> File {
     fs::write(path, pattern::bytes(bytes as u32, bytes)).unwrap();
     OpenOptions::new().read(true).write(true).open(path).unwrap()
@@ -240,7 +245,7 @@ fn replayed_as_linux_does() {
     {
         // Every third one on the other volume.
         for case in CASES.iter().skip(volume).step_by(2 * volume + 1) {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = dir();
             let image = dir.path().join("image");
             if left_by_linux(&image, 64 << 20, features, block_size, case.work).is_none() {
                 eprintln!("skipped: {test}: needs perl");
@@ -268,7 +273,7 @@ fn an_open_file_without_a_name() {
     if !available(Need::KernelMount, test) || !available(Need::E2fsprogs, test) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = dir();
     let image = dir.path().join("image");
     let left = left_by_linux(&image, 64 << 20, "", "4096", |root| {
         let file = OpenOptions::new().write(true).open(root.join("victim")).unwrap();
@@ -299,7 +304,7 @@ fn three_commits(test: &str) -> Option<Area> {
     if !available(Need::KernelMount, test) || !available(Need::E2fsprogs, test) {
         return None;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = dir();
     let image = dir.path().join("image");
     left_by_linux(&image, 24 << 20, "", "4096", |root| {
         for name in ["one", "two", "three"] {

@@ -98,6 +98,7 @@ const TABLE: &[(&str, Work, bool, bool)] = &[
     ("fallocate, keeping the size", |v| fallocate(v, KEEP_SIZE, 60), true, false),
     ("punch a hole", |v| fallocate(v, PUNCH_HOLE | KEEP_SIZE, 3), true, false),
     ("chmod", |v| v.runner.fs().chmod(&v.runner.inode(v.file), 0o600).unwrap(), false, true),
+    ("chown", |v| v.runner.fs().chown(&v.runner.inode(v.file), Some(5), None).unwrap(), false, true),
     (
         "utimes",
         |v| {

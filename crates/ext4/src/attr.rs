@@ -136,6 +136,20 @@ impl Fs {
         self.change_attributes(inode, |disk| disk.mode = disk.mode & !0o7777 | mode & 0o7777)
     }
 
+    /// fchown(2): the owners that are given. Of what is no directory setuid, setgid and capabilities go, whoever asks.
+    pub fn chown(&self, inode: &Inode, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let change = |disk: &mut DiskInode| {
+            disk.uid = uid.unwrap_or(disk.uid);
+            disk.gid = gid.unwrap_or(disk.gid);
+        };
+        if inode.is_dir() {
+            return self.change_attributes(inode, change);
+        }
+        self.check_attributes_may_change(inode)?;
+        let may_have_capability = Self::may_have_capability(&inode.state.lock());
+        self.change_stripped(inode, may_have_capability, |disk, _| change(disk))
+    }
+
     /// futimens(2): both times; the inode's own change time becomes now.
     pub fn set_times(&self, inode: &Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {
         self.change_attributes(inode, |disk| {
@@ -145,10 +159,7 @@ impl Fs {
     }
 
     fn change_attributes(&self, inode: &Inode, mut change: impl FnMut(&mut DiskInode)) -> Result<()> {
-        self.check_alive()?;
-        if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
-            return Err(Error::errno_only(errno::EPERM));
-        }
+        self.check_attributes_may_change(inode)?;
         let now = self.timestamp();
         self.with_handle(MAP_CREDITS, |handle| {
             handle.change_inode(inode, Change::Attributes, |state| {
@@ -156,6 +167,14 @@ impl Fs {
                 state.disk.ctime = now;
             })
         })
+    }
+
+    fn check_attributes_may_change(&self, inode: &Inode) -> Result<()> {
+        self.check_alive()?;
+        if inode.has_flag(flags::IMMUTABLE | flags::APPEND) {
+            return Err(Error::errno_only(errno::EPERM));
+        }
+        Ok(())
     }
 
     /// Whether file_modified would have something to do: times of an earlier tick, or privileges to strip (A4.9).
@@ -174,6 +193,16 @@ impl Fs {
             }
             Self::may_have_capability(&state)
         };
+        self.change_stripped(inode, may_have_capability, |disk, now| disk.mtime = now)
+    }
+
+    /// A change that takes setuid, setgid and capabilities with it, and moves the inode's own time of change.
+    fn change_stripped(
+        &self,
+        inode: &Inode,
+        may_have_capability: bool,
+        mut change: impl FnMut(&mut DiskInode, Timestamp),
+    ) -> Result<()> {
         // Calls by name set and remove it too, without the inode lock.
         let _xattrs = may_have_capability.then(|| self.xattrs.write());
         let strip_capability = may_have_capability && self.has_capability(inode)?;
@@ -184,7 +213,7 @@ impl Fs {
             }
             handle.change_inode(inode, Change::Attributes, |state| {
                 state.disk.mode = stripped(state.disk.mode);
-                state.disk.mtime = now;
+                change(&mut state.disk, now);
                 state.disk.ctime = now;
             })
         })

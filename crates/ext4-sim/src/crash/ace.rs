@@ -7,6 +7,7 @@ use ext4::aio::FileId;
 
 use super::driver::{Driver, Recording};
 use super::volume::Volume;
+use super::workloads;
 
 const TEXT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../__test__/data/ace-seq1.txt"));
 
@@ -45,10 +46,15 @@ fn path(name: &str) -> String {
 }
 
 impl Workload {
-    /// Runs it.
-    pub fn run(&self, block_size: u32) -> Recording {
-        let mut driver =
-            Driver::new(format!("ace {} at {block_size}", self.number), Volume::small(block_size));
+    /// As those of ours are.
+    pub fn on_any_volume(self) -> workloads::Workload {
+        workloads::Workload::new(format!("ace {}", self.number), move |name, volume| self.run(name, volume))
+            .with_share(1)
+            .in_all_modes()
+    }
+
+    fn run(&self, name: &str, volume: Volume) -> Recording {
+        let mut driver = Driver::new(name, volume);
         let mut open = HashMap::new();
         for line in &self.lines {
             step(&mut driver, &mut open, line);

@@ -11,17 +11,17 @@ use super::workloads::Workload;
 /// They need mke2fs.
 pub fn all() -> Vec<Workload> {
     vec![
-        Workload::new("block map, direct and buffered", both_paths),
-        Workload::new("block map of two heights", two_heights),
-        Workload::new("block map, tables freed and reused", reuse),
+        Workload::new("block map, direct and buffered", both_paths).in_all_modes(),
+        Workload::new("block map of two heights", two_heights).in_all_modes(),
+        Workload::new("block map, tables freed and reused", reuse).in_all_modes(),
     ]
 }
 
 /// What tells [`Volume::small`] from a volume of ours.
 const FEATURES: &str = "^extent,^64bit";
 
-fn driver(name: &str, block_size: u32) -> Driver {
-    Driver::new(format!("{name} at {block_size}"), Volume { features: FEATURES, ..Volume::small(block_size) })
+fn driver(name: &str, volume: Volume) -> Driver {
+    Driver::new(name, Volume { features: FEATURES, ..volume })
 }
 
 /// Whether our mkfs does not make such volumes.
@@ -45,8 +45,9 @@ pub fn format(image: &Path, block_size: u32) {
 }
 
 /// Appends over the ends of i_block and of the first table by both paths, holes by the page cache, commits in between.
-fn both_paths(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn both_paths(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
+    let mut driver = driver(name, volume);
     let block = u64::from(block_size);
     let mut random = Random(block);
     let direct = driver.create("direct");
@@ -79,8 +80,9 @@ fn both_paths(name: &str, block_size: u32) -> Recording {
 }
 
 /// A file with blocks at both heights that files of this size have, which is cut, cut again, extended and deleted.
-fn two_heights(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn two_heights(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
+    let mut driver = driver(name, volume);
     let block = u64::from(block_size);
     let (p, run) = (block / 4, 3000);
     let places = [0, 11, 12, 12 + p - 1, 12 + p, 12 + 2 * p - 1, 12 + 2 * p, 12 + 2 * p + 7];
@@ -105,8 +107,9 @@ fn two_heights(name: &str, block_size: u32) -> Recording {
 }
 
 /// D21: tables that were logged are freed, and their blocks become data before the log is gone.
-fn reuse(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn reuse(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
+    let mut driver = driver(name, volume);
     let block = block_size as usize;
     for round in 0..4u64 {
         for n in 0..3 {

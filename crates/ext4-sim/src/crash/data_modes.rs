@@ -1,35 +1,18 @@
 //! Buffered data in all the ways that it may take to the disk (data=, dioread_nolock).
 
-use ext4::DataMode;
-
 use super::driver::{Driver, Recording};
 use super::random::Random;
 use super::volume::Volume;
 
-/// data=ordered.
-pub fn ordered(name: &str, block_size: u32) -> Recording {
-    run(name, Volume { data: DataMode::Ordered, ..Volume::small(block_size) })
-}
-
-/// data=journal.
-pub fn journal(name: &str, block_size: u32) -> Recording {
-    run(name, Volume { data: DataMode::Journal, ..Volume::small(block_size) })
-}
-
-/// data=writeback.
-pub fn writeback(name: &str, block_size: u32) -> Recording {
-    run(name, Volume { data: DataMode::Writeback, ..Volume::small(block_size) })
-}
-
-/// data=ordered to written blocks (T12).
-pub fn written_at_once(name: &str, block_size: u32) -> Recording {
-    run(name, Volume { dioread_nolock: false, ..Volume::small(block_size) })
+/// To written blocks at once (T12).
+pub fn written_at_once(name: &str, volume: Volume) -> Recording {
+    buffered(name, Volume { dioread_nolock: false, ..volume })
 }
 
 /// Appends, overwrites, holes, truncation, deletion and reuse of what was freed, with write-back, commits and fsync in
 /// between; and direct writes, which fall back where data is journalled.
-fn run(name: &str, volume: Volume) -> Recording {
-    let mut driver = Driver::new(format!("{name} at {}", volume.block_size), volume);
+pub fn buffered(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let mut random = Random(u64::from(volume.block_size));
     let log = driver.create("log");
     let sparse = driver.create("sparse");

@@ -1,5 +1,7 @@
 //! What the device may hold after a cut (CM2 to CM5).
 
+use std::borrow::Cow;
+
 use block_io::{DeviceNumber, Event};
 
 use super::image::{Image, Patch, SECTOR};
@@ -24,18 +26,47 @@ pub enum Tear {
     Never,
 }
 
-/// One state: what of the in-flight blocks is there.
-pub struct State {
-    /// For people: which subset, which tear.
-    pub choice: String,
-    /// In the order of their submission.
-    pub patches: Vec<Patch>,
+/// What of the in-flight blocks is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Nothing.
+    None,
+    /// Everything.
+    All,
+    /// Those whose bit is set.
+    Subset(u64),
+    /// So many.
+    First(usize),
+    /// All without this one.
+    AllBut(usize),
+    /// This one.
+    Only(usize),
+    /// A random subset by its seed, near "all" or near "none".
+    Sample(u64, bool),
+    /// All, of one block these sectors alone.
+    Torn(usize, u64),
+}
+
+impl Choice {
+    fn takes(self, index: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::All | Self::Torn(..) => true,
+            Self::Subset(set) => set >> index & 1 == 1,
+            Self::First(count) => index < count,
+            Self::AllBut(other) => index != other,
+            Self::Only(only) => index == only,
+            Self::Sample(seed, near_all) => Random(seed ^ (index as u64) << 20).once_in(8) != near_all,
+        }
+    }
 }
 
 /// A log played up to a point: what is durable, and what is in flight.
 pub struct Replay {
     /// The durable bytes.
-    pub image: Image,
+    image: Image,
+    /// With everything that is in flight.
+    all: Image,
     /// Where each device begins in the image (CM4).
     starts: Vec<u64>,
     block_size: usize,
@@ -49,7 +80,15 @@ pub struct Replay {
 impl Replay {
     /// At the beginning of a log over `image`, in which the devices begin at `starts`.
     pub fn new(image: Image, starts: Vec<u64>, block_size: usize) -> Self {
-        Self { image, starts, block_size, in_flight: Vec::new(), flushes: Vec::new(), forced: Vec::new() }
+        Self {
+            all: image.clone(),
+            image,
+            starts,
+            block_size,
+            in_flight: Vec::new(),
+            flushes: Vec::new(),
+            forced: Vec::new(),
+        }
     }
 
     /// Goes one event further. Returns whether a crash here may leave what none before it could.
@@ -83,6 +122,7 @@ impl Replay {
             let at = offset + start as u64;
             let len = (self.block_size - at as usize % self.block_size).min(bytes.len() - start);
             let patch = Patch { offset: at, bytes: bytes.clone(), range: start..start + len };
+            self.all.apply(&patch);
             self.in_flight.push(InFlight { patch, device, request, completed: false });
             start += len;
         }
@@ -93,6 +133,8 @@ impl Replay {
             let (_, covered) = self.flushes.swap_remove(index);
             if succeeded {
                 self.make_durable(|write| covered.contains(&write.request));
+                // What stays in flight may be older than what no longer is.
+                self.all = self.image.with(self.in_flight.iter().map(|write| &write.patch));
             }
             return;
         }
@@ -154,99 +196,73 @@ impl Replay {
         self.in_flight.len()
     }
 
-    fn chosen(&self, choice: String, is_there: impl Fn(usize) -> bool) -> State {
-        let there = (0..self.in_flight.len()).filter(|&index| is_there(index));
-        State { choice, patches: there.map(|index| self.in_flight[index].patch.clone()).collect() }
-    }
-
-    /// CM5 for a crash here, at most about `budget` states of it, chosen by `random`; `None`: all.
-    pub fn states(
-        &self,
-        random: &mut Random,
-        budget: Option<usize>,
-        tear_of: &dyn Fn(&Patch) -> Tear,
-    ) -> Vec<State> {
-        let count = self.in_flight.len();
-        let mut states = vec![self.chosen("none".into(), |_| false), self.chosen("all".into(), |_| true)];
-        if count <= 10 && budget.is_none_or(|budget| 1 << count <= budget) {
-            for set in 1..(1usize << count).saturating_sub(1) {
-                states
-                    .push(self.chosen(format!("subset {set:#b} of {count}"), |index| set >> index & 1 == 1));
+    /// For people.
+    pub fn describe(&self, choice: Choice) -> String {
+        match choice {
+            Choice::Torn(block, sectors) => {
+                let at = self.in_flight[block].patch.offset;
+                format!("all of {}, of block {block} (at {at}) sectors {sectors:#b}", self.in_flight.len())
             }
-        } else {
-            self.large_subsets(random, budget.unwrap_or(usize::MAX), &mut states);
+            other => format!("{other:x?} of {}", self.in_flight.len()),
         }
-        self.tears(random, budget.unwrap_or(usize::MAX), tear_of, &mut states);
-        states
     }
 
-    fn large_subsets(&self, random: &mut Random, budget: usize, states: &mut Vec<State>) {
+    /// The state.
+    pub fn state(&self, choice: Choice) -> Cow<'_, Image> {
+        match choice {
+            Choice::None => return Cow::Borrowed(&self.image),
+            Choice::All => return Cow::Borrowed(&self.all),
+            _ => {}
+        }
+        let mut image = self.image.clone();
+        for (index, write) in self.in_flight.iter().enumerate().filter(|(index, _)| choice.takes(*index)) {
+            match choice {
+                Choice::Torn(torn, sectors) if torn == index => (0..write.patch.sector_count())
+                    .filter(|n| sectors >> (n % 64) & 1 == 1)
+                    .for_each(|n| image.apply(&write.patch.sectors(n, n + 1))),
+                _ => image.apply(&write.patch),
+            }
+        }
+        Cow::Owned(image)
+    }
+
+    /// CM5 for a crash here, chosen and ordered by `random`: whoever looks at some of them has of each kind.
+    pub fn choices(&self, random: &mut Random, tear_of: &dyn Fn(&Patch) -> Tear) -> Vec<Choice> {
         let count = self.in_flight.len();
-        // Of many, as many of each kind as the budget has room for.
-        let step = (3 * count / budget.max(1)).max(1);
-        for n in (random.below(step)..count).step_by(step) {
-            states.push(self.chosen(format!("the first {n} of {count}"), |index| index < n));
-            states.push(self.chosen(format!("all but {n} of {count}"), |index| index != n));
-            states.push(self.chosen(format!("only {n} of {count}"), |index| index == n));
+        let (splits, patterns) = self.tears(random, tear_of);
+        let (marked, samples) = match count {
+            0 => return vec![Choice::None],
+            1..=10 => ((1..(1 << count) - 1).map(Choice::Subset).collect(), Vec::new()),
+            _ => {
+                let marked = (0..count).flat_map(|n| [Choice::First(n), Choice::AllBut(n), Choice::Only(n)]);
+                let samples = (0..64).map(|n| Choice::Sample(random.bits(), n % 2 == 0));
+                (marked.collect(), samples.collect())
+            }
+        };
+        let mut kinds = [marked, splits, samples, patterns];
+        kinds.iter_mut().for_each(|kind| random.shuffle(kind));
+        let mut choices = vec![Choice::None, Choice::All];
+        while kinds.iter().any(|kind| !kind.is_empty()) {
+            choices.extend(kinds.iter_mut().filter_map(Vec::pop));
         }
-        for sample in 0..64.min(budget) {
-            let seed = random.bits();
-            let rare = |index: usize| Random(seed ^ (index as u64) << 20).once_in(8);
-            let near_all = sample % 2 == 0;
-            states.push(self.chosen(format!("sample {seed:#x} of {count}"), |index| rare(index) != near_all));
-        }
+        choices
     }
 
-    /// Every single split point of the blocks that recovery starts from, one random pattern of the others; all else is
-    /// there.
-    fn tears(
-        &self,
-        random: &mut Random,
-        budget: usize,
-        tear_of: &dyn Fn(&Patch) -> Tear,
-        states: &mut Vec<State>,
-    ) {
-        let step = (self.in_flight.len() * 2 / budget.max(1)).max(1);
+    /// Every single split point of the blocks that recovery starts from, both halves; one random pattern of the others.
+    fn tears(&self, random: &mut Random, tear_of: &dyn Fn(&Patch) -> Tear) -> (Vec<Choice>, Vec<Choice>) {
+        let (mut splits, mut patterns) = (Vec::new(), Vec::new());
         for (index, write) in self.in_flight.iter().enumerate() {
             let sectors = write.patch.sector_count();
-            if sectors < 2 {
-                continue;
-            }
-            let tear = tear_of(&write.patch);
-            if tear == Tear::EverySplit {
-                for split in 1..sectors {
-                    for (from, to) in [(0, split), (split, sectors)] {
-                        states.push(
-                            self.torn(index, &format!("sectors {from}..{to}"), |n| (from..to).contains(&n)),
-                        );
-                    }
-                }
-            } else if tear == Tear::Pattern && random.once_in(step) {
-                let pattern = random.bits();
-                states.push(
-                    self.torn(index, &format!("pattern {pattern:#x}"), |n| pattern >> (n % 64) & 1 == 1),
-                );
+            match tear_of(&write.patch) {
+                _ if sectors < 2 => {}
+                Tear::EverySplit => splits.extend((1..sectors).flat_map(|split| {
+                    let first = u64::MAX >> (64 - split);
+                    [Choice::Torn(index, first), Choice::Torn(index, !first)]
+                })),
+                Tear::Pattern => patterns.push(Choice::Torn(index, random.bits())),
+                Tear::Never => {}
             }
         }
-    }
-
-    fn torn(&self, torn: usize, how: &str, is_there: impl Fn(usize) -> bool) -> State {
-        let mut patches = Vec::new();
-        for (index, write) in self.in_flight.iter().enumerate() {
-            match index == torn {
-                false => patches.push(write.patch.clone()),
-                true => patches.extend(
-                    (0..write.patch.sector_count())
-                        .filter(|&n| is_there(n))
-                        .map(|n| write.patch.sectors(n, n + 1)),
-                ),
-            }
-        }
-        let choice = format!(
-            "all of {}, block {torn} (at {}) torn: {how}",
-            self.in_flight.len(),
-            self.in_flight[torn].patch.offset
-        );
-        State { choice, patches }
+        (splits, patterns)
     }
 }

@@ -1,6 +1,5 @@
-//! One image that advances with the log, and states over it (CM7).
+//! Images that share most of their bytes: one advances with the log, states are copies of it with more written (CM7).
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +13,6 @@ const PAGE: usize = 4096;
 const SUPERBLOCK: Range<u64> = 1024..2048;
 
 type Page = [u8; PAGE];
-type Pages = HashMap<u32, Arc<Page>>;
 
 /// A piece of a write: `range` of `bytes`, at `offset` of the image.
 #[derive(Clone)]
@@ -58,22 +56,38 @@ pub struct Sums {
     pub volume: u64,
 }
 
-fn sector_sum(sector: u64, bytes: &[u8]) -> u64 {
-    let mut sum = sector.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D;
-    for word in bytes.chunks_exact(8) {
-        let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
-        sum = (sum ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        sum ^= sum >> 32;
+impl Sums {
+    /// One sector changes.
+    fn change(&mut self, base: &Base, sector: u64, old: &[u8], new: &[u8]) {
+        let change = sector_sum(sector, new).wrapping_sub(sector_sum(sector, old));
+        self.all = self.all.wrapping_add(change);
+        let at = sector * SECTOR as u64;
+        if !base.in_journal(at) && !SUPERBLOCK.contains(&at) {
+            self.volume = self.volume.wrapping_add(change);
+        }
     }
-    sum
+}
+
+fn sector_sum(sector: u64, bytes: &[u8]) -> u64 {
+    // Four chains at once: a processor has that many multiplications under way.
+    let start = sector.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D;
+    let mut lanes = [start, start.rotate_left(16), start.rotate_left(32), start.rotate_left(48)];
+    let mix = |sum: u64, word: u64| {
+        let sum = (sum ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        sum ^ sum >> 32
+    };
+    for words in bytes.chunks_exact(32) {
+        for (lane, word) in lanes.iter_mut().zip(words.chunks_exact(8)) {
+            *lane = mix(*lane, u64::from_le_bytes(word.try_into().expect("8 bytes")));
+        }
+    }
+    lanes.into_iter().fold(start, mix)
 }
 
 /// Bytes that states share.
 #[derive(Clone)]
 pub struct Base {
     bytes: Vec<u8>,
-    /// Relative to where it started: only changes count.
-    sums: Sums,
     journal: Vec<Range<u64>>,
 }
 
@@ -81,7 +95,7 @@ impl Base {
     /// `bytes`, a multiple of 4096, with a log at `journal`.
     pub fn new(bytes: Vec<u8>, journal: Vec<Range<u64>>) -> Self {
         assert!(bytes.len().is_multiple_of(PAGE));
-        Self { bytes, sums: Sums::default(), journal }
+        Self { bytes, journal }
     }
 
     /// The bytes.
@@ -99,81 +113,110 @@ impl Base {
         self.journal.iter().any(|range| range.contains(&at))
     }
 
-    fn page(&self, page: u32) -> &[u8] {
-        &self.bytes[page as usize * PAGE..][..PAGE]
-    }
-
-    /// `sums` with one sector changed.
-    fn changed(&self, sums: &mut Sums, sector: u64, old: &[u8], new: &[u8]) {
-        if old == new {
-            return;
-        }
-        let change = sector_sum(sector, new).wrapping_sub(sector_sum(sector, old));
-        sums.all = sums.all.wrapping_add(change);
-        let at = sector * SECTOR as u64;
-        if !self.in_journal(at) && !SUPERBLOCK.contains(&at) {
-            sums.volume = sums.volume.wrapping_add(change);
-        }
-    }
-
-    fn put(&mut self, offset: u64, data: &[u8]) {
-        let mut sums = self.sums;
-        for (sector, new) in (offset / SECTOR as u64..).zip(data.chunks(SECTOR)) {
-            self.changed(&mut sums, sector, &self.bytes[sector as usize * SECTOR..][..SECTOR], new);
-        }
-        self.sums = sums;
-        self.bytes[offset as usize..][..data.len()].copy_from_slice(data);
+    fn page(&self, page: usize) -> &Page {
+        self.bytes[page * PAGE..][..PAGE].try_into().expect("a page")
     }
 }
 
-fn put(base: &Base, pages: &mut Pages, offset: u64, data: &[u8]) {
-    let (mut at, mut rest) = (offset as usize, data);
-    while !rest.is_empty() {
-        let start = at % PAGE;
-        let len = rest.len().min(PAGE - start);
-        let number = (at / PAGE) as u32;
-        let page =
-            pages.entry(number).or_insert_with(|| Arc::new(base.page(number).try_into().expect("a page")));
-        Arc::make_mut(page)[start..start + len].copy_from_slice(&rest[..len]);
-        (at, rest) = (at + len, &rest[len..]);
-    }
-}
-
-/// What is durable.
+/// What a device holds: a base, and pages that differ from it. A copy shares both.
 #[derive(Clone)]
 pub struct Image {
     base: Arc<Base>,
-    /// What differs from `base`, where others share that.
-    pages: Pages,
+    pages: Vec<Option<Arc<Page>>>,
+    /// Relative to the base's: only changes count.
+    sums: Sums,
 }
 
 impl Image {
-    /// Starts as a copy of `base`.
-    pub fn new(base: &Base) -> Self {
-        Self { base: Arc::new(base.clone()), pages: Pages::new() }
+    /// Starts as `base`.
+    pub fn new(base: &Arc<Base>) -> Self {
+        let pages = vec![None; base.bytes.len() / PAGE];
+        Self { base: base.clone(), pages, sums: Sums::default() }
     }
 
-    /// The same with `patches`.
-    pub fn with(&self, patches: &[Patch]) -> Self {
-        let mut pages = self.pages.clone();
-        for patch in patches {
-            put(&self.base, &mut pages, patch.offset, patch.data());
-        }
-        Self { base: self.base.clone(), pages }
+    /// What it started as.
+    pub fn base(&self) -> &Arc<Base> {
+        &self.base
     }
 
-    /// Makes a write durable.
+    /// Sums over what it holds.
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// The same with `patches`, in their order.
+    pub fn with<'p>(&self, patches: impl IntoIterator<Item = &'p Patch>) -> Self {
+        let mut image = self.clone();
+        patches.into_iter().for_each(|patch| image.apply(patch));
+        image
+    }
+
+    /// Makes a write.
     pub fn apply(&mut self, patch: &Patch) {
-        match Arc::get_mut(&mut self.base).filter(|_| self.pages.is_empty()) {
-            Some(base) => base.put(patch.offset, patch.data()),
-            None => put(&self.base, &mut self.pages, patch.offset, patch.data()),
+        self.write(patch.offset, patch.data());
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let (mut at, mut rest) = (offset as usize, data);
+        while !rest.is_empty() {
+            let (start, len) = (at % PAGE, rest.len().min(PAGE - at % PAGE));
+            self.write_page(at / PAGE, start, &rest[..len]);
+            (at, rest) = (at + len, &rest[len..]);
         }
     }
 
-    /// A device that holds the image with `patches`, in their order, and goes its own way.
-    pub fn device(&self, patches: &[Patch]) -> StateDevice {
-        let Self { base, pages } = self.with(patches);
-        StateDevice { limits: limits(base.bytes.len()), base, pages: Mutex::new(pages) }
+    /// Changes sectors of one page, and the sums with them.
+    fn write_page(&mut self, number: usize, start: usize, data: &[u8]) {
+        if self.page(number)[start..start + data.len()] == *data {
+            return;
+        }
+        let Self { base, pages, sums } = self;
+        let page = pages[number].get_or_insert_with(|| Arc::new(*base.page(number)));
+        let old = &page[start..start + data.len()];
+        let first = (number * PAGE + start) / SECTOR;
+        for ((sector, old), new) in (first as u64..).zip(old.chunks(SECTOR)).zip(data.chunks(SECTOR)) {
+            if old != new {
+                sums.change(base, sector, old, new);
+            }
+        }
+        Arc::make_mut(page)[start..start + data.len()].copy_from_slice(data);
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        let (mut at, mut rest) = (offset as usize, buf);
+        while !rest.is_empty() {
+            let (start, len) = (at % PAGE, rest.len().min(PAGE - at % PAGE));
+            let (piece, after) = rest.split_at_mut(len);
+            piece.copy_from_slice(&self.page(at / PAGE)[start..start + len]);
+            (at, rest) = (at + len, after);
+        }
+    }
+
+    fn page(&self, number: usize) -> &Page {
+        self.pages[number].as_deref().unwrap_or_else(|| self.base.page(number))
+    }
+
+    /// All its bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        (0..self.pages.len()).flat_map(|number| self.page(number)).copied().collect()
+    }
+
+    /// Pages that may differ from those of another image of the same base: byte offset and bytes.
+    pub fn unlike<'i>(&'i self, other: &'i Self) -> impl Iterator<Item = (u64, &'i [u8])> {
+        let is_other = |ours: &Option<Arc<Page>>, theirs: &Option<Arc<Page>>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => !Arc::ptr_eq(ours, theirs),
+            (None, None) => false,
+            _ => true,
+        };
+        let numbers = 0..self.pages.len();
+        numbers
+            .filter(move |&number| is_other(&self.pages[number], &other.pages[number]))
+            .map(|number| ((number * PAGE) as u64, &self.page(number)[..]))
+    }
+
+    /// A device that holds it, and goes its own way.
+    pub fn device(&self) -> StateDevice {
+        StateDevice { limits: limits(self.base.bytes.len()), image: Mutex::new(self.clone()) }
     }
 }
 
@@ -188,40 +231,31 @@ fn limits(size: usize) -> Limits {
     }
 }
 
-/// A device over shared bytes: what is written is kept in pages of its own.
+/// An image as a device.
 pub struct StateDevice {
-    base: Arc<Base>,
     limits: Limits,
-    pages: Mutex<Pages>,
+    image: Mutex<Image>,
 }
 
 impl StateDevice {
     /// A device that holds `base`.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { limits: limits(base.bytes.len()), base, pages: Mutex::default() }
+        Image::new(&base).device()
+    }
+
+    /// What it holds now.
+    pub fn image(&self) -> Image {
+        self.image.lock().clone()
     }
 
     /// All its bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = self.base.bytes.clone();
-        for (&page, data) in self.pages.lock().iter() {
-            bytes[page as usize * PAGE..][..PAGE].copy_from_slice(&data[..]);
-        }
-        bytes
+        self.image.lock().bytes()
     }
 
     /// Sums over what it holds now.
     pub fn sums(&self) -> Sums {
-        let mut sums = self.base.sums;
-        for (&page, data) in self.pages.lock().iter() {
-            let first = u64::from(page) * (PAGE / SECTOR) as u64;
-            for ((sector, old), new) in
-                (first..).zip(self.base.page(page).chunks(SECTOR)).zip(data.chunks(SECTOR))
-            {
-                self.base.changed(&mut sums, sector, old, new);
-            }
-        }
-        sums
+        self.image.lock().sums
     }
 }
 
@@ -232,24 +266,13 @@ impl Device for StateDevice {
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.limits.check("read", offset_bytes, buf.len() as u64)?;
-        let pages = self.pages.lock();
-        let (mut at, mut rest) = (offset_bytes as usize, buf);
-        while !rest.is_empty() {
-            let start = at % PAGE;
-            let len = rest.len().min(PAGE - start);
-            let (piece, after) = rest.split_at_mut(len);
-            match pages.get(&((at / PAGE) as u32)) {
-                Some(page) => piece.copy_from_slice(&page[start..start + len]),
-                None => piece.copy_from_slice(&self.base.bytes[at..at + len]),
-            }
-            (at, rest) = (at + len, after);
-        }
+        self.image.lock().read(offset_bytes, buf);
         Ok(())
     }
 
     fn write(&self, offset_bytes: u64, buf: &[u8], _fua: bool) -> Result<()> {
         self.limits.check("write", offset_bytes, buf.len() as u64)?;
-        put(&self.base, &mut self.pages.lock(), offset_bytes, buf);
+        self.image.lock().write(offset_bytes, buf);
         Ok(())
     }
 

@@ -95,10 +95,10 @@ pub fn cancelled_revoke() -> Result<(), String> {
     for index in 0..=events.len() {
         let promised =
             promises.iter().rev().find(|(event, _)| *event <= index).map_or(0, |promise| promise.1);
-        for state in replay.states(&mut Random(1), Some(1 << 10), &|_| Tear::Pattern) {
-            let found = recovered(&replay.image.device(&state.patches))?;
+        for choice in replay.choices(&mut Random(1), &|_| Tear::Pattern) {
+            let found = recovered(&replay.state(choice).device())?;
             if !(promised..=written.min(promised + 1)).contains(&found) {
-                return Err(format!("{}: {found}, not {promised} or the next", state.choice));
+                return Err(format!("{}: {found}, not {promised} or the next", replay.describe(choice)));
             }
         }
         if let Some(event) = events.get(index) {

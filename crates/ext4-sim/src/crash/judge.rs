@@ -1,17 +1,18 @@
 //! Verdicts on one state (CM8).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use block_io::{Device, Recorder, RecordingDevice};
+use block_io::{Device, Event, Recorder, RecordingDevice};
 use ext4::{Clock, Fs, Inode, MountOptions, Now};
 use ext4_format::Superblock;
 use ext4_format::inode::{S_IFDIR, S_IFLNK, S_IFMT};
 use ext4_format::superblock::state;
 
-use super::enumerate::{Replay, Tear};
+use super::enumerate::{Choice, Replay, Tear};
 use super::image::{Image, StateDevice};
 use super::model::{Expectation, attributes, entry_hash};
 use super::random::Random;
@@ -52,7 +53,7 @@ fn verdict(letter: char, detail: impl std::fmt::Display) -> Verdict {
 }
 
 /// One name of a recovered tree.
-#[derive(PartialEq, Eq, Clone, Hash)]
+#[derive(PartialEq, Eq, Clone)]
 pub struct Found {
     ino: u32,
     mode: u16,
@@ -175,21 +176,15 @@ pub struct Recovered {
     pub tid: i64,
 }
 
-/// What a recovery came to, as sums: equal ones are of equal volumes.
+/// What a recovery came to, as a sum over all blocks but the log's and the superblock, in which mounts are counted: equal
+/// ones are of equal volumes, and so of equal trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    tree: u64,
-    /// All blocks but the log's and the superblock, in which mounts are counted.
-    volume: u64,
-}
+pub struct Outcome(u64);
 
 impl Recovered {
-    /// As sums.
+    /// As a sum.
     pub fn outcome(&self) -> Outcome {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hasher = DefaultHasher::new();
-        self.tree.hash(&mut hasher);
-        Outcome { tree: hasher.finish(), volume: self.device.sums().volume }
+        Outcome(self.device.sums().volume)
     }
 }
 
@@ -205,22 +200,36 @@ fn superblock(device: &StateDevice) -> Option<Superblock> {
 /// # Errors
 /// The verdict.
 pub fn recover(volume: Volume, device: Arc<StateDevice>) -> Result<Recovered, Verdict> {
+    let mut tree = Tree::new();
+    let tid = remount(volume, &device, |fs| {
+        tree = read_tree(fs)?;
+        Ok(())
+    })?;
+    Ok(Recovered { device, tree, tid })
+}
+
+/// Mounts a state and unmounts it; `look` sees it in between. Returns the last transaction.
+fn remount(
+    volume: Volume,
+    device: &Arc<StateDevice>,
+    look: impl FnOnce(&Arc<Fs>) -> Result<(), String>,
+) -> Result<i64, Verdict> {
     // R11: two transactions after the end of the log are never used.
     const UNUSED: i64 = 2;
-    let before = superblock(&device);
-    let (below, journal) = volume.devices(&device);
+    let before = superblock(device);
+    let (below, journal) = volume.devices(device);
     let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
     let (fs, report) = Fs::mount(below, &options).map_err(|error| verdict('a', format!("mount: {error}")))?;
     if report.orphans.bad > 0 {
         return Err(verdict('a', format!("{:?}", report.orphans)));
     }
-    let tree = read_tree(&fs).map_err(|text| verdict('a', text))?;
+    look(&fs).map_err(|text| verdict('a', text))?;
     fs.unmount().map_err(|error| verdict('a', format!("unmount: {error}")))?;
-    let after = superblock(&device).ok_or_else(|| verdict('a', "no superblock after it"))?;
+    let after = superblock(device).ok_or_else(|| verdict('a', "no superblock after it"))?;
     if let Some(before) = before {
         keeps_errors(&before, &after)?;
     }
-    Ok(Recovered { device, tree, tid: i64::from(report.first_tid) - UNUSED - 1 })
+    Ok(i64::from(report.first_tid) - UNUSED - 1)
 }
 
 /// R14: what was recorded of errors on disk is newer than what the log has of it.
@@ -235,8 +244,8 @@ fn keeps_errors(before: &Superblock, after: &Superblock) -> Result<(), Verdict> 
     Err(verdict('a', format!("recorded errors {:?} became {now:?}", errors(before))))
 }
 
-/// CM8 (f): recovery cut after each of its own writes and flushes comes to the same. `thorough`: with the subsets of CM5,
-/// else with none and all of what was in flight. `known` has what states came to, by their sums. Returns how many states
+/// CM8 (f): recovery cut after each of its own writes and flushes comes to the same. `thorough`: with all of CM5, else
+/// with none and all of what was in flight. `known` has what states came to, by their sums. Returns how many states
 /// that were.
 ///
 /// # Errors
@@ -245,11 +254,31 @@ pub fn cut_recovery(
     volume: Volume,
     state: &Image,
     outcome: Outcome,
-    thorough: Option<&mut Random>,
+    mut thorough: Option<&mut Random>,
     known: &mut HashMap<u64, Outcome>,
 ) -> Result<usize, Verdict> {
+    let mut replay = Replay::new(state.clone(), volume.starts(), volume.block_size as usize);
+    let mut count = 0;
+    for event in recovery_events(volume, state)? {
+        if !replay.step(&event) {
+            continue;
+        }
+        let choices = match &mut thorough {
+            Some(random) => replay.choices(random, &|_| Tear::Pattern),
+            None => vec![Choice::None, Choice::All],
+        };
+        for choice in choices {
+            count += 1;
+            second_crash(volume, &replay, choice, outcome, known)?;
+        }
+    }
+    Ok(count)
+}
+
+/// What recovery asks its devices.
+fn recovery_events(volume: Volume, state: &Image) -> Result<Vec<Event>, Verdict> {
     let recorder = Recorder::new();
-    let (below, journal) = volume.devices(&Arc::new(state.device(&[])));
+    let (below, journal) = volume.devices(&Arc::new(state.device()));
     let recording = |device, number| -> Arc<dyn Device> {
         Arc::new(RecordingDevice::new(device, recorder.clone(), number))
     };
@@ -257,42 +286,27 @@ pub fn cut_recovery(
     let options = MountOptions { journal_device: journal, ..mount_options(Arc::default()) };
     let (fs, _) = Fs::mount(recording(below, 0), &options).map_err(|error| verdict('a', error))?;
     fs.shut_down();
-    let mut replay = Replay::new(state.clone(), volume.starts(), volume.block_size as usize);
-    let mut count = 0;
-    let mut random = thorough;
-    for event in recorder.take() {
-        if !replay.step(&event) {
-            continue;
+    Ok(recorder.take())
+}
+
+fn second_crash(
+    volume: Volume,
+    replay: &Replay,
+    choice: Choice,
+    outcome: Outcome,
+    known: &mut HashMap<u64, Outcome>,
+) -> Result<(), Verdict> {
+    let failed = |text: String| verdict('f', format!("{}: {text}", replay.describe(choice)));
+    let state = replay.state(choice);
+    let again = match known.entry(state.sums().all) {
+        Entry::Occupied(known) => *known.get(),
+        Entry::Vacant(unknown) => {
+            let device = Arc::new(state.device());
+            remount(volume, &device, |_| Ok(())).map_err(|verdict| failed(verdict.detail))?;
+            *unknown.insert(Outcome(device.sums().volume))
         }
-        let mut two = Random(1);
-        let (choices, budget) = match &mut random {
-            Some(random) => (&mut **random, Some(20)),
-            None => (&mut two, Some(0)),
-        };
-        for state in replay.states(choices, budget, &|_| Tear::Pattern) {
-            count += 1;
-            let device = Arc::new(replay.image.device(&state.patches));
-            let sum = device.sums().all;
-            let again = match known.get(&sum) {
-                Some(known) => *known,
-                None => {
-                    let recovered = recover(volume, device).map_err(|verdict| Verdict {
-                        letter: 'f',
-                        detail: format!("{}: {}", state.choice, verdict.detail),
-                    })?;
-                    let outcome = recovered.outcome();
-                    known.insert(sum, outcome);
-                    outcome
-                }
-            };
-            if again != outcome {
-                let what = if again.tree != outcome.tree { "tree" } else { "volume" };
-                let detail = format!("{}: another {what} than without the second crash", state.choice);
-                return Err(verdict('f', detail));
-            }
-        }
-    }
-    Ok(count)
+    };
+    if again == outcome { Ok(()) } else { Err(failed("another volume than without the second crash".into())) }
 }
 
 /// Whether a tree that the kernel mounted is this one.

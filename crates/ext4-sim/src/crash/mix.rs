@@ -3,6 +3,7 @@
 use super::driver::{Direct, Driver, Recording};
 use super::random::Random;
 use super::volume::Volume;
+use ext4::FallocateMode;
 use ext4::aio::FileId;
 
 const OPERATIONS: usize = 200;
@@ -21,14 +22,16 @@ struct Mix {
     dirs: Vec<String>,
     under_way: Vec<Direct>,
     tasks: usize,
+    block_size: u64,
 }
 
 /// Runs the mix of a seed.
-pub fn run(name: &str, block_size: u32, seed: u64) -> Recording {
-    let mut random = Random(seed ^ u64::from(block_size) << 40);
+pub fn run(name: &str, volume: Volume, seed: u64) -> Recording {
+    let mut random = Random(seed ^ u64::from(volume.block_size) << 40);
     let mut mix = Mix {
-        driver: Driver::new(format!("{name} at {block_size}"), Volume::small(block_size)),
+        driver: Driver::new(name, volume),
         tasks: 1 + random.below(4),
+        block_size: volume.block_size.into(),
         random,
         files: Vec::new(),
         dirs: vec![String::new()],
@@ -51,7 +54,7 @@ impl Mix {
             let direct = self.under_way.swap_remove(index);
             self.driver.land(direct);
         }
-        match self.random.below(16) {
+        match self.random.below(19) {
             0 | 1 if self.files.len() < MOST_FILES => self.create(n),
             2 => self.remove(),
             3 => self.names(n),
@@ -62,6 +65,8 @@ impl Mix {
             7 | 8 => self.sync_one(),
             9 => self.truncate(),
             10 | 11 => self.buffered(),
+            12 | 13 => self.fallocate(),
+            14 if self.random.once_in(2) => self.atomic(),
             _ => self.direct(),
         }
     }
@@ -190,6 +195,31 @@ impl Mix {
         let pos = self.random.below(96 << 10) as u64;
         let len = 1 + self.random.below(9000);
         self.driver.buffered(&path, id, pos, len);
+    }
+
+    fn fallocate(&mut self) {
+        let (path, id) = self.any_file();
+        self.lock(&path);
+        let (block, size) = (self.block_size, self.driver.size(id));
+        // At block boundaries, or beside them.
+        let (pos, len) = (self.random.below(72 << 10) as u64, 1 + self.random.below(24 << 10) as u64);
+        let (first, next) = (pos / block * block, (pos + len).next_multiple_of(block));
+        let keep_size = self.random.once_in(2);
+        match self.random.below(6) {
+            0 => self.driver.fallocate(&path, id, FallocateMode::Allocate { keep_size }, pos..pos + len),
+            1 => self.driver.fallocate(&path, id, FallocateMode::ZeroRange { keep_size }, pos..pos + len),
+            2 if next < size => self.driver.fallocate(&path, id, FallocateMode::CollapseRange, first..next),
+            3 if first < size => self.driver.fallocate(&path, id, FallocateMode::InsertRange, first..next),
+            _ => self.driver.fallocate(&path, id, FallocateMode::PunchHole, pos..pos + len),
+        }
+    }
+
+    fn atomic(&mut self) {
+        let (path, id) = self.any_file();
+        self.lock(&path);
+        let len = self.block_size << self.random.below(3);
+        let pos = self.random.below(24) as u64 * len;
+        self.driver.atomic(&path, id, pos, len as usize);
     }
 
     fn direct(&mut self) {

@@ -20,10 +20,13 @@ pub mod mutants;
 mod outside;
 mod outside_journal;
 pub mod random;
+mod ranges;
 pub mod volume;
 pub mod workloads;
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,7 +34,7 @@ use block_io::Event;
 use ext4_format::Superblock;
 
 use driver::Recording;
-use enumerate::{Replay, State, Tear};
+use enumerate::{Choice, Replay, Tear};
 use image::{Image, Patch};
 use judge::{Outcome, Verdict};
 use model::Expectation;
@@ -41,7 +44,7 @@ use random::Random;
 /// How much is looked at.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    /// Distinct states of one workload, about; `None`: all of CM5.
+    /// Distinct states of one workload, if it has so many; `None`: all of CM5.
     pub states: Option<usize>,
     /// e2fsck judges one recovered volume in so many, by content.
     pub e2fsck_every: usize,
@@ -56,7 +59,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// All that CM8 asks for, but for the kernel, on about so many states.
+    /// All that CM8 asks for, but for the kernel, on so many states.
     pub fn of(seed: u64, states: usize) -> Self {
         Self {
             states: Some(states),
@@ -128,7 +131,13 @@ impl std::fmt::Display for Failure {
 
 /// Judges the states of a recording.
 pub fn explore(recording: &Recording, budget: &Budget) -> Result<Counts, Box<Failure>> {
-    Explorer::new(recording, budget).run()
+    Explorer::new(recording, budget, &mut Outside::new()).run().map(|(counts, _)| counts)
+}
+
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = panic.downcast::<String>().map(|text| *text);
+    let text = text.or_else(|panic| panic.downcast::<&str>().map(|text| (*text).to_owned()));
+    format!("panicked: {}", text.unwrap_or_else(|_| "without a text".into()))
 }
 
 struct Explorer<'r> {
@@ -141,13 +150,19 @@ struct Explorer<'r> {
     judged: HashSet<(u64, usize)>,
     /// What recovery came to, by content.
     outcomes: HashMap<u64, Outcome>,
-    outside: Outside,
+    outside: &'r mut Outside,
     superblock: Superblock,
     keeps_images: bool,
 }
 
+/// What a crash point weighs when the budget is shared; one after a new promise is where most can be wrong.
+const POINT: usize = 1;
+const PROMISE: usize = 3;
+/// Times that a log is gone through while states are owed.
+const MOST_PASSES: usize = 6;
+
 impl<'r> Explorer<'r> {
-    fn new(recording: &'r Recording, budget: &'r Budget) -> Self {
+    fn new(recording: &'r Recording, budget: &'r Budget, outside: &'r mut Outside) -> Self {
         let superblock = Superblock::decode(&recording.base.bytes()[1024..2048]).expect("our own superblock");
         // A workload's name decides too: each has choices of its own.
         let name =
@@ -160,7 +175,7 @@ impl<'r> Explorer<'r> {
             seen: HashSet::new(),
             judged: HashSet::new(),
             outcomes: HashMap::new(),
-            outside: Outside::new(),
+            outside,
             superblock,
             keeps_images: true,
         }
@@ -173,54 +188,95 @@ impl<'r> Explorer<'r> {
         self
     }
 
-    fn run(mut self) -> Result<Counts, Box<Failure>> {
+    /// What was looked at, and the states by their sums.
+    fn run(mut self) -> Result<(Counts, HashSet<u64>), Box<Failure>> {
+        let (e2fsck, kernel) = (self.outside.e2fsck, self.outside.kernel);
+        for _ in 0..MOST_PASSES {
+            let before = self.counts.states;
+            self.pass()?;
+            let is_enough = self.budget.states.is_none_or(|wanted| self.counts.states >= wanted);
+            if is_enough || self.counts.states == before {
+                break;
+            }
+        }
+        self.counts.e2fsck = self.outside.e2fsck - e2fsck;
+        self.counts.kernel = self.outside.kernel - kernel;
+        Ok((self.counts, self.seen))
+    }
+
+    /// Goes through the log once; each point has its share of the states that are still owed, and what others left.
+    fn pass(&mut self) -> Result<(), Box<Failure>> {
         let recording = self.recording;
         let block_size = recording.volume.block_size as usize;
         let mut replay = Replay::new(Image::new(&recording.base), recording.volume.starts(), block_size);
-        let mut acks = recording.model.ack_events().into_iter().peekable();
-        let points =
+        let acks = recording.model.ack_events();
+        let writes =
             recording.events.iter().filter(|event| matches!(event, Event::WriteSubmitted { .. })).count();
-        // What one point may spend; tests take a part of the points where there are too many.
-        let per_point = self.budget.states.map(|states| (states * 2 / points.max(1)).clamp(3, 400));
-        let skip = self.budget.states.map_or(1, |states| (points * 5 / states.max(1)).max(1));
+        let mut weight_left = acks.len() * PROMISE + writes * POINT;
+        let mut acks = acks.into_iter().peekable();
         for index in 0..=recording.events.len() {
             // A promise makes the state at hand another case.
-            let promised = acks.next_if(|ack| *ack <= index).is_some();
-            while acks.next_if(|ack| *ack <= index).is_some() {}
-            if promised {
-                self.point(&replay, index, per_point)?;
+            let mut weight = 0;
+            while acks.next_if(|ack| *ack <= index).is_some() {
+                weight += PROMISE;
+            }
+            if weight > 0 {
+                self.visit(&replay, index, weight, &mut weight_left)?;
             }
             let Some(event) = recording.events.get(index) else { break };
-            if replay.step(event) && self.random.once_in(skip) {
-                self.point(&replay, index + 1, per_point)?;
-            }
-        }
-        (self.counts.e2fsck, self.counts.kernel) = (self.outside.e2fsck, self.outside.kernel);
-        Ok(self.counts)
-    }
-
-    fn point(&mut self, replay: &Replay, events: usize, budget: Option<usize>) -> Result<(), Box<Failure>> {
-        self.counts.points += 1;
-        let expectation = self.recording.model.expectation(events);
-        let tears = |patch: &Patch| self.tear_of(patch);
-        let mut random = self.random.clone();
-        let states = replay.states(&mut random, budget, &tears);
-        self.random = random;
-        for state in states {
-            let image = replay.image.with(&state.patches);
-            let hash = image.device(&[]).sums().all;
-            if !self.judged.insert((hash, expectation.promises())) {
-                continue;
-            }
-            self.counts.states += usize::from(self.seen.insert(hash));
-            if let Err(verdict) = self.judge(&image, hash, &expectation) {
-                return Err(self.failure(replay, &state, events, &expectation, &verdict));
+            if replay.step(event) {
+                self.visit(&replay, index + 1, POINT, &mut weight_left)?;
             }
         }
         Ok(())
     }
 
-    /// Superblock, journal superblock, commit blocks: torn at every sector.
+    fn visit(
+        &mut self,
+        replay: &Replay,
+        events: usize,
+        weight: usize,
+        weight_left: &mut usize,
+    ) -> Result<(), Box<Failure>> {
+        let share = self.budget.states.map_or(usize::MAX, |wanted| {
+            let owed = wanted.saturating_sub(self.counts.states);
+            // Rounded by chance, so that small shares meet every point once.
+            (owed * weight + self.random.below(*weight_left)) / *weight_left
+        });
+        *weight_left -= weight;
+        if share == 0 { Ok(()) } else { self.point(replay, events, share) }
+    }
+
+    /// Judges so many new states, and as many old ones under new promises.
+    fn point(&mut self, replay: &Replay, events: usize, share: usize) -> Result<(), Box<Failure>> {
+        self.counts.points += 1;
+        let expectation = self.recording.model.expectation(events);
+        let mut random = self.random.clone();
+        let choices = replay.choices(&mut random, &|patch: &Patch| self.tear_of(patch));
+        self.random = random;
+        let (mut new, mut again) = (0, 0);
+        for choice in choices {
+            if new == share || again >= share.max(2) {
+                break;
+            }
+            let image = replay.state(choice);
+            let hash = image.sums().all;
+            if !self.judged.insert((hash, expectation.promises())) {
+                continue;
+            }
+            let is_new = self.seen.insert(hash);
+            *(if is_new { &mut new } else { &mut again }) += 1;
+            let judged = catch_unwind(AssertUnwindSafe(|| self.judge(&image, hash, is_new, &expectation)));
+            let panicked = |panic| Err(Verdict { letter: 'a', detail: panic_text(panic) });
+            if let Err(verdict) = judged.unwrap_or_else(panicked) {
+                return Err(self.failure(replay, choice, events, &expectation, &verdict));
+            }
+        }
+        self.counts.states += new;
+        Ok(())
+    }
+
+    /// Superblock, journal superblock, commit blocks, blocks of orphans: torn at every sector.
     fn tear_of(&self, patch: &Patch) -> Tear {
         const MAGIC: [u8; 4] = [0xC0, 0x3B, 0x39, 0x98];
         let holds_superblock = patch.offset < 2048;
@@ -229,17 +285,29 @@ impl<'r> Explorer<'r> {
         }
         let data = patch.data();
         let in_journal = self.recording.base.in_journal(patch.offset) && data[..4] == MAGIC;
-        match holds_superblock || in_journal && matches!(data[7], 2..=4) {
+        // O2: the magic of an orphan file's block is before its checksum, at its end.
+        let holds_orphans = data[data.len() - 8..][..4] == [0x04, 0xCA, 0x10, 0x0B];
+        match holds_superblock || holds_orphans || in_journal && matches!(data[7], 2..=4) {
             true => Tear::EverySplit,
             false => Tear::Pattern,
         }
     }
 
-    fn judge(&mut self, image: &Image, hash: u64, expectation: &Expectation<'_>) -> Result<(), Verdict> {
+    /// What does not depend on promises is judged once.
+    fn judge(
+        &mut self,
+        image: &Image,
+        hash: u64,
+        is_new: bool,
+        expectation: &Expectation<'_>,
+    ) -> Result<(), Verdict> {
         let volume = self.recording.volume;
-        let recovered = judge::recover(volume, Arc::new(image.device(&[])))?;
+        let recovered = judge::recover(volume, Arc::new(image.device()))?;
         let expectation = expectation.at_end_of(recovered.tid);
         judge::check_tree(&recovered.tree, &expectation, volume.block_size.into())?;
+        if !is_new {
+            return Ok(());
+        }
         let outcome = recovered.outcome();
         self.outcomes.insert(hash, outcome);
         let chosen = |every: usize, salt: u64| every > 0 && Random(hash ^ salt).once_in(every);
@@ -247,7 +315,7 @@ impl<'r> Explorer<'r> {
             self.outside.e2fsck(&recovered.device, volume)?;
         }
         if chosen(self.budget.kernel_every, 2) && !volume.journal_outside {
-            let bytes = image.device(&[]).snapshot();
+            let bytes = image.bytes();
             // The kernel refuses a torn superblock, which we repair (EP7).
             if Superblock::decode(&bytes[1024..]).is_ok() {
                 self.outside.kernel(&bytes, &recovered.tree)?;
@@ -265,7 +333,7 @@ impl<'r> Explorer<'r> {
     fn failure(
         &self,
         replay: &Replay,
-        state: &State,
+        choice: Choice,
         events: usize,
         expectation: &Expectation<'_>,
         verdict: &Verdict,
@@ -277,13 +345,13 @@ impl<'r> Explorer<'r> {
             self.budget.seed,
             self.recording.events.len(),
             expectation.operation(),
-            state.choice,
+            replay.describe(choice),
             verdict.detail,
             expectation.last_operations(12),
             self.last_events(events),
             self.replay_command(),
         );
-        let keep = || self.outside.keep(&replay.image.device(&state.patches).snapshot());
+        let keep = || self.outside.keep(&replay.state(choice).bytes());
         let image = self.keeps_images.then(keep).flatten();
         Box::new(Failure { text, image })
     }

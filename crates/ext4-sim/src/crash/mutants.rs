@@ -2,7 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Budget, Explorer, journal_alone, workloads};
+use super::outside::Outside;
+use super::volume::Volume;
+use super::{Budget, Explorer, journal_alone, panic_text, workloads};
 
 /// Where a fault shows.
 #[derive(Clone, Copy)]
@@ -108,11 +110,18 @@ pub fn kill(mutant: &Mutant, seed: u64) -> Option<(String, String)> {
 fn kill_in(mutant: &Mutant, seed: u64, name: &str) -> Option<(String, String)> {
     // The orphan list, which the superblock starts, is alone in the run with 4 KiB.
     let sizes = if mutant.number == 22 { [4096, 1024] } else { [1024, 4096] };
-    let workload = workloads::all(1, 1).into_iter().find(|workload| workload.name == name)?;
+    let workload = workloads::all()
+        .into_iter()
+        .chain(workloads::mixes(1, 0..1))
+        .find(|workload| workload.name == name)?;
     sizes.into_iter().find_map(|block_size| {
         let text = under(mutant, || {
-            let recording = workload.run(block_size);
-            Explorer::new(&recording, &budget(seed)).without_images().run().err().map(|failure| failure.text)
+            let recording = workload.run(Volume::small(block_size));
+            Explorer::new(&recording, &budget(seed), &mut Outside::new())
+                .without_images()
+                .run()
+                .err()
+                .map(|failure| failure.text)
         });
         text.map(|text| (format!("{name} at {block_size}"), text))
     })
@@ -123,13 +132,8 @@ fn under(mutant: &Mutant, run: impl FnOnce() -> Option<String>) -> Option<String
     jbd2::activate_mutant(mutant.number);
     let seen = catch_unwind(AssertUnwindSafe(run));
     jbd2::activate_mutant(0);
-    let text = seen.unwrap_or_else(|panic| Some(panic_text(&panic)))?;
+    let text = seen.unwrap_or_else(|panic| Some(panic_text(panic)))?;
     Some(text.lines().next().unwrap_or_default().to_owned())
-}
-
-fn panic_text(panic: &Box<dyn std::any::Any + Send>) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    format!("panicked: {}", text.unwrap_or_else(|| "without a text".into()))
 }
 
 /// Kills them all, one after the other; `line` gets a row each. Returns how many survived.

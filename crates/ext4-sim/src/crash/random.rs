@@ -23,4 +23,11 @@ impl Random {
     pub fn once_in(&mut self, of: usize) -> bool {
         self.below(of.max(1)) == 0
     }
+
+    /// Another order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for index in (1..items.len()).rev() {
+            items.swap(index, self.below(index + 1));
+        }
+    }
 }

@@ -51,11 +51,26 @@ impl Volume {
         }
     }
 
+    /// What tells it from other small ones.
+    pub fn label(self) -> String {
+        match self.data {
+            DataMode::Ordered => format!("at {}", self.block_size),
+            DataMode::Journal => format!("at {}, data=journal", self.block_size),
+            DataMode::Writeback => format!("at {}, data=writeback", self.block_size),
+        }
+    }
+
     /// A fresh volume's bytes; its journal's device lies behind them.
     pub fn base(self) -> Arc<Base> {
         static MADE: OnceLock<Mutex<HashMap<Volume, Arc<Base>>>> = OnceLock::new();
         let mut made = MADE.get_or_init(Mutex::default).lock().expect("no test panics in here");
-        made.entry(self).or_insert_with(|| Arc::new(self.make())).clone()
+        let volume = self.made_as();
+        made.entry(volume).or_insert_with(|| Arc::new(volume.make())).clone()
+    }
+
+    /// The volume without how it is mounted: equal ones start with equal bytes.
+    pub(super) fn made_as(self) -> Self {
+        Self { data: DataMode::Ordered, dioread_nolock: true, ..self }
     }
 
     fn make(self) -> Base {

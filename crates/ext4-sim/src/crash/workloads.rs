@@ -1,20 +1,28 @@
 //! Workloads of our own (CM14): the paths that a direct-I/O engine adds, and the corners of the journal.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use block_io::FaultOn;
-use ext4::FallocateMode;
 
 use super::data_modes;
 use super::driver::{Driver, Recording};
 use super::mix;
+use super::ranges;
 use super::volume::Volume;
 
-type Run = Box<dyn Fn(&str, u32) -> Recording + Send + Sync>;
+type Run = Arc<dyn Fn(&str, Volume) -> Recording + Send + Sync>;
 
 /// A workload by name.
+#[derive(Clone)]
 pub struct Workload {
     /// What it is called in a failure.
     pub name: String,
-    /// Runs it on a volume with blocks of this many bytes.
+    /// Its share of the states, beside those of others.
+    pub share: usize,
+    /// It writes data, in ways that depend on how the volume is mounted.
+    pub in_all_modes: bool,
+    /// Runs it under a name on a volume.
     run: Run,
 }
 
@@ -22,14 +30,29 @@ impl Workload {
     /// A workload, and how to run it.
     pub fn new(
         name: impl Into<String>,
-        run: impl Fn(&str, u32) -> Recording + Send + Sync + 'static,
+        run: impl Fn(&str, Volume) -> Recording + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), share: 10, in_all_modes: false, run: Arc::new(run) }
     }
 
-    /// Runs it on a volume with blocks of this many bytes.
-    pub fn run(&self, block_size: u32) -> Recording {
-        (self.run)(&self.name, block_size)
+    /// With data that takes another way in each mode.
+    pub fn in_all_modes(self) -> Self {
+        Self { in_all_modes: true, ..self }
+    }
+
+    /// With another share than most.
+    pub fn with_share(self, share: usize) -> Self {
+        Self { share, ..self }
+    }
+
+    /// What it is called on such a volume.
+    pub fn name_on(&self, volume: Volume) -> String {
+        format!("{} {}", self.name, volume.label())
+    }
+
+    /// Runs it on a volume.
+    pub fn run(&self, volume: Volume) -> Recording {
+        (self.run)(&self.name_on(volume), volume)
     }
 }
 
@@ -38,56 +61,59 @@ pub const FAILING_WRITES: u64 = 14;
 /// Flushes, likewise.
 pub const FAILING_FLUSHES: u64 = 5;
 
-/// All of them; `seed` is that of the random mixes.
-pub fn all(seed: u64, mixes: u64) -> Vec<Workload> {
+/// All that have a plan.
+pub fn all() -> Vec<Workload> {
     let mut all = vec![
-        Workload::new("direct append and fsync", direct_append),
-        Workload::new("O_DSYNC append", dsync_append),
-        Workload::new("group commit", group_commit),
-        Workload::new("overwrite of unwritten blocks", unwritten),
-        Workload::new("overwrite and fdatasync", overwrite),
-        Workload::new("short write with fallback", fallback),
+        Workload::new("direct append and fsync", direct_append).in_all_modes(),
+        Workload::new("O_DSYNC append", dsync_append).in_all_modes(),
+        Workload::new("group commit", group_commit).in_all_modes(),
+        Workload::new("overwrite of unwritten blocks", unwritten).in_all_modes(),
+        Workload::new("overwrite and fdatasync", overwrite).in_all_modes(),
+        Workload::new("short write with fallback", fallback).in_all_modes(),
         Workload::new("create and delete storm", storm),
         Workload::new("ten thousand files", ten_thousand),
         Workload::new("truncate of a deep file", deep_truncate),
-        Workload::new("freed metadata as direct data", reuse),
+        Workload::new("freed metadata as direct data", reuse).in_all_modes(),
         Workload::new("directory with index splits", index_splits),
-        Workload::new("orphan overflow", orphan_overflow),
-        Workload::new("unlinked while open", unlinked_open),
-        Workload::new("truncates and extensions", truncates),
+        // Thousands of orphans to delete in each recovery take their time.
+        Workload::new("orphan overflow", orphan_overflow).with_share(1),
+        Workload::new("unlinked while open", unlinked_open).in_all_modes(),
+        Workload::new("truncates and extensions", truncates).in_all_modes(),
         Workload::new("the same again after a remount", remounts),
-        Workload::new("rename storm", renames),
+        Workload::new("rename storm", renames).in_all_modes(),
         Workload::new("attributes", change_attributes),
         Workload::new("blocks that start with the magic", magic),
-        Workload::new("buffered, data=ordered", data_modes::ordered),
-        Workload::new("buffered, data=journal", data_modes::journal),
-        Workload::new("buffered, data=writeback", data_modes::writeback),
+        Workload::new("data that starts with the magic", magic_data).in_all_modes(),
+        Workload::new("buffered", data_modes::buffered).in_all_modes(),
         Workload::new("buffered, to written blocks", data_modes::written_at_once),
-        Workload::new("holes, zeros and moved ranges", ranges),
-        Workload::new("changes beside a commit", beside_a_commit),
-        Workload::new("journal on its own device", journal_outside),
+        Workload::new("holes, zeros and moved ranges", ranges::ranges).in_all_modes(),
+        Workload::new("moved ranges and writes", ranges::moved_ranges).in_all_modes(),
+        Workload::new("atomic writes", ranges::atomic_writes).in_all_modes(),
+        Workload::new("changes beside a commit", beside_a_commit).in_all_modes(),
+        Workload::new("journal on its own device", journal_outside).in_all_modes(),
     ];
     let failing = |on, nth| {
-        Workload::new(format!("{on:?} {nth} fails"), move |name, block_size| {
-            failing(name, block_size, on, nth)
-        })
+        Workload::new(format!("{on:?} {nth} fails"), move |name, volume| failing(name, volume, on, nth))
+            .with_share(2)
     };
     all.extend((1..=FAILING_WRITES).map(|nth| failing(FaultOn::Write, nth)));
     all.extend((1..=FAILING_FLUSHES).map(|nth| failing(FaultOn::Flush, nth)));
-    all.extend((0..mixes).map(|n| {
-        let mix = seed.wrapping_mul(1 << 20).wrapping_add(n);
-        Workload::new(format!("random mix {mix}"), move |name, block_size| mix::run(name, block_size, mix))
-    }));
     all
 }
 
-fn driver(name: &str, block_size: u32) -> Driver {
-    Driver::new(format!("{name} at {block_size}"), Volume::small(block_size))
+/// Random mixes by their numbers.
+pub fn mixes(seed: u64, numbers: Range<u64>) -> Vec<Workload> {
+    let mix = |n| {
+        let mix = seed.wrapping_mul(1 << 20).wrapping_add(n);
+        Workload::new(format!("random mix {mix}"), move |name, volume| mix::run(name, volume, mix))
+            .in_all_modes()
+    };
+    numbers.map(mix).collect()
 }
 
 /// E46: extending writes, cut at every write.
-fn direct_append(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn direct_append(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("log");
     for n in 0..12 {
         driver.direct("log", file, n * 4096, 4096, false);
@@ -97,8 +123,8 @@ fn direct_append(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn dsync_append(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn dsync_append(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("log");
     for n in 0..8 {
         driver.direct("log", file, n * 4096, 4096, true);
@@ -111,8 +137,8 @@ fn dsync_append(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn group_commit(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn group_commit(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let files: Vec<_> = (0..32).map(|n| (format!("file{n}"), driver.create(&format!("file{n}")))).collect();
     for round in 0..3 {
         for (path, file) in &files {
@@ -125,8 +151,8 @@ fn group_commit(name: &str, block_size: u32) -> Recording {
 }
 
 /// E47: zeros or data, whichever of the conversion has committed.
-fn unwritten(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn unwritten(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("sparse");
     driver.truncate("sparse", file, 256 << 10);
     driver.fsync("sparse", file, false);
@@ -144,8 +170,8 @@ fn unwritten(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn overwrite(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn overwrite(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("data");
     driver.direct("data", file, 0, 64 << 10, false);
     driver.fsync("data", file, false);
@@ -157,8 +183,8 @@ fn overwrite(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn fallback(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn fallback(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("odd");
     driver.direct("odd", file, 0, 8192, false);
     driver.buffered("odd", file, 8192, 777);
@@ -171,17 +197,18 @@ fn fallback(name: &str, block_size: u32) -> Recording {
 }
 
 /// E51: more metadata than the log has room for: it wraps, and checkpoints on the way.
-fn storm(name: &str, block_size: u32) -> Recording {
-    storm_of(name, block_size, 2)
+fn storm(name: &str, volume: Volume) -> Recording {
+    storm_of(name, volume, 2)
 }
 
 /// The same with 10,000 files and more.
-fn ten_thousand(name: &str, block_size: u32) -> Recording {
-    storm_of(name, block_size, if block_size == 1024 { 9 } else { 5 })
+fn ten_thousand(name: &str, volume: Volume) -> Recording {
+    storm_of(name, volume, if volume.block_size == 1024 { 9 } else { 5 })
 }
 
-fn storm_of(name: &str, block_size: u32, rounds: usize) -> Recording {
-    let mut driver = driver(name, block_size);
+fn storm_of(name: &str, volume: Volume, rounds: usize) -> Recording {
+    let block_size = volume.block_size;
+    let mut driver = Driver::new(name, volume);
     let count = if block_size == 1024 { 1200 } else { 2000 };
     for round in 0..rounds {
         for n in 0..count {
@@ -206,8 +233,9 @@ fn storm_of(name: &str, block_size: u32, rounds: usize) -> Recording {
 }
 
 /// E48: a tree of depth 2 goes in several transactions.
-fn deep_truncate(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn deep_truncate(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("deep");
     let step = 2 * u64::from(block_size);
     let extents = if block_size == 1024 { 400 } else { 700 };
@@ -226,10 +254,11 @@ fn deep_truncate(name: &str, block_size: u32) -> Recording {
 
 /// E49: extent and directory blocks are freed, and become file data that no journal orders. Little space is free, so
 /// that they do.
-fn reuse(name: &str, block_size: u32) -> Recording {
+fn reuse(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
     let block = block_size as usize;
-    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..Volume::small(block_size) };
-    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..volume };
+    let mut driver = Driver::new(name, volume);
     let filler = driver.create("filler");
     let mut pos = 0;
     while driver.free_blocks() > 380 {
@@ -272,8 +301,8 @@ fn reuse(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn index_splits(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn index_splits(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     driver.mkdir("d");
     for n in 0..200 {
         driver.touch(&format!("d/{}{n:03}", "long-name-".repeat(15)));
@@ -289,14 +318,15 @@ fn index_splits(name: &str, block_size: u32) -> Recording {
 }
 
 /// E52: more orphans than the orphan file has slots for.
-fn orphan_overflow(name: &str, block_size: u32) -> Recording {
-    let volume = Volume { features: "^orphan_file", ..Volume::small(block_size) };
+fn orphan_overflow(name: &str, volume: Volume) -> Recording {
+    let block_size = volume.block_size;
+    let volume = Volume { features: "^orphan_file", ..volume };
     // The list alone first; then file and list on a volume with enough inodes.
     let (volume, count) = match block_size {
         1024 => (Volume { size: 16 << 20, features: "", inodes: Some(9500), ..volume }, 8300),
         _ => (volume, 40),
     };
-    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+    let mut driver = Driver::new(name, volume);
     let mut open = Vec::new();
     for n in 0..count {
         let path = format!("o{n}");
@@ -316,8 +346,8 @@ fn orphan_overflow(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn unlinked_open(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn unlinked_open(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("gone");
     driver.direct("gone", file, 0, 64 << 10, false);
     driver.fsync("gone", file, false);
@@ -331,8 +361,8 @@ fn unlinked_open(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn truncates(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn truncates(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("f");
     driver.direct("f", file, 0, 32 << 10, false);
     driver.fsync("f", file, false);
@@ -348,8 +378,8 @@ fn truncates(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn renames(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn renames(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     driver.mkdir("a");
     driver.mkdir("b");
     for n in 0..30 {
@@ -373,8 +403,8 @@ fn renames(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
-fn change_attributes(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn change_attributes(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("f");
     driver.fsync("f", file, false);
     for (n, mode) in [0o600, 0o640, 0o4755, 0o644].into_iter().enumerate() {
@@ -396,8 +426,8 @@ fn change_attributes(name: &str, block_size: u32) -> Recording {
 }
 
 /// E50, J16: what looks like a block of the log is escaped in it.
-fn magic(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn magic(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let text = [&[0xC0, 0x3B, 0x39, 0x98, 1, 1, 1, 2, 1, 1, 1, 3][..], &[b'm'; 80]].concat();
     for n in 0..6 {
         driver.symlink(&text, &format!("link{n}"));
@@ -406,9 +436,31 @@ fn magic(name: &str, block_size: u32) -> Recording {
     driver.finish()
 }
 
+/// The same of a file's data, which is in the log with data=journal. Each block is a commit block, but for its checksum.
+fn magic_data(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
+    let block = volume.block_size as usize;
+    let file = driver.create("f");
+    for n in 0..10 {
+        let header = [&[0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 2, 0, 0, 0][..], &[n]].concat();
+        let mut data = [&header[..], &vec![0x80 + n; block - header.len()]].concat();
+        data.extend_from_within(..);
+        driver.buffered_bytes("f", file, u64::from(n % 6) * block as u64, &data);
+        match n % 3 {
+            0 => driver.commit(),
+            1 => driver.fsync("f", file, true),
+            _ => driver.direct("f", file, 7 * block as u64, block, false),
+        }
+    }
+    driver.truncate("f", file, block as u64 + 9);
+    driver.sync();
+    driver.close(file);
+    driver.finish()
+}
+
 /// Transactions of equal sizes before and after: only their numbers tell them apart.
-fn remounts(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn remounts(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     for round in 0..3 {
         for n in 0..6 {
             driver.mkdir(&format!("r{round}n{n}"));
@@ -420,8 +472,8 @@ fn remounts(name: &str, block_size: u32) -> Recording {
 }
 
 /// T5b: blocks of a transaction on its way to the log are changed by the next one.
-fn beside_a_commit(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
+fn beside_a_commit(name: &str, volume: Volume) -> Recording {
+    let mut driver = Driver::new(name, volume);
     for round in 0..4 {
         let path = format!("f{round}");
         let file = driver.create(&path);
@@ -443,9 +495,9 @@ fn beside_a_commit(name: &str, block_size: u32) -> Recording {
 }
 
 /// J28, T16: two devices, each with a cache of its own (CM4).
-fn journal_outside(name: &str, block_size: u32) -> Recording {
-    let volume = Volume { journal_outside: true, ..Volume::small(block_size) };
-    let mut driver = Driver::new(format!("{name} at {block_size}"), volume);
+fn journal_outside(name: &str, volume: Volume) -> Recording {
+    let volume = Volume { journal_outside: true, ..volume };
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("log");
     for n in 0..6 {
         driver.direct("log", file, n * 4096, 4096, n % 3 == 2);
@@ -463,8 +515,8 @@ fn journal_outside(name: &str, block_size: u32) -> Recording {
 }
 
 /// CM12: one write or flush fails, and whatever was promised before that is there.
-fn failing(name: &str, block_size: u32, on: FaultOn, nth: u64) -> Recording {
-    let mut driver = driver(name, block_size);
+fn failing(name: &str, volume: Volume, on: FaultOn, nth: u64) -> Recording {
+    let mut driver = Driver::new(name, volume);
     let file = driver.create("log");
     driver.direct("log", file, 0, 4096, false);
     driver.mkdir("before");
@@ -477,38 +529,4 @@ fn failing(name: &str, block_size: u32, on: FaultOn, nth: u64) -> Recording {
         driver.fsync_dir("");
     }
     driver.finish_with(&[file])
-}
-
-/// CM14: punch, zero, collapse and insert, each at block boundaries and, where it may, beside them.
-fn ranges(name: &str, block_size: u32) -> Recording {
-    let mut driver = driver(name, block_size);
-    let block = u64::from(block_size);
-    let file = driver.create("f");
-    driver.direct("f", file, 0, 64 << 10, false);
-    driver.fsync("f", file, false);
-    let (kept, grows) = (true, false);
-    for (n, (mode, range)) in [
-        (FallocateMode::PunchHole, 2 * block..5 * block),
-        (FallocateMode::ZeroRange { keep_size: kept }, 4 * block + 100..7 * block + 50),
-        (FallocateMode::PunchHole, 8 * block + 700..9 * block + 3),
-        (FallocateMode::CollapseRange, block..3 * block),
-        (FallocateMode::InsertRange, 4 * block..6 * block),
-        (FallocateMode::Allocate { keep_size: kept }, 60 << 10..90 << 10),
-        (FallocateMode::Allocate { keep_size: grows }, 60 << 10..100 << 10),
-        (FallocateMode::ZeroRange { keep_size: grows }, 95 << 10..120 << 10),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        driver.fallocate("f", file, mode, range);
-        match n % 3 {
-            0 => driver.fsync("f", file, n % 2 == 0),
-            1 => driver.commit(),
-            _ => driver.direct("f", file, 12 * block, block as usize * 2, true),
-        }
-    }
-    driver.direct("f", file, 96 << 10, 8192, false);
-    driver.sync();
-    driver.close(file);
-    driver.finish()
 }

@@ -25,14 +25,19 @@ use ext4_sim::crash::{Budget, Counts, explore};
 use ext4_sim::oracle::{Need, available};
 use workloads::Workload;
 
+/// The commit block is not kept waiting for the log. Only where data is journalled: elsewhere Linux may show what a file's
+/// blocks held before.
+const ASYNC_COMMIT: &str = "data=journal,journal_async_commit";
+
 /// Options of mount(8), bytes of a block.
-const MOUNTS: [(&str, u32); 6] = [
+const MOUNTS: [(&str, u32); 7] = [
     ("data=ordered", 1024),
     ("data=ordered", 4096),
     ("data=ordered,nodioread_nolock", 1024),
     ("data=journal", 1024),
     ("data=journal", 4096),
     ("data=writeback", 4096),
+    (ASYNC_COMMIT, 1024),
 ];
 
 fn budget(states: usize) -> Budget {
@@ -65,7 +70,12 @@ fn x51_what_the_kernel_wrote_survives_every_crash() {
     let worker = || {
         let next = || jobs.lock().unwrap().next();
         while let Some((work, mount)) = next() {
-            let result = explore(&record(work, mount), &budget(60));
+            let mut budget = budget(60);
+            if mount.0 == ASYNC_COMMIT {
+                // The kernel refuses a commit block over a hole in the log; we know better (R7).
+                budget.kernel_every = 0;
+            }
+            let result = explore(&record(work, mount), &budget);
             let mut outcome = outcome.lock().unwrap();
             match result {
                 Ok(counts) => outcome.0 += counts,

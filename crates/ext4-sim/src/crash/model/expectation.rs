@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{FileHistory, Kind, Model, Node, Op, Operation};
+use super::file_history::Known;
+use super::layout::{Layout, SectorId};
+use super::{FileAck, FileHistory, How, Kind, Model, Node, Op, Operation};
 use crate::crash::image::SECTOR;
 
 /// What may be there.
@@ -65,14 +67,14 @@ impl Expectation<'_> {
         Self { versions, tid: Some(tid), ..*self }
     }
 
-    /// The last operation that set a file's size and is in that transaction, and whether one may be in it. Write-back of
-    /// the page cache sets a size later than the write.
-    fn sizes_by_tid(&self, file: &FileHistory) -> (Op, impl Fn(Op) -> bool + '_) {
-        let tids = |op: Op| self.model.ops[op as usize].tids;
-        let is_in = |op: Op| self.tid.is_some_and(|tid| tids(op).is_in(tid));
-        let least = file.sizes.iter().rev().find(|(op, _, buffered)| !buffered && is_in(*op));
-        let may_be = move |op: Op| self.tid.is_none_or(|tid| tids(op).first <= tid);
-        (least.map_or(0, |(op, ..)| *op), may_be)
+    /// Whether all of an operation is in the transactions that are there.
+    pub(super) fn is_in(&self, op: Op) -> bool {
+        self.tid.is_some_and(|tid| self.model.ops[op as usize].tids.is_in(tid))
+    }
+
+    /// Whether a part of it may be.
+    pub(super) fn may_be(&self, op: Op) -> bool {
+        self.tid.is_none_or(|tid| self.model.ops[op as usize].tids.first <= tid)
     }
 
     /// Which promises are in force: equal numbers, equal expectations of what is durable.
@@ -132,16 +134,51 @@ impl Expectation<'_> {
         text
     }
 
+    fn acks_in_force<'f>(&self, file: &'f FileHistory) -> impl Iterator<Item = &'f FileAck> + use<'f> {
+        let events = self.events;
+        file.acks.iter().filter(move |ack| ack.event <= events)
+    }
+
     /// Whether a file may have these contents.
     ///
     /// # Errors
     /// What is wrong, for people.
     pub fn check_file(&self, file: &FileHistory, data: &[u8], block_size: u64) -> Result<(), String> {
-        let in_force = || file.acks.iter().filter(|ack| ack.event <= self.events);
+        let acked = self.acks_in_force(file).map(|ack| ack.op).max().unwrap_or(0);
+        let mut wrong = None;
+        for (index, (op, layout)) in file.layouts.iter().enumerate().rev() {
+            if *op > self.now || !self.may_be(*op) {
+                continue;
+            }
+            let until = file.layouts.get(index + 1).map_or(Op::MAX, |(next, _)| *next);
+            match self.check_with_layout(file, data, block_size, (*op, until, layout)) {
+                Ok(()) => return Ok(()),
+                Err(text) => wrong = wrong.or(Some(text)),
+            }
+            // What moved by then has moved for good.
+            if *op <= acked || self.is_in(*op) {
+                break;
+            }
+        }
+        Err(wrong.unwrap_or_else(|| "no order of its sectors may be".into()))
+    }
+
+    /// The same with sectors where they were from an operation to another.
+    fn check_with_layout(
+        &self,
+        file: &FileHistory,
+        data: &[u8],
+        block_size: u64,
+        (from, until, layout): (Op, Op, &Layout),
+    ) -> Result<(), String> {
+        let in_force = || self.acks_in_force(file);
         let acked = in_force().filter(|ack| ack.range.is_none()).map(|ack| ack.op).max().unwrap_or(0);
         let size = data.len() as u64;
-        let (least, may_be) = self.sizes_by_tid(file);
-        file.check_size(size, acked.max(least), self.now, block_size, &may_be)?;
+        let known = |acked| Known { acked, now: self.now, expectation: self };
+        // Write-back of the page cache sets a size later than the write.
+        let committed = file.sizes.iter().rev().find(|(op, _, how)| *how != How::Buffered && self.is_in(*op));
+        let least = acked.max(committed.map_or(0, |(op, ..)| *op)).max(from);
+        file.check_size(size, Known { now: self.now.min(until - 1), ..known(least) }, block_size)?;
         // O_DSYNC promises the size that its range needs, unless somebody shortens the file after it.
         for ack in in_force() {
             let Some(end) = ack.range.as_ref().map(|range| range.end).filter(|end| *end > size) else {
@@ -152,14 +189,20 @@ impl Expectation<'_> {
             }
         }
         for (sector, found) in (0u64..).zip(data.chunks(SECTOR)) {
-            let at = sector * SECTOR as u64;
-            let acked = in_force()
-                .filter(|ack| ack.range.as_ref().is_none_or(|range| range.contains(&at)))
-                .map(|ack| ack.op)
-                .max()
-                .unwrap_or(0);
-            file.check_sector(sector, found, size, acked, self.now)?;
+            let id = layout.id(sector);
+            let acked = in_force().filter(|ack| ack.covers(file, id)).map(|ack| ack.op).max().unwrap_or(0);
+            file.check_sector(sector, id, found, size, known(acked))?;
         }
-        Ok(())
+        file.check_atomic(data, layout, known(acked))
+    }
+}
+
+impl FileAck {
+    /// Whether it promises a sector, wherever it was then.
+    fn covers(&self, file: &FileHistory, id: SectorId) -> bool {
+        self.range.as_ref().is_none_or(|range| {
+            let position = file.layout_at(self.op).position(id);
+            position.is_some_and(|position| range.contains(&(position * SECTOR as u64)))
+        })
     }
 }

@@ -10,10 +10,14 @@ use std::sync::Arc;
 
 mod expectation;
 mod file_history;
+mod layout;
+#[cfg(test)]
+mod tests;
 
 pub use expectation::Expectation;
 
 use super::image::SECTOR;
+use layout::{Layout, SectorId};
 
 /// Counts operations, from 1; 0 is the empty volume.
 pub type Op = u32;
@@ -51,8 +55,7 @@ pub fn attributes(mode: u16, xattrs: &BTreeMap<String, Vec<u8>>) -> String {
 struct Version {
     op: Op,
     bytes: Option<Arc<[u8]>>,
-    /// In the page cache until it is written back.
-    buffered: bool,
+    how: How,
     /// Zeroed by a truncation before its size is durable (T12): may be seen with the old size.
     any_size: bool,
     /// Of a write that failed: may be there, and what was before it may stay.
@@ -106,11 +109,15 @@ struct FileAck {
 /// A regular file through its life.
 #[derive(Default)]
 pub struct FileHistory {
-    /// Size after an operation; whether a buffered write set it.
-    sizes: Vec<(Op, u64, bool)>,
+    /// Size after an operation, and how what it wrote got to the device.
+    sizes: Vec<(Op, u64, How)>,
     /// Operations that failed.
     failed: Vec<Op>,
-    sectors: BTreeMap<u64, Vec<Version>>,
+    sectors: BTreeMap<SectorId, Vec<Version>>,
+    /// Where its sectors are, from an operation on; the first is in force from the beginning.
+    layouts: Vec<(Op, Layout)>,
+    /// Ranges that were written all or not at all.
+    atomic: Vec<(Op, Range<u64>)>,
     acks: Vec<FileAck>,
     /// Operations on its contents.
     touched: Vec<Op>,
@@ -127,6 +134,16 @@ pub enum How {
     Direct,
     /// Through it.
     Buffered,
+    /// Through the log: it is there once its transaction is (data=journal).
+    Logged,
+    /// The same, in one transaction (C24).
+    Atomic,
+}
+
+impl How {
+    fn is_logged(self) -> bool {
+        matches!(self, Self::Logged | Self::Atomic)
+    }
 }
 
 /// The tree and its history.
@@ -172,6 +189,10 @@ fn node_hash(path: &str, node: &Node) -> u64 {
         Kind::Symlink(text) => (3, &text[..]),
     };
     entry_hash(path, node.ino, kind, node.links, &node.attributes)
+}
+
+fn sectors(bytes: Range<u64>) -> Range<u64> {
+    bytes.start / SECTOR as u64..bytes.end / SECTOR as u64
 }
 
 /// The directory of a path; "" is the root.
@@ -266,7 +287,8 @@ impl Model {
     /// A new regular file.
     pub fn create(&mut self, path: &str, ino: u32) {
         let mut file = FileHistory { size_first: self.size_first, ..FileHistory::default() };
-        file.sizes.push((self.op(), 0, false));
+        file.sizes.push((self.op(), 0, How::Direct));
+        file.layouts.push((0, Layout::default()));
         self.files.push(file);
         self.created.push(self.hashes.len());
         let kind = Kind::File(self.files.len() - 1);
@@ -376,10 +398,13 @@ impl Model {
         let grows = end > file.current.len();
         if grows {
             file.current.resize(end, 0);
-            file.sizes.push((op, end as u64, how == How::Buffered));
+            file.sizes.push((op, end as u64, how));
         }
         file.current[pos as usize..end].copy_from_slice(data);
-        file.note_sectors(op, pos, end as u64, how == How::Buffered, false);
+        file.note_sectors(op, pos, end as u64, how, false);
+        if how == How::Atomic {
+            file.atomic.push((op, pos..end as u64));
+        }
     }
 
     /// A file gets another size.
@@ -389,11 +414,11 @@ impl Model {
         file.touched.push(op);
         let old = file.current.len() as u64;
         file.current.resize(size as usize, 0);
-        file.sizes.push((op, size, false));
+        file.sizes.push((op, size, How::Direct));
         if size < old {
             let eof = size.next_multiple_of(block_size).min(old);
-            file.note_sectors(op, size, eof, false, true);
-            file.note_sectors(op, eof.next_multiple_of(SECTOR as u64), old, false, false);
+            file.note_sectors(op, size, eof, How::Direct, true);
+            file.note_sectors(op, eof.next_multiple_of(SECTOR as u64), old, How::Direct, false);
         }
     }
 
@@ -407,7 +432,7 @@ impl Model {
         change(&mut file.current);
         let (old, new) = (before.len() as u64, file.current.len() as u64);
         if new != old {
-            file.sizes.push((op, new, false));
+            file.sizes.push((op, new, How::Direct));
         }
         // Sectors that stay as they are keep their history.
         let sector_bytes = SECTOR as u64;
@@ -420,9 +445,44 @@ impl Model {
                 bytes
             };
             if bytes(&before) != bytes(&file.current) {
-                file.note_sectors(op, at, at + sector_bytes, true, false);
+                file.note_sectors(op, at, at + sector_bytes, How::Buffered, false);
             }
         }
+    }
+
+    /// Bytes are taken out of a file, whole sectors.
+    pub fn collapse(&mut self, path: &str, range: Range<u64>) {
+        let (start, end) = (range.start as usize, range.end as usize);
+        self.change_layout(
+            path,
+            |layout, _| layout.collapse(sectors(range)),
+            |data| drop(data.drain(start..end)),
+        );
+    }
+
+    /// Zeros are put into a file, whole sectors.
+    pub fn insert(&mut self, path: &str, range: Range<u64>) {
+        let (start, len) = (range.start as usize, (range.end - range.start) as usize);
+        self.change_layout(
+            path,
+            |layout, op| layout.insert(sectors(range), u64::from(op) << 32),
+            |data| drop(data.splice(start..start, vec![0; len])),
+        );
+    }
+
+    fn change_layout(
+        &mut self,
+        path: &str,
+        new: impl FnOnce(&Layout, Op) -> Layout,
+        change: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let (op, file) = (self.op(), self.file_of(path));
+        let file = &mut self.files[file];
+        file.touched.push(op);
+        let layout = new(file.layout_at(op), op);
+        file.layouts.push((op, layout));
+        change(&mut file.current);
+        file.sizes.push((op, file.current.len() as u64, How::Direct));
     }
 
     /// A write that returns later than operations that begin after it.
@@ -498,64 +558,5 @@ impl Model {
         let mut events: Vec<usize> = self.acks.iter().map(|(event, _)| *event).collect();
         events.dedup();
         events
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model() -> Model {
-        let mut model = Model::new(2, 3);
-        run(&mut model, 0, 5, |model| model.create("f", 12));
-        run(&mut model, 10, 5, |model| model.write("f", 0, &[7; 1024], How::Direct));
-        let promise = model.promise_file("f");
-        model.kept(promise, 20);
-        run(&mut model, 20, 6, |model| model.write("f", 512, &[9; 1024], How::Direct));
-        model
-    }
-
-    fn run(model: &mut Model, events: usize, tid: u32, change: impl Fn(&mut Model)) {
-        let op = model.begin(events, "something".into(), tid);
-        model.ended(op, tid);
-        change(model);
-    }
-
-    fn check(events: usize, data: &[u8]) -> Result<(), String> {
-        let model = model();
-        let expectation = model.expectation(events);
-        expectation.check_file(&model.files[0], data, 1024)
-    }
-
-    #[test]
-    fn old_new_and_nothing_else() {
-        assert!(check(15, &[]).is_ok());
-        assert!(check(15, &[7; 1024]).is_ok());
-        assert!(check(15, &[0; 1024]).is_err(), "new size, old data");
-        assert!(check(19, &[7; 512]).is_err(), "a size that nobody set");
-        assert!(check(20, &[]).is_err(), "acknowledged");
-        assert!(check(20, &[7; 1024]).is_ok());
-        assert!(check(25, &[[7; 512], [9; 512]].concat()).is_ok(), "torn");
-        assert!(check(25, &[[7; 512], [9; 512], [9; 512]].concat()).is_ok());
-        assert!(check(25, &[[7; 512], [9; 512], [0; 512]].concat()).is_err());
-        assert!(check(25, &[[7; 512], [8; 512], [9; 512]].concat()).is_err(), "foreign");
-        assert!(check(25, &[[0; 512], [9; 512], [9; 512]].concat()).is_err(), "lost");
-    }
-
-    #[test]
-    fn names_in_order() {
-        let mut model = model();
-        run(&mut model, 30, 7, |model| model.mkdir("d", 13));
-        run(&mut model, 40, 8, |model| model.rename("f", "d/g"));
-        assert_eq!(model.expectation(25).versions, 1..2, "the file's name is acknowledged with it");
-        assert_eq!(model.expectation(50).versions, 1..4);
-        assert_eq!(
-            model.expectation(50).at_end_of(7).versions,
-            2..3,
-            "the version of that transaction alone"
-        );
-        assert!(model.expectation(50).at_end_of(4).versions.is_empty(), "what was acknowledged is not there");
-        assert_eq!(model.get("").map(|root| root.links), Some(4));
-        assert!(model.get("f").is_none() && model.get("d/g").is_some());
     }
 }

@@ -1,20 +1,22 @@
 //! Drives a volume over a recorded device, operation by operation, and tells the model.
 
+mod data;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use block_io::{Device, Event, EventFd, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::aio::FileId;
-use ext4::{FallocateMode, Look, MountOptions, NewInode, Probe, Result, SyncScope, XattrSet, errno};
+use ext4::{MountOptions, NewInode, Result, SyncScope, XattrSet, errno};
 
-use super::held::{GateDevice, HeldQueue, Holds};
-use super::image::{Base, StateDevice};
-use super::judge::{TestClock, mount_options, read_tree};
-use super::model::{How, Model, Op, attributes};
-use super::volume::Volume;
-use crate::pattern;
-use crate::runner::{DirectWriteInFlight, Runner};
+pub use data::Direct;
+
+use crate::crash::held::{GateDevice, HeldQueue, Holds};
+use crate::crash::image::{Base, StateDevice};
+use crate::crash::judge::{TestClock, mount_options, read_tree};
+use crate::crash::model::{Model, Op, attributes};
+use crate::crash::volume::Volume;
+use crate::runner::Runner;
 
 /// A workload that was run.
 pub struct Recording {
@@ -74,32 +76,6 @@ pub struct Driver {
     /// Faults were planned: operations may fail.
     faulty: bool,
     broken: bool,
-}
-
-/// A direct write that was submitted and may be held back.
-pub struct Direct {
-    path: String,
-    range: Range<u64>,
-    dsync: bool,
-    op: Op,
-    write: Option<DirectWriteInFlight>,
-}
-
-impl Direct {
-    /// The file that it goes to.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Its bytes.
-    pub fn range(&self) -> &Range<u64> {
-        &self.range
-    }
-
-    /// Whether it is a plain overwrite: others may run beside it.
-    pub fn is_shared(&self) -> bool {
-        self.write.as_ref().is_some_and(|write| write.shared)
-    }
 }
 
 fn new_inode(mode: u16) -> NewInode {
@@ -176,18 +152,9 @@ impl Driver {
         self.model.get(path).is_some()
     }
 
-    /// Whether a direct write would be a plain overwrite, which takes the inode's lock shared (C25).
-    pub fn is_overwrite(&self, file: FileId, pos: u64, len: usize) -> bool {
-        let inode = self.runner.inode(file);
-        let (size, _) = self.runner.fs().sizes(&inode);
-        let probe = self.runner.fs().probe_write(&inode, pos, len as u64, Look::Disk);
-        pos + len as u64 <= size && probe.is_ok_and(|probe| probe.has(Probe::OVERWRITE))
-    }
-
-    /// A3: direct writes of it do not go through the page cache.
-    fn takes_direct(&self, file: FileId) -> bool {
-        let probe = self.runner.fs().probe_write(&self.runner.inode(file), 0, 4096, Look::Disk);
-        !probe.is_ok_and(|probe| probe.has(Probe::DIO_UNSUPPORTED))
+    /// A file's size.
+    pub fn size(&self, file: FileId) -> u64 {
+        self.runner.fs().sizes(&self.runner.inode(file)).0
     }
 
     fn collect(&mut self) -> usize {
@@ -325,116 +292,6 @@ impl Driver {
         self.model.change_attributes(path, attributes(0o644, &xattrs));
     }
 
-    /// Bytes that no other call writes.
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        self.seed += 1;
-        pattern::bytes(self.seed, len)
-    }
-
-    /// write past the page cache.
-    pub fn direct(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) {
-        let direct = self.begin_direct(path, file, pos, len, dsync);
-        self.end_direct(direct);
-    }
-
-    /// The same up to its submission.
-    pub fn begin_direct(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) -> Direct {
-        let data = self.bytes(len);
-        let op = self.begin(format!("direct write {path} {pos}+{len} dsync {dsync}"));
-        // A crash in the middle may leave it, so the model knows it first.
-        let how = if self.takes_direct(file) { How::Direct } else { How::Buffered };
-        self.model.write(path, pos, &data, how);
-        self.model.in_flight(path, op);
-        let write = match self.runner.begin_direct_write(file, pos, &data, dsync) {
-            Ok(write) => Some(write),
-            Err(error) => self.attempt(op, path, Err(error)),
-        };
-        if write.is_none() {
-            self.model.failed(path, op);
-        }
-        Direct { path: path.into(), range: pos..pos + len as u64, dsync, op, write }
-    }
-
-    /// Waits for its end.
-    pub fn end_direct(&mut self, direct: Direct) {
-        let Direct { path, range, dsync, op, write } = direct;
-        let Some(write) = write else { return };
-        let written = self.runner.end_direct_write(&write);
-        let Some(written) = self.attempt(op, &path, written) else {
-            return self.model.failed(&path, op);
-        };
-        assert_eq!(written, range.end - range.start, "{path}: a short write");
-        self.model.landed(&path, op);
-        if dsync {
-            let event = self.collect();
-            self.model.kept_range(&path, op, event, range);
-        }
-    }
-
-    /// Submits a direct write whose requests do not reach the device before [`Driver::land`]: others go on beside it.
-    pub fn launch(&mut self, path: &str, file: FileId, pos: u64, len: usize, dsync: bool) -> Direct {
-        self.holds.hold(Some(self.model.op() + 1));
-        let direct = self.begin_direct(path, file, pos, len, dsync);
-        if let Some(write) = &direct.write {
-            let (holds, op) = (self.holds.clone(), direct.op);
-            self.runner.progress_until(write, || holds.has(op));
-        }
-        self.holds.hold(None);
-        direct
-    }
-
-    /// Lets it go on, and waits for its end.
-    pub fn land(&mut self, direct: Direct) {
-        self.holds.release(direct.op);
-        self.end_direct(direct);
-    }
-
-    /// write through the page cache.
-    pub fn buffered(&mut self, path: &str, file: FileId, pos: u64, len: usize) {
-        let data = self.bytes(len);
-        let op = self.begin(format!("buffered write {path} {pos}+{len}"));
-        self.model.write(path, pos, &data, How::Buffered);
-        let inode = self.runner.inode(file);
-        let fs = self.runner.fs().clone();
-        let written = fs.file_modified(&inode).and_then(|()| fs.buffered_write(&inode, pos, &data));
-        assert_eq!(self.done(op, path, written), len, "{path}: a short write");
-    }
-
-    /// ftruncate.
-    pub fn truncate(&mut self, path: &str, file: FileId, size: u64) {
-        let op = self.begin(format!("truncate {path} {size}"));
-        self.model.truncate(path, size, u64::from(self.volume.block_size));
-        let inode = self.runner.inode(file);
-        let result = self.runner.fs().truncate(&inode, size);
-        self.done(op, path, result);
-    }
-
-    /// fallocate(2).
-    pub fn fallocate(&mut self, path: &str, file: FileId, mode: FallocateMode, range: Range<u64>) {
-        let op = self.begin(format!("fallocate {path} {mode:?} {range:?}"));
-        let (start, end) = (range.start as usize, range.end as usize);
-        self.model.fallocate(path, range.start, |data| match mode {
-            FallocateMode::Allocate { keep_size } | FallocateMode::ZeroRange { keep_size } => {
-                if !keep_size && data.len() < end {
-                    data.resize(end, 0);
-                }
-                let end = end.min(data.len());
-                if matches!(mode, FallocateMode::ZeroRange { .. }) && start < end {
-                    data[start..end].fill(0);
-                }
-            }
-            FallocateMode::PunchHole => {
-                let end = end.min(data.len());
-                data[start.min(end)..end].fill(0);
-            }
-            FallocateMode::CollapseRange => drop(data.drain(start..end)),
-            FallocateMode::InsertRange => drop(data.splice(start..start, vec![0; end - start])),
-        });
-        let (inode, fs) = (self.runner.inode(file), self.runner.fs().clone());
-        let result = fs.fallocate(&inode, mode, range.start, range.end - range.start);
-        self.done(op, path, result);
-    }
-
     /// fsync or fdatasync.
     pub fn fsync(&mut self, path: &str, file: FileId, datasync: bool) {
         self.fsync_beside(path, file, datasync, |_| ());
@@ -555,7 +412,7 @@ impl Driver {
         let tree = read_tree(self.runner.fs()).unwrap_or_else(|text| panic!("{}: {text}", self.name));
         let expectation = self.model.expectation(usize::MAX);
         let block_size = u64::from(self.volume.block_size);
-        if let Err(verdict) = super::judge::check_tree(&tree, &expectation, block_size) {
+        if let Err(verdict) = crate::crash::judge::check_tree(&tree, &expectation, block_size) {
             panic!("{}: the model differs from the live volume: {}", self.name, verdict.detail);
         }
     }
