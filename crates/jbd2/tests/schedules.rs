@@ -1,8 +1,8 @@
 //! X22. The threads of a journal under a model checker: which of them runs at every lock, wait and device request is its
 //! choice. Every schedule is tried in which at most so many threads are interrupted where they could go on.
 //!
-//! `UEXT4_PREEMPTIONS=N` tries other numbers. Two writers and a committer, on one core of 2.5 GHz: 2 preemptions 47,000 schedules
-//! in 2 s, 3 preemptions 835,000 in 35 s.
+//! `UEXT4_PREEMPTIONS=N` tries other numbers. Two writers and a committer, on one core: 2 preemptions 47,000 schedules
+//! in 2 s, 3 preemptions 835,000 in 37 s.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
