@@ -4,6 +4,7 @@ import type { Kiocb } from '../src/kiocb.js';
 import { OpenInode } from '../src/open-inode.js';
 import { newWriteCounts, type WriteCounts } from '../src/write-counts.js';
 import { writeIter } from '../src/write-iter/write-iter.js';
+import { directKiocb } from './direct-kiocb.js';
 import { FakeNative, type FakeInode } from './fake-native.js';
 
 export interface Setup {
@@ -33,27 +34,9 @@ export function setup(sizeBytes = 8192): Setup {
   };
   const inode = new OpenInode(fake.ino, engine, limits);
   const counts = newWriteCounts();
-  const io = (changes: Partial<Kiocb> = {}): Kiocb => ({
-    engine,
-    inode,
-    file,
-    limits,
-    counts,
-    buffer: new Uint8Array(65536).fill(7),
-    offset: 0,
-    countBytes: 4096,
-    posBytes: 0,
-    memoryBits: 0,
-    direct: true,
-    append: false,
-    dsync: false,
-    sync: false,
-    nowait: false,
-    atomic: false,
-    sharedBecause: undefined,
-    failure: undefined,
-    ...changes,
-  });
+  const buffer = new Uint8Array(65536).fill(7);
+  const io = (changes: Partial<Kiocb> = {}): Kiocb =>
+    directKiocb({ engine, inode, file, limits, counts, buffer }, { countBytes: 4096, ...changes });
   const write = (changes?: Partial<Kiocb>): Promise<number> => {
     const one = io(changes);
     return engine.run(writeIter(one), one);

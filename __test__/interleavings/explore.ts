@@ -4,6 +4,7 @@ import { InodeLock } from '../../src/inode-lock.js';
 import type { Kiocb } from '../../src/kiocb.js';
 import type { OpenInode } from '../../src/open-inode.js';
 import { newWriteCounts, type WriteCounts } from '../../src/write-counts.js';
+import { directKiocb } from '../direct-kiocb.js';
 import { unexplained, type Call } from './history.js';
 import { ModelNative, type Faults } from './model-native.js';
 
@@ -89,27 +90,10 @@ function makeWorld(scenario: Scenario, model: ModelNative, engine: Engine, count
     dax: false,
     references: 1,
   };
-  const io = (changes: Partial<Kiocb>): Kiocb => ({
-    engine,
-    inode,
-    file: 1,
-    limits: LIMITS,
-    counts,
-    buffer: new Uint8Array(64),
-    offset: 0,
-    countBytes: 0,
-    posBytes: 0,
-    memoryBits: 0,
-    direct: true,
-    append: false,
-    dsync: false,
-    sync: false,
-    nowait: false,
-    atomic: false,
-    sharedBecause: undefined,
-    failure: undefined,
-    ...changes,
-  });
+  const io = (changes: Partial<Kiocb>): Kiocb => {
+    const buffer = new Uint8Array(64);
+    return directKiocb({ engine, inode, file: 1, limits: LIMITS, counts, buffer }, changes);
+  };
   return { model, engine, inode, counts, io };
 }
 

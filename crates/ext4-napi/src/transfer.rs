@@ -95,62 +95,89 @@ pub fn direct_read(call: &Call<'_, 7>) -> JsResult<Value> {
     Ok(UNDEFINED)
 }
 
-/// bufferedWrite(op, file, flags, buffer, offset, length, pos)
-pub fn buffered_write(call: &Call<'_, 7>) -> JsResult<Value> {
+/// Writes a copy of the range at argument `first` on a worker.
+fn write_on_worker<const N: usize>(
+    call: &Call<'_, N>,
+    first: usize,
+    write: impl FnOnce(&Arc<Fs>, &Arc<Inode>, u64, &[u8]) -> Result<usize> + Send + 'static,
+) -> JsResult<Value> {
     let (op, handle) = (call.op()?, call.handle(1)?);
-    let nowait = call.flags(2)? & NOWAIT != 0;
-    let Range { slice, pos, .. } = call.range(3)?;
+    let Range { slice, pos, .. } = call.range(first)?;
     let mut state = call.environment.state();
     let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
-    if nowait {
-        state.fail(op, &Error::errno_only(errno::EOPNOTSUPP)); // A17
-        return Ok(UNDEFINED);
-    }
     let data = slice.to_vec();
     state.run(op, volume, Ending::Plain, move |fs| {
-        fs.buffered_write(&inode, pos, &data).map(|written| (written as u64, Outcome::None))
+        write(fs, &inode, pos, &data).map(|written| (written as u64, Outcome::None))
     });
     Ok(UNDEFINED)
+}
+
+/// A read that has something to read.
+struct Reading {
+    volume: u64,
+    inode: Arc<Inode>,
+    pos: u64,
+    bytes: AlignedBuf,
+    copy: CopyBack,
+}
+
+impl Reading {
+    /// Of the range at argument `first`; `None`: the operation is over, at the end of the file too.
+    fn begin<const N: usize>(call: &Call<'_, N>, state: &mut State, first: usize) -> JsResult<Option<Self>> {
+        let (op, handle) = (call.op()?, call.handle(1)?);
+        let Range { array, slice, pos } = call.range(first)?;
+        let Some((volume, _, inode)) = begin(state, op, handle)? else { return Ok(None) };
+        let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
+        if available == 0 {
+            state.succeed(op, 0);
+            return Ok(None);
+        }
+        let copy = slice.copy_back(call.js, array)?;
+        Ok(Some(Self { volume, inode, pos, bytes: state.memory.take(available), copy }))
+    }
+
+    fn on_worker(
+        self,
+        state: &mut State,
+        op: u32,
+        read: impl FnOnce(&Arc<Fs>, &Arc<Inode>, u64, &mut [u8]) -> Result<usize> + Send + 'static,
+    ) {
+        let Self { volume, inode, pos, mut bytes, copy } = self;
+        state.run(op, volume, Ending::Read(copy), move |fs| {
+            let read = read(fs, &inode, pos, &mut bytes)?;
+            Ok((read as u64, Outcome::Bytes(bytes)))
+        });
+    }
+}
+
+/// bufferedWrite(op, file, flags, buffer, offset, length, pos)
+pub fn buffered_write(call: &Call<'_, 7>) -> JsResult<Value> {
+    let nowait = call.flags(2)? & NOWAIT != 0;
+    write_on_worker(call, 3, move |fs, inode, pos, data| match nowait {
+        true => Err(Error::errno_only(errno::EOPNOTSUPP)), // A17
+        false => fs.buffered_write(inode, pos, data),
+    })
 }
 
 /// bufferedRead(op, file, flags, buffer, offset, length, pos)
 pub fn buffered_read(call: &Call<'_, 7>) -> JsResult<Value> {
-    let (op, handle) = (call.op()?, call.handle(1)?);
-    let nowait = call.flags(2)? & NOWAIT != 0;
-    let Range { array, slice, pos } = call.range(3)?;
+    let (op, nowait) = (call.op()?, call.flags(2)? & NOWAIT != 0);
     let mut state = call.environment.state();
-    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
-    let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
-    if available == 0 {
-        state.succeed(op, 0);
-        return Ok(UNDEFINED);
-    }
-    let copy = slice.copy_back(call.js, array)?;
-    let mut bytes = state.memory.take(available);
+    let Some(reading) = Reading::begin(call, &mut state, 3)? else { return Ok(UNDEFINED) };
     if nowait {
-        read_nowait(&mut state, call.js, op, handle, pos, bytes, copy);
-        return Ok(UNDEFINED);
+        read_nowait(&mut state, call.js, op, reading);
+    } else {
+        reading.on_worker(&mut state, op, Fs::buffered_read);
     }
-    state.run(op, volume, Ending::Read(copy), move |fs| {
-        let read = fs.buffered_read(&inode, pos, &mut bytes)?;
-        Ok((read as u64, Outcome::Bytes(bytes)))
-    });
     Ok(UNDEFINED)
 }
 
 /// RWF_NOWAIT: what is in the page cache, here and now.
-fn read_nowait(
-    state: &mut State,
-    js: Js,
-    op: u32,
-    handle: u64,
-    pos: u64,
-    mut bytes: AlignedBuf,
-    copy: CopyBack,
-) {
+fn read_nowait(state: &mut State, js: Js, op: u32, reading: Reading) {
+    let Reading { volume, inode, pos, mut bytes, copy } = reading;
     let read = state
-        .file_and_volume(handle)
-        .and_then(|(file, volume)| volume.engine.fs().buffered_read_nowait(&file.inode, pos, &mut bytes));
+        .with_engine(volume, |engine| engine.fs().buffered_read_nowait(&inode, pos, &mut bytes))
+        .and_then(|result| result);
     let copied = copy.copy(js, &bytes[..*read.as_ref().unwrap_or(&0)]);
     state.memory.give_back(Memory::Owned(bytes));
     match read {
@@ -188,34 +215,16 @@ pub fn try_buffered_read(call: &Call<'_, 5>) -> JsResult<Value> {
 
 /// daxWrite(op, file, buffer, offset, length, pos)
 pub fn dax_write(call: &Call<'_, 6>) -> JsResult<Value> {
-    let (op, handle) = (call.op()?, call.handle(1)?);
-    let Range { slice, pos, .. } = call.range(2)?;
-    let mut state = call.environment.state();
-    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
-    let data = slice.to_vec();
-    state.run(op, volume, Ending::Plain, move |fs| {
-        fs.dax_write(&inode, pos, &data).map(|written| (written as u64, Outcome::None))
-    });
-    Ok(UNDEFINED)
+    write_on_worker(call, 2, |fs, inode, pos, data| fs.dax_write(inode, pos, data))
 }
 
 /// daxRead(op, file, buffer, offset, length, pos)
 pub fn dax_read(call: &Call<'_, 6>) -> JsResult<Value> {
-    let (op, handle) = (call.op()?, call.handle(1)?);
-    let Range { array, slice, pos } = call.range(2)?;
+    let op = call.op()?;
     let mut state = call.environment.state();
-    let Some((volume, _, inode)) = begin(&mut state, op, handle)? else { return Ok(UNDEFINED) };
-    let available = inode.size().saturating_sub(pos).min(slice.len() as u64) as usize;
-    if available == 0 {
-        state.succeed(op, 0);
-        return Ok(UNDEFINED);
+    if let Some(reading) = Reading::begin(call, &mut state, 2)? {
+        reading.on_worker(&mut state, op, |fs, inode, pos, out| fs.dax_read(inode, pos, out, Look::Disk));
     }
-    let copy = slice.copy_back(call.js, array)?;
-    let mut bytes = state.memory.take(available);
-    state.run(op, volume, Ending::Read(copy), move |fs| {
-        let read = fs.dax_read(&inode, pos, &mut bytes, Look::Disk)?;
-        Ok((read as u64, Outcome::Bytes(bytes)))
-    });
     Ok(UNDEFINED)
 }
 

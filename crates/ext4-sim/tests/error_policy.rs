@@ -108,7 +108,9 @@ fn goes_on_and_records_it_through_the_journal() {
 }
 
 /// X44. On Linux 6.18 too an error under errors=remount-ro makes direct and buffered writes, fsync and opening for writing EROFS,
-/// and reads go on; under errors=continue all goes on; after a shutdown everything is EIO (A1).
+/// and reads go on; under errors=continue all goes on; after a shutdown everything is EIO (A1). An aborted journal (a log that
+/// could not be written) is EROFS there under either, after the fsync that met it; under errors=continue from the first change
+/// that needs a handle on.
 #[test]
 fn becomes_read_only_and_the_next_mount_knows() {
     let dir = tempfile::tempdir().unwrap();

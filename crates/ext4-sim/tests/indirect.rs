@@ -40,6 +40,14 @@ fn image_of(size_bytes: u64, block_size: usize, options: &[&str]) -> (tempfile::
     (dir, image)
 }
 
+/// Clean, and no block leaked.
+fn assert_clean_and_free(image: &Path, free_blocks: u64) {
+    assert_clean(image);
+    let volume = Runner::mount(image, Backend::Threads);
+    assert_eq!(volume.fs().superblock().free_blocks_count(), free_blocks);
+    volume.unmount().unwrap();
+}
+
 /// A file as a map of pieces; what is between them is a hole.
 type Pieces = Vec<(u64, Vec<u8>)>;
 
@@ -224,10 +232,7 @@ fn what_we_wrote() {
         check_by_us(&volume, &files);
         files.keys().for_each(|name| volume.fs().unlink(format!("/{name}").as_bytes()).unwrap());
         volume.unmount().unwrap();
-        assert_clean(&image);
-        let volume = Runner::mount(&image, Backend::Threads);
-        assert_eq!(volume.fs().superblock().free_blocks_count(), free, "blocks leaked");
-        volume.unmount().unwrap();
+        assert_clean_and_free(&image, free);
     }
 }
 
@@ -354,10 +359,7 @@ fn e48_truncation_resumes() {
             volume.fs().unlink(b"/large").unwrap();
         }
         volume.unmount().unwrap();
-        assert_clean(&image);
-        let volume = Runner::mount(&image, Backend::Threads);
-        assert_eq!(volume.fs().superblock().free_blocks_count(), free);
-        volume.unmount().unwrap();
+        assert_clean_and_free(&image, free);
     }
 }
 
@@ -549,10 +551,7 @@ fn a_full_volume() {
         volume.fs().unlink(b"/buffered").unwrap();
         volume.fs().unlink(b"/direct").unwrap();
         volume.unmount().unwrap();
-        assert_clean(&image);
-        let volume = Runner::mount(&image, Backend::Threads);
-        assert_eq!(volume.fs().superblock().free_blocks_count(), free);
-        volume.unmount().unwrap();
+        assert_clean_and_free(&image, free);
     }
 }
 
