@@ -74,6 +74,7 @@ pub fn all() -> Vec<Workload> {
         Workload::new("ten thousand files", ten_thousand),
         Workload::new("truncate of a deep file", deep_truncate),
         Workload::new("freed metadata as direct data", reuse).in_all_modes(),
+        Workload::new("freed and wanted at once", freed_at_once).in_all_modes(),
         Workload::new("directory with index splits", index_splits),
         // Thousands of orphans to delete in each recovery take their time.
         Workload::new("orphan overflow", orphan_overflow).with_share(1),
@@ -252,21 +253,53 @@ fn deep_truncate(name: &str, volume: Volume) -> Recording {
     driver.finish()
 }
 
+/// A volume on which little more than `blocks` blocks are free.
+fn nearly_full(name: &str, volume: Volume, blocks: usize) -> Driver {
+    let block = volume.block_size as usize;
+    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..volume };
+    let mut driver = Driver::new(name, volume);
+    let filler = driver.create("filler");
+    let mut pos = 0;
+    while driver.free_blocks() > blocks + 20 {
+        let count = (driver.free_blocks() - blocks).min(128);
+        driver.direct("filler", filler, pos, count * block, false);
+        pos += (count * block) as u64;
+    }
+    driver.sync();
+    driver
+}
+
+/// Free blocks that data cannot have (D14).
+const RESERVED: usize = 110;
+
+/// E53: there is nothing to write to but what was just freed, and that may be the old file's again after a crash until
+/// the unlink is committed.
+fn freed_at_once(name: &str, volume: Volume) -> Recording {
+    let block = volume.block_size as usize;
+    let mut driver = nearly_full(name, volume, RESERVED + 40);
+    for round in 0..3 {
+        let [old, new] = ["old", "new"].map(|which| format!("{which}{round}"));
+        let file = driver.create(&old);
+        let len = (driver.free_blocks() - RESERVED) / 8 * 8 * block;
+        driver.direct(&old, file, 0, len, false);
+        driver.fsync(&old, file, false);
+        driver.close(file);
+        driver.unlink(&old);
+        let file = driver.create(&new);
+        driver.direct(&new, file, 0, len, false);
+        driver.fsync(&new, file, round == 1);
+        driver.close(file);
+        driver.unlink(&new);
+    }
+    driver.finish()
+}
+
 /// E49: extent and directory blocks are freed, and become file data that no journal orders. Little space is free, so
 /// that they do.
 fn reuse(name: &str, volume: Volume) -> Recording {
     let block_size = volume.block_size;
     let block = block_size as usize;
-    let volume = Volume { size: if block == 1024 { 4 << 20 } else { 8 << 20 }, ..volume };
-    let mut driver = Driver::new(name, volume);
-    let filler = driver.create("filler");
-    let mut pos = 0;
-    while driver.free_blocks() > 380 {
-        let blocks = (driver.free_blocks() - 360).min(128);
-        driver.direct("filler", filler, pos, blocks * block, false);
-        pos += (blocks * block) as u64;
-    }
-    driver.sync();
+    let mut driver = nearly_full(name, volume, 360);
     for round in 0..2 {
         let path = format!("fragments{round}");
         let file = driver.create(&path);
@@ -287,8 +320,7 @@ fn reuse(name: &str, volume: Volume) -> Recording {
         // What was freed goes to data now; overwritten, it is durable without a commit of its own.
         let data = format!("data{round}");
         let other = driver.create(&data);
-        // All but what is reserved for metadata (D14).
-        let len = (driver.free_blocks() - 110) / 8 * 8 * block;
+        let len = (driver.free_blocks() - RESERVED) / 8 * 8 * block;
         driver.direct(&data, other, 0, len, false);
         driver.fsync(&data, other, false);
         driver.direct(&data, other, 0, len, false);
