@@ -127,7 +127,7 @@ async function runEpoch(plan: Plan, epoch: Epoch, report: Report): Promise<Broke
       await surviveFaults(session, plan.faults.engine, new Random(epoch.seed), draw);
     } else {
       while (report.ops < last) await session.run(draw());
-      await session.finish();
+      await session.finishEmpty();
     }
     report.failed += session.failed;
     report.full += session.full;
@@ -172,7 +172,7 @@ async function runList(epoch: Epoch, rounds: readonly Round[]): Promise<string |
   const session = await startSession(epoch);
   try {
     for (const round of rounds) await session.run(round);
-    await session.finish();
+    await session.finishEmpty();
     return undefined;
   } catch (error) {
     await session.abandon();

@@ -36,7 +36,8 @@ async function onKernel(
   return undefined;
 }
 
-for (const kind of KINDS.filter(({ open }) => open.dax !== true))
+// Not on full ones: the kernel shall have room.
+for (const kind of KINDS.filter(({ open, freeBytes }) => open.dax !== true && freeBytes === undefined))
   e2eSerial(`E58: a volume of kind ${kind.name} there and back`, async (t) => {
     const [image, mountPoint] = [join(await makeFolder(t), 'volume.img'), await makeFolder(t)];
     if (!(await kindsHere(image)).includes(kind)) {
