@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use block_io::{Device, Event, Fault, FaultDevice, FaultOn, Recorder, RecordingDevice};
 use ext4::{Fs, MountOptions, NewInode, Shutdown, errno, read_superblock};
@@ -13,6 +14,7 @@ use ext4_sim::oracle::{Need, assert_clean, available};
 use ext4_sim::runner::format;
 
 const DIR: NewInode = NewInode { mode: 0o755, uid: 0, gid: 0 };
+const FILE: NewInode = NewInode { mode: 0o100644, uid: 0, gid: 0 };
 const BLOCK: u64 = 4096;
 
 struct Volume {
@@ -265,4 +267,52 @@ fn noload_shows_the_stale_state() {
     let fs = volume.mount(&MountOptions { read_only: true, ..MountOptions::default() });
     assert!(fs.lookup(b"/new", true).is_ok(), "R18");
     assert_eq!(errno_of(fs.remount(false)), errno::EROFS);
+}
+
+/// Last closes are no changes that a caller could hold back: whatever a freeze interrupts, the thaw takes up again.
+#[test]
+fn closes_against_freezes() {
+    let volume = Volume::new();
+    let fs = volume.mount(&MountOptions::default());
+    let before = fs.superblock();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let freezer = scope.spawn(|| {
+            let mut freezes = 0;
+            while !over.load(Ordering::Relaxed) {
+                fs.freeze().unwrap();
+                std::thread::yield_now();
+                fs.thaw().unwrap();
+                freezes += 1;
+            }
+            freezes
+        });
+        let closers: Vec<_> = (0..3)
+            .map(|thread| {
+                let (fs, path) = (&fs, format!("/{thread}"));
+                scope.spawn(move || {
+                    let retried = |call: &dyn Fn() -> ext4::Result<()>| {
+                        while let Err(error) = call() {
+                            assert_eq!(error.errno(), errno::EBUSY, "{error}");
+                        }
+                    };
+                    for _ in 0..200 {
+                        retried(&|| fs.create(path.as_bytes(), FILE, true).map(|_open| ()));
+                        let inode = fs.lookup(path.as_bytes(), false).unwrap();
+                        retried(&|| fs.unlink(path.as_bytes()));
+                        fs.release(&inode).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let closed = closers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+        over.store(true, Ordering::Relaxed);
+        assert!(freezer.join().unwrap() > 10);
+        assert!(closed.iter().all(Result::is_ok));
+    });
+    let after = fs.superblock();
+    assert_eq!(after.free_inodes_count, before.free_inodes_count);
+    assert_eq!(after.free_blocks_count(), before.free_blocks_count());
+    fs.unmount().unwrap();
+    volume.assert_clean();
 }

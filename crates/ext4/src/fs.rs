@@ -62,6 +62,8 @@ pub struct Fs {
     pub(crate) reads_overlay: bool,
     /// Unlinked inodes whose last close came while the volume was frozen.
     pub(crate) released_frozen: Mutex<Vec<Arc<Inode>>>,
+    /// Shared by evictions, which take several handles; exclusive where a freeze begins and ends: closes pass no gate.
+    pub(crate) evictions: RwLock<()>,
     /// The claim on a volume that several hosts could mount (M3).
     pub(crate) mmp: Mutex<Option<MmpClaim>>,
     /// EP6: what was written before the mount.

@@ -365,6 +365,7 @@ impl Fs {
             read_only: AtomicBool::new(read_only),
             reads_overlay: false,
             released_frozen: Mutex::default(),
+            evictions: RwLock::default(),
             mmp: Mutex::new(None),
             was_clean,
             written_before,

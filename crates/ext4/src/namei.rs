@@ -256,7 +256,7 @@ impl Fs {
 
     pub(crate) fn evict_if_unused(&self, inode: &Arc<Inode>) -> Result<()> {
         let unlinked = inode.state.lock().disk.links_count == 0;
-        if unlinked { self.evict(inode) } else { Ok(()) }
+        if unlinked { self.evict_unless_frozen(inode) } else { Ok(()) }
     }
 
     /// EPERM for a name that cannot go: an immutable or append-only inode's, or one in such a directory.

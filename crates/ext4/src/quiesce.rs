@@ -61,6 +61,7 @@ impl Fs {
             return Err(Error::refused(errno::EBUSY, "the volume is frozen already"));
         }
         self.write_everything()?;
+        let _none = self.evictions.write();
         self.journal.freeze()?;
         self.say_clean().inspect_err(|_| self.journal.thaw())
     }
@@ -75,10 +76,13 @@ impl Fs {
             return Err(Error::refused(errno::EINVAL, "the volume is not frozen"));
         }
         write_superblock_directly(self.device.as_ref(), mark_mounted)?;
-        self.journal.thaw();
         // Their last close could not delete them.
-        let unlinked = std::mem::take(&mut *self.released_frozen.lock());
-        unlinked.iter().try_for_each(|inode| self.evict(inode))
+        let unlinked = {
+            let _none = self.evictions.write();
+            self.journal.thaw();
+            std::mem::take(&mut *self.released_frozen.lock())
+        };
+        unlinked.iter().try_for_each(|inode| self.evict_unless_frozen(inode))
     }
 
     /// Makes the mount read-only, with the volume clean as after an unmount, or writable again. The caller sees to it that no

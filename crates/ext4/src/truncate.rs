@@ -174,7 +174,9 @@ impl Fs {
         })
     }
 
-    fn evict_unless_frozen(&self, inode: &Arc<Inode>) -> Result<()> {
+    /// [`Fs::evict`], or what [`Fs::thaw`] does of it.
+    pub(crate) fn evict_unless_frozen(&self, inode: &Arc<Inode>) -> Result<()> {
+        let _whole = self.evictions.read();
         if self.journal.is_frozen() {
             self.released_frozen.lock().push(inode.clone());
             return Ok(());
