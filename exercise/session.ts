@@ -231,15 +231,17 @@ export class Session {
   /** Compares all contents, unmounts, and asks e2fsck. Throws {@link Failure}. */
   async finish(): Promise<void> {
     await this.#compareAll('at the end');
-    await this.#volume.close();
-    this.#isMounted = false;
-    await this.#fsck();
+    await this.#leave();
   }
 
   /** The same, and empties the files: all their space comes back. Throws {@link Failure}. */
   async finishEmpty(): Promise<void> {
     await this.#compareAll('at the end');
     await this.#expectSpaceBack();
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
     await this.#volume.close();
     this.#isMounted = false;
     await this.#fsck();
