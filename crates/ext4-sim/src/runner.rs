@@ -282,6 +282,18 @@ impl Runner {
         Ok(DirectWriteInFlight { op: Some(op), inode, len, extending, shared })
     }
 
+    /// A direct write of whole blocks inside i_size, under the exclusive lock.
+    ///
+    /// # Errors
+    /// Those of the write.
+    pub fn exclusive_direct_write(&mut self, file: FileId, pos: u64, data: &[u8]) -> Result<u64> {
+        let op = self.op();
+        let memory = Memory::Owned(AlignedBuf::copy_of(data));
+        let (lock, dsync, nowait, atomic) = (LockMode::Exclusive, false, false, false);
+        self.engine.direct_write(DirectWrite { op, file, lock, dsync, nowait, atomic, pos, memory });
+        self.wait(op).result
+    }
+
     /// An atomic write (C24), as the policy does it: exclusive, the orphan before, the truncation after a failure.
     ///
     /// # Errors

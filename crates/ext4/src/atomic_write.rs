@@ -15,6 +15,7 @@ use crate::handle::zero_blocks;
 use crate::inode::Inode;
 use crate::map_blocks::MAP_CREDITS;
 use crate::orphan::ORPHAN_CREDITS;
+use crate::splits::Splitting;
 use crate::{Error, Result, errno};
 
 /// The data of one write is in memory twice.
@@ -93,6 +94,8 @@ impl Fs {
         if !zeroed {
             return Ok(());
         }
-        self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| self.convert_range(handle, inode, pos, len))
+        self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            self.convert_range(handle, inode, pos, len, &mut Splitting::Reserve)
+        })
     }
 }

@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use block_io::Device;
+use block_io::sync::Mutex;
 use ext4_format::Lblk;
-use iomap::{FileMapping, Mapping as IoMapping};
+use iomap::{Backing, FileMapping, Mapping as IoMapping, Reserved};
 use jbd2::Tid;
 
 use crate::extents::MapState;
@@ -18,6 +19,7 @@ use crate::journalled_data::DataMode;
 use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
 use crate::meta::Meta;
 use crate::orphan::ORPHAN_CREDITS;
+use crate::splits::{PageSplits, Splitting};
 use crate::{Error, Result, errno, mballoc};
 
 /// The page cache of an inode.
@@ -33,12 +35,27 @@ pub(crate) struct InodeMapping {
     fs: Weak<Fs>,
     inode: Weak<Inode>,
     reserved_per_block: u64,
+    splits: Mutex<PageSplits>,
 }
 
 impl InodeMapping {
     fn both(&self) -> Result<(Arc<Fs>, Arc<Inode>)> {
         let gone = || Error::refused(errno::EIO, "the volume is closed");
         Ok((self.fs.upgrade().ok_or_else(gone)?, self.inode.upgrade().ok_or_else(gone)?))
+    }
+
+    /// Runs `f` with what the pages have claimed for one conversion.
+    fn converting<R>(
+        &self,
+        fs: &Fs,
+        inode: &Inode,
+        f: impl FnOnce(&mut Splitting<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let mut claim = self.splits.lock().lend(fs, inode)?;
+        let lent = claim.clusters();
+        let result = f(&mut Splitting::Claimed(&mut claim));
+        self.splits.lock().take_back(lent, claim);
+        result
     }
 }
 
@@ -53,20 +70,30 @@ impl FileMapping for InodeMapping {
         Ok(fs.to_io_mapping(&mapping, false))
     }
 
-    fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+    fn try_backing(&self, pos: u64) -> Option<Backing> {
         let (fs, inode) = self.both().ok()?;
         let lblk = check_lblk(pos / fs.block_size() as u64).ok()?;
-        fs.try_map_cached(&inode, lblk, 1).map(|mapping| mapping.state != MapState::Hole)
+        let mapping = fs.try_map_cached(&inode, lblk, 1)?;
+        Some(Backing::of(fs.to_io_mapping(&mapping, false).address))
     }
 
-    fn reserve(&self, blocks: u64) -> Result<()> {
-        self.both()?.0.allocator.reserve_delayed(blocks * self.reserved_per_block)
+    fn reserve(&self, pages: Reserved) -> Result<()> {
+        let (fs, inode) = self.both()?;
+        let blocks = pages.delayed * self.reserved_per_block;
+        fs.allocator.reserve_delayed(blocks)?;
+        self.splits
+            .lock()
+            .add(&fs, &inode, pages.converting)
+            .inspect_err(|_| fs.allocator.release_delayed(blocks))
     }
 
-    fn release(&self, blocks: u64) {
-        // Without its volume nobody counts. The inode may be gone already: it drops its pages last.
-        if let Some(fs) = self.fs.upgrade() {
-            fs.allocator.release_delayed(blocks * self.reserved_per_block);
+    fn release(&self, pages: Reserved) {
+        // Without its volume nobody counts.
+        let Some(fs) = self.fs.upgrade() else { return };
+        fs.allocator.release_delayed(pages.delayed * self.reserved_per_block);
+        // The inode may be gone already: it drops its pages last, and the claim with them.
+        if let Some(inode) = self.inode.upgrade() {
+            self.splits.lock().remove(&fs, &inode, pages.converting);
         }
     }
 
@@ -120,7 +147,9 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let block_size = fs.block_size() as u64;
         let lblk = check_lblk(pos / block_size)?;
-        let (mapping, new) = fs.log_blocks(&inode, lblk, data, (delayed_bytes / block_size) as u32)?;
+        let (mapping, new) = self.converting(&fs, &inode, |splitting| {
+            fs.log_blocks(&inode, lblk, data, (delayed_bytes / block_size) as u32, splitting)
+        })?;
         Ok(fs.to_io_mapping(&mapping, new))
     }
 
@@ -136,16 +165,21 @@ impl FileMapping for InodeMapping {
         if !unwritten && !is_orphan && end_of_data <= disk_size {
             return Ok(());
         }
-        fs.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
-            // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
-            fs.require_large_file(handle, end_of_data)?;
-            handle.change_inode(&inode, Change::Data, |state| {
-                state.disk.size = state.disk.size.max(end_of_data);
-            })?;
-            if is_orphan {
-                handle.delete_orphan(&inode, 0)?;
-            }
-            if unwritten { fs.convert_range(handle, &inode, pos, end - pos) } else { Ok(()) }
+        self.converting(&fs, &inode, |splitting| {
+            fs.with_handle_reserved(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+                // The size first: a conversion may take several transactions, and written blocks beyond i_disksize are damage.
+                fs.require_large_file(handle, end_of_data)?;
+                handle.change_inode(&inode, Change::Data, |state| {
+                    state.disk.size = state.disk.size.max(end_of_data);
+                })?;
+                if is_orphan {
+                    handle.delete_orphan(&inode, 0)?;
+                }
+                match unwritten {
+                    true => fs.convert_range(handle, &inode, pos, end - pos, splitting),
+                    false => Ok(()),
+                }
+            })
         })
     }
 
@@ -165,6 +199,7 @@ impl Fs {
                 fs: Arc::downgrade(self),
                 inode: Arc::downgrade(inode),
                 reserved_per_block: reserved_per_block(inode),
+                splits: Mutex::new(PageSplits::new(self)),
             };
             PageCache::new(mapping, self.device.clone(), self.page_budget.clone(), self.block_size())
         })

@@ -11,6 +11,7 @@ use crate::fs::Fs;
 use crate::handle::zero_blocks;
 use crate::inode::Inode;
 use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::splits::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 impl Fs {
@@ -113,7 +114,7 @@ impl Fs {
         }
         match failed {
             Some(error) if done == 0 => return Err(error),
-            _ => self.end_io(inode, pos, done as u64, false)?,
+            _ => self.end_io(inode, pos, done as u64, None)?,
         }
         Ok(done)
     }
@@ -152,7 +153,9 @@ impl Fs {
                 zero_blocks(self.device.as_ref(), self.block_size(), found.start, found.len)?;
                 let block_size = self.block_size() as u64;
                 let (from, bytes) = (blocks.start * block_size, u64::from(found.len) * block_size);
-                self.with_handle(MAP_CREDITS, |handle| self.convert_range(handle, inode, from, bytes))?;
+                self.with_handle(MAP_CREDITS, |handle| {
+                    self.convert_range(handle, inode, from, bytes, &mut Splitting::Zeroing)
+                })?;
                 Ok(Mapping { state: MapState::Written, ..found })
             }
         }

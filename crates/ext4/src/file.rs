@@ -16,6 +16,7 @@ use crate::handle::Handle;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
 use crate::orphan::ORPHAN_CREDITS;
+use crate::splits::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 /// What a write of a range would meet (C25.3), as a bit set: see the constants.
@@ -240,20 +241,27 @@ impl Fs {
 
     /// C25.8: the data of `len` bytes at `pos` is on the device: converts unwritten blocks, then raises the sizes and
     /// clears the orphan in one transaction.
-    pub(crate) fn end_io(&self, inode: &Arc<Inode>, pos: u64, len: u64, unwritten: bool) -> Result<()> {
+    pub(crate) fn end_io(
+        &self,
+        inode: &Arc<Inode>,
+        pos: u64,
+        len: u64,
+        mut unwritten: Option<Splitting<'_>>,
+    ) -> Result<()> {
         let end = pos + len;
         let (size, disk_size) = self.sizes(inode);
         let grows = end > size || end > disk_size;
-        if !unwritten && !grows {
+        if unwritten.is_none() && !grows {
             return Ok(());
         }
         if mutant(27) && grows {
             self.delete_orphan(inode)?;
             self.journal.commit_running()?;
         }
-        self.with_handle(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
-            if unwritten {
-                self.convert_range(handle, inode, pos, len)?;
+        // Blocks that were claimed may still wait for the commit that frees them.
+        self.with_handle_reserved(MAP_CREDITS + ORPHAN_CREDITS, |handle| {
+            if let Some(splitting) = &mut unwritten {
+                self.convert_range(handle, inode, pos, len, splitting)?;
             }
             if !grows {
                 return Ok(());
@@ -272,7 +280,7 @@ impl Fs {
     pub(crate) fn end_io_too_early(&self, inode: &Arc<Inode>, pos: u64, len: u64) -> Result<()> {
         let grows = pos + len > self.sizes(inode).1;
         if mutant(28) && !grows || mutant(29) && grows {
-            self.end_io(inode, pos, len, true)?;
+            self.end_io(inode, pos, len, Some(Splitting::Reserve))?;
         }
         if mutant(26) || mutant(28) || mutant(29) {
             self.journal.commit_running()?;
@@ -286,11 +294,12 @@ impl Fs {
         inode: &Inode,
         pos: u64,
         len: u64,
+        splitting: &mut Splitting<'_>,
     ) -> Result<()> {
         let blocks = block_range(self.block_size(), pos, len)?;
         let (mut from, mut count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
         loop {
-            match handle.convert_unwritten(inode, from, count)? {
+            match handle.convert_unwritten(inode, from, count, splitting)? {
                 Progress::Done => return Ok(()),
                 Progress::More { from: next, to } => {
                     (from, count) = (next, to.0 - next.0 + 1);

@@ -21,6 +21,8 @@ pub struct Handle<'f> {
     use_reserve: bool,
     /// Metadata is allocated out of what was set aside for delayed data.
     use_delayed: bool,
+    /// Tree blocks come out of a claim of which so many clusters are left.
+    split_left: u64,
     /// Something was changed since the last point where the volume was consistent.
     changed: bool,
 }
@@ -35,6 +37,7 @@ impl<'f> Handle<'f> {
             data_is_metadata: false,
             use_reserve: false,
             use_delayed: false,
+            split_left: 0,
             changed: false,
         })
     }
@@ -49,6 +52,7 @@ impl<'f> Handle<'f> {
             data_is_metadata: false,
             use_reserve: false,
             use_delayed: false,
+            split_left: 0,
             changed: false,
         })
     }
@@ -71,6 +75,11 @@ impl<'f> Handle<'f> {
     /// Takes metadata out of what [`mballoc::Allocator::reserve_delayed`] has set aside.
     pub(crate) fn set_use_delayed(&mut self, on: bool) {
         self.use_delayed = on;
+    }
+
+    /// Takes tree blocks out of a claim of so many clusters; returns how many of the one before were left.
+    pub(crate) fn set_split_claim(&mut self, clusters: u64) -> u64 {
+        std::mem::replace(&mut self.split_left, clusters)
     }
 
     /// T4: the caller left the volume consistent; what follows may commit in a later transaction.
@@ -153,16 +162,18 @@ impl Meta for Handle<'_> {
             goal: owner.goal,
             len: 1,
             min_len: 1,
-            kind: if self.use_delayed {
-                mballoc::RequestKind::Delayed
-            } else {
-                mballoc::RequestKind::Metadata
+            kind: match (self.split_left, self.use_delayed) {
+                (1.., _) => mballoc::RequestKind::Split,
+                (0, true) => mballoc::RequestKind::Delayed,
+                (0, false) => mballoc::RequestKind::Metadata,
             },
             may_use_reserve: self.use_reserve,
             preallocate: false,
             below_2_32: owner.below_2_32,
         };
-        Ok(allocator.allocate(self, &request)?.start)
+        let block = allocator.allocate(self, &request)?.start;
+        self.split_left = self.split_left.saturating_sub(1);
+        Ok(block)
     }
 
     fn free_block(&mut self, block: Pblk, _owner: Ino) -> Result<()> {

@@ -19,6 +19,7 @@ use crate::handle::Handle;
 use crate::journalled_data::LoggedData;
 use crate::meta::{BlockKind, Meta};
 use crate::orphan::OrphanPlace;
+use crate::splits::ApartCount;
 use crate::{Error, Result, errno, indirect};
 
 /// Runs of the map that an inode keeps in memory.
@@ -62,6 +63,8 @@ pub struct Inode {
     pub(crate) logged_data: LoggedData,
     /// Open files.
     pub(crate) opens: AtomicU32,
+    /// Ranges that I/O under way keeps split off.
+    pub(crate) apart: ApartCount,
 }
 
 impl Inode {
@@ -88,6 +91,7 @@ impl Inode {
             pages: OnceLock::new(),
             logged_data: fs.logged_data.inherited(),
             opens: AtomicU32::new(0),
+            apart: ApartCount::new(0),
         }
     }
 
@@ -139,7 +143,13 @@ impl Inode {
 
     /// What extent operations need to know of their inode.
     pub(crate) fn tree_owner(&self, fs: &Fs) -> TreeOwner {
-        TreeOwner { ino: self.ino, seed: self.seed, goal: fs.inode_goal(self.ino), blocks: fs.blocks_count }
+        TreeOwner {
+            ino: self.ino,
+            seed: self.seed,
+            goal: fs.inode_goal(self.ino),
+            blocks: fs.blocks_count,
+            apart: self.apart.load(Ordering::Acquire) > 0,
+        }
     }
 
     /// Refuses data of formats that are not built, instead of guessing (DESIGN, "Safety of volumes").

@@ -162,6 +162,7 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
         seed: inode_seed(superblock.fs_seed(), ino, disk.generation),
         goal: Pblk(0),
         blocks: superblock.blocks_count(),
+        apart: false,
     };
     let root = match disk.has_flag(flags::EXTENTS) {
         true => MapRoot::Extents(disk.i_block),

@@ -19,6 +19,7 @@ use crate::handle::Handle;
 use crate::inode::{Change, Inode};
 use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::meta::{BlockKind, Meta};
+use crate::splits::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 /// What becomes of file data before the metadata that leads to it commits: data= of mount(8).
@@ -176,6 +177,7 @@ impl Fs {
         lblk: Lblk,
         data: &[u8],
         delayed: u32,
+        splitting: &mut Splitting<'_>,
     ) -> Result<(Mapping, bool)> {
         let block_size = self.block_size();
         let most = MAX_LOGGED_BLOCKS.min(self.journal.max_transaction_credits() / 4).max(1);
@@ -204,7 +206,7 @@ impl Fs {
             }
             if mapping.state == MapState::Unwritten {
                 let pos = u64::from(lblk.0) * block_size as u64;
-                self.convert_range(handle, inode, pos, bytes as u64)?;
+                self.convert_range(handle, inode, pos, bytes as u64, splitting)?;
             }
             Ok((mapping, new))
         })

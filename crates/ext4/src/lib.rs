@@ -43,6 +43,7 @@ mod ranges;
 mod recover;
 mod rename;
 mod seal;
+mod splits;
 mod torn_superblock;
 mod truncate;
 mod xattr;

@@ -12,6 +12,7 @@ use crate::handle::{Handle, Reader, zero_blocks};
 use crate::indirect::{self, BlockMap};
 use crate::inode::{Change, Inode, MapRoot};
 use crate::meta::Meta;
+use crate::splits::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 /// Most blocks mapped by one transaction (A12).
@@ -159,25 +160,44 @@ impl Handle<'_> {
 
     /// Marks `len` blocks from `lblk` on as written, their data being on the device (D7, A14). Holes and written
     /// parts of the range are left alone.
-    pub(crate) fn convert_unwritten(&mut self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Progress> {
+    pub(crate) fn convert_unwritten(
+        &mut self,
+        inode: &Inode,
+        lblk: Lblk,
+        len: u32,
+        splitting: &mut Splitting<'_>,
+    ) -> Result<Progress> {
         let fs = self.fs();
         let _map = inode.map_lock.write();
         let MapRoot::Extents(mut root) = inode.map_root() else { return Ok(Progress::Done) };
         let owner = inode.tree_owner(fs);
         self.set_use_reserve(true);
-        let device = fs.device.clone();
-        let eof_block = inode.size().div_ceil(fs.block_size() as u64);
-        let block_size = fs.block_size();
+        let claimed = if let Splitting::Claimed(claim) = splitting { claim.clusters() } else { 0 };
+        self.set_split_claim(claimed);
         let mut tree = Tree::new(self, &mut root, owner);
-        let converted = tree.convert_to_written(lblk, len, eof_block, &mut |start, len| {
-            zero_blocks(device.as_ref(), block_size, start, len)
-        });
+        let converted = match splitting {
+            Splitting::Zeroing => {
+                let eof_block = inode.size().div_ceil(fs.block_size() as u64);
+                tree.convert_zeroing(lblk, len, eof_block, &mut |start, len| {
+                    zero_blocks(fs.device.as_ref(), fs.block_size(), start, len)
+                })
+            }
+            Splitting::Claimed(_) | Splitting::Reserve => tree.convert_to_written(lblk, len),
+        };
         let tree_blocks = tree.meta_blocks_delta;
         // A failed split may have moved mappings about: believe the tree alone from here on.
         if let Some((first, last)) = tree.changed {
             inode.extents.lock().remove(first, last);
         }
         self.set_use_reserve(false);
+        let used = claimed - self.set_split_claim(0);
+        if let Splitting::Claimed(claim) = splitting {
+            claim.used(used);
+            if converted.is_err() {
+                // What a failed split had taken is free again, and will be wanted again.
+                let _as_far_as_possible = claim.resize(claimed);
+            }
+        }
         self.store_root(inode, root, tree_blocks)?;
         // What was converted is about to be overwritten or read, by somebody who may not wait (C5).
         if converted.is_ok()

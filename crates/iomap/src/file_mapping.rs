@@ -2,10 +2,63 @@
 
 use block_io::Device;
 
-use crate::Mapping;
+use crate::{Address, Mapping};
+
+/// What a page lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Nothing: it needs space, and a place in the map.
+    Hole,
+    /// Unwritten blocks: its conversion may need room in the map.
+    Unwritten,
+    /// Written blocks: it needs nothing.
+    Written,
+}
+
+impl Backing {
+    /// What a mapping says.
+    pub fn of(address: Address) -> Self {
+        match address {
+            Address::Hole => Self::Hole,
+            Address::Unwritten { .. } => Self::Unwritten,
+            Address::Mapped { .. } => Self::Written,
+        }
+    }
+}
+
+/// Pages for which something is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reserved {
+    /// Those over a hole, whose allocation is delayed: a block each.
+    pub delayed: u64,
+    /// Those that are to become written in the map, the delayed ones among them.
+    pub converting: u64,
+}
+
+impl Reserved {
+    /// What a page over `backing` needs.
+    pub fn for_page(backing: Backing) -> Self {
+        Self {
+            delayed: u64::from(backing == Backing::Hole),
+            converting: u64::from(backing != Backing::Written),
+        }
+    }
+
+    /// Nothing at all.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl std::ops::AddAssign for Reserved {
+    fn add_assign(&mut self, more: Self) {
+        self.delayed += more.delayed;
+        self.converting += more.converting;
+    }
+}
 
 /// One file, as its page cache sees it. Nothing here is called with the cache's pages locked but [`FileMapping::size_bytes`],
-/// [`FileMapping::now_ms`], [`FileMapping::try_is_allocated`], [`FileMapping::reserve`] and [`FileMapping::release`], which do
+/// [`FileMapping::now_ms`], [`FileMapping::try_backing`], [`FileMapping::reserve`] and [`FileMapping::release`], which do
 /// not wait.
 pub trait FileMapping {
     /// The file system's error.
@@ -24,14 +77,15 @@ pub trait FileMapping {
         Ok(device.read(device_offset_bytes, out)?)
     }
 
-    /// Whether the block at a position is allocated, as far as memory knows. `None`: ask [`FileMapping::map_read`].
-    fn try_is_allocated(&self, pos: u64) -> Option<bool>;
+    /// What the block at a position lies on, as far as memory knows. `None`: ask [`FileMapping::map_read`].
+    fn try_backing(&self, pos: u64) -> Option<Backing>;
 
-    /// Sets space aside for so many blocks, and for what maps them. ENOSPC: there is not enough.
-    fn reserve(&self, blocks: u64) -> Result<(), Self::Error>;
+    /// Sets aside what so many pages will need until they are written ones on the device: space where they have none, and
+    /// what maps them. ENOSPC: there is not enough, and nothing was set aside.
+    fn reserve(&self, pages: Reserved) -> Result<(), Self::Error>;
 
-    /// Gives reserved space back that is not needed.
-    fn release(&self, blocks: u64);
+    /// Gives back what was set aside and is not needed, or no longer.
+    fn release(&self, pages: Reserved);
 
     /// The mapping at a position for write-back, at most `len_bytes` of it. A hole is allocated first: out of the
     /// reservation and at most `delayed_bytes` of it, unless that is 0. What is allocated is flagged new, and then no

@@ -12,6 +12,6 @@ mod write_back;
 pub use blocking::{InFlight, Outcome, read_blocking, write_blocking};
 pub use budget::CacheBudget;
 pub use direct_io::{ReadPiece, ReadPlan, ReadRequest, Source, WritePiece, WritePlan, WriteRequest};
-pub use file_mapping::FileMapping;
+pub use file_mapping::{Backing, FileMapping, Reserved};
 pub use mapping::{Address, Mapping, MappingFlags};
 pub use page_cache::{Busy, PageCache};

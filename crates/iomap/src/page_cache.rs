@@ -11,7 +11,7 @@ use block_io::sync::{Mutex, MutexGuard};
 use block_io::{AlignedBuf, Device};
 
 use crate::pages::{MAX_READ_BLOCKS, Page, Pages};
-use crate::{Address, CacheBudget, FileMapping};
+use crate::{Address, Backing, CacheBudget, FileMapping, Reserved};
 
 /// The range could not be invalidated: a page is dirty or in use (B4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,20 +231,17 @@ impl<M: FileMapping> PageCache<M> {
             page.is_some_and(|page| page.dirty || page.writing || page.delayed)
         };
         // ENOSPC belongs to the write, not to a later write-back.
-        let reserved = !has_space && !self.is_allocated(part.index * self.block)?;
-        if reserved {
-            self.reserve_one()?;
-        }
-        self.put_filled(part, reserved).inspect_err(|_| {
-            if reserved {
-                self.mapping.release(1);
-            }
-        })
+        let reserved = match has_space {
+            true => Reserved::default(),
+            false => Reserved::for_page(self.backing(part.index * self.block)?),
+        };
+        self.reserve(reserved)?;
+        self.put_filled(part, reserved).inspect_err(|_| self.release(reserved))
     }
 
     /// [`PageCache::put`], after the rest of the page was read where it must be. A page that is there now may be gone before
     /// its part is in: others give clean pages back.
-    fn put_filled(&self, part: &Part<'_>, reserved: bool) -> Result<(), M::Error> {
+    fn put_filled(&self, part: &Part<'_>, reserved: Reserved) -> Result<(), M::Error> {
         let mut filled: Option<AlignedBuf> = None;
         loop {
             let mut pages = self.pages.lock();
@@ -264,15 +261,24 @@ impl<M: FileMapping> PageCache<M> {
         }
     }
 
-    /// Space for one block. What is delayed may hold more than it will turn out to need: write-back settles that.
-    fn reserve_one(&self) -> Result<(), M::Error> {
-        let reserved = self.mapping.reserve(1);
-        if reserved.is_ok() || self.delayed_bytes() == 0 {
+    /// What one page needs. Dirty pages may hold more than they will turn out to need: write-back settles that.
+    fn reserve(&self, page: Reserved) -> Result<(), M::Error> {
+        if page.is_none() {
+            return Ok(());
+        }
+        let reserved = self.mapping.reserve(page);
+        if reserved.is_ok() || self.dirty_bytes() == 0 {
             return reserved;
         }
         // An error is kept for the next fsync.
         let _kept = self.write_back(0, u64::MAX);
-        self.mapping.reserve(1)
+        self.mapping.reserve(page)
+    }
+
+    fn release(&self, pages: Reserved) {
+        if !pages.is_none() {
+            self.mapping.release(pages);
+        }
     }
 
     /// Whether a page that is not cached must be read before a part is written into it.
@@ -280,15 +286,15 @@ impl<M: FileMapping> PageCache<M> {
         part.bytes.len() as u64 != self.block && part.index * self.block < self.mapping.size_bytes()
     }
 
-    fn is_allocated(&self, pos: u64) -> Result<bool, M::Error> {
-        match self.mapping.try_is_allocated(pos) {
+    fn backing(&self, pos: u64) -> Result<Backing, M::Error> {
+        match self.mapping.try_backing(pos) {
             Some(known) => Ok(known),
-            None => Ok(self.mapping.map_read(pos, self.block)?.is_allocated()),
+            None => Ok(Backing::of(self.mapping.map_read(pos, self.block)?.address)),
         }
     }
 
     /// Copies a part into its page, which is made unless it is there.
-    fn put(&self, pages: &mut Pages<M::Error>, part: &Part<'_>, reserved: bool) {
+    fn put(&self, pages: &mut Pages<M::Error>, part: &Part<'_>, reserved: Reserved) {
         let start = part.index * self.block;
         let size = self.mapping.size_bytes();
         if !pages.map.contains_key(&part.index) {
@@ -305,9 +311,8 @@ impl<M: FileMapping> PageCache<M> {
         page.reach = page.reach.max(end);
         page.recent = true;
         pages.set_dirty(part.index, self.mapping.now_ms());
-        if reserved && !pages.set_delayed(part.index) {
-            self.mapping.release(1);
-        }
+        let surplus = pages.set_reserved(part.index, reserved);
+        self.release(surplus);
     }
 
     /// [`PageCache::write`] if nobody has to be waited for: neither for a block to be read, nor for memory, nor for
@@ -321,7 +326,7 @@ impl<M: FileMapping> PageCache<M> {
             return false;
         }
         let Some(mut pages) = self.pages.try_lock() else { return false };
-        let mut holes = Vec::new();
+        let (mut needs, mut all) = (Vec::new(), Reserved::default());
         for part in self.parts(pos, data) {
             let page = pages.map.get(&part.index);
             if page.is_none() && self.must_read(&part) {
@@ -330,18 +335,20 @@ impl<M: FileMapping> PageCache<M> {
             if page.is_some_and(|page| page.dirty || page.writing || page.delayed) {
                 continue;
             }
-            match self.mapping.try_is_allocated(part.index * self.block) {
-                None => return false,
-                Some(true) => {}
-                Some(false) => holes.push(part.index),
+            let Some(backing) = self.mapping.try_backing(part.index * self.block) else { return false };
+            let need = Reserved::for_page(backing);
+            if !need.is_none() {
+                needs.push((part.index, need));
+                all += need;
             }
         }
-        if !holes.is_empty() && self.mapping.reserve(holes.len() as u64).is_err() {
+        if !all.is_none() && self.mapping.reserve(all).is_err() {
             return false; // A commit may free space.
         }
+        let mut needs = needs.into_iter().peekable();
         for part in self.parts(pos, data) {
-            let reserved = holes.binary_search(&part.index).is_ok();
-            self.put(&mut pages, &part, reserved);
+            let reserved = needs.next_if(|(index, _)| *index == part.index);
+            self.put(&mut pages, &part, reserved.map_or(Reserved::default(), |(_, need)| need));
         }
         true
     }
@@ -394,10 +401,8 @@ impl<M: FileMapping> PageCache<M> {
         }
         pages.disown_reads(&range);
         let gone = pages.all_in(range);
-        let delayed = pages.remove(gone);
-        if delayed > 0 {
-            self.mapping.release(delayed);
-        }
+        let reserved = pages.remove(gone);
+        self.release(reserved);
     }
 }
 
@@ -405,9 +410,7 @@ impl<M: FileMapping> Drop for PageCache<M> {
     fn drop(&mut self) {
         let pages = self.pages.get_mut();
         let all = pages.all_in(0..u64::MAX);
-        let delayed = pages.remove(all);
-        if delayed > 0 {
-            self.mapping.release(delayed);
-        }
+        let reserved = pages.remove(all);
+        self.release(reserved);
     }
 }

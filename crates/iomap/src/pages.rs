@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use block_io::{AlignedBuf, LineBuf};
 
-use crate::CacheBudget;
+use crate::{CacheBudget, Reserved};
 
 /// Blocks that one device request of read-ahead covers at most.
 pub(crate) const MAX_READ_BLOCKS: u64 = 256;
@@ -25,6 +25,8 @@ pub(crate) struct Page {
     pub writing: bool,
     /// It has no block yet, but space is reserved for one.
     pub delayed: bool,
+    /// Its block is not a written one yet, but what its conversion may need is set aside.
+    pub converting: bool,
     /// End of what was written into it since it was clean.
     pub reach: usize,
     /// Used since the eviction looked at it last.
@@ -34,6 +36,10 @@ pub(crate) struct Page {
 impl Page {
     fn is_clean(&self) -> bool {
         !self.dirty && !self.writing
+    }
+
+    fn reserved(&self) -> Reserved {
+        Reserved { delayed: self.delayed.into(), converting: self.converting.into() }
     }
 }
 
@@ -112,30 +118,45 @@ impl<E> Pages<E> {
         self.map.entry(index).or_insert_with(|| {
             self.budget.take(self.block);
             let data = LineBuf::copy_of(data);
-            Page { data, dirty: false, writing: false, delayed: false, reach: 0, recent: true }
+            Page {
+                data,
+                dirty: false,
+                writing: false,
+                delayed: false,
+                converting: false,
+                reach: 0,
+                recent: true,
+            }
         });
     }
 
-    /// Drops pages, whatever their state; returns how many of them were delayed.
-    pub fn remove(&mut self, indices: impl IntoIterator<Item = u64>) -> u64 {
-        let mut delayed = 0;
+    /// Drops pages, whatever their state; returns what was set aside for them.
+    pub fn remove(&mut self, indices: impl IntoIterator<Item = u64>) -> Reserved {
+        let mut gone = Reserved::default();
         for index in indices {
             let Some(page) = self.map.remove(&index) else { continue };
             self.budget.give(self.block);
-            delayed += u64::from(page.delayed);
+            gone += page.reserved();
             if page.dirty {
                 self.undirty(1);
             }
         }
-        self.delayed -= delayed;
-        delayed
+        self.delayed -= gone.delayed;
+        gone
     }
 
-    /// A page of the cache has space reserved. `false`: it had already.
-    pub fn set_delayed(&mut self, index: u64) -> bool {
-        let was = self.map.get_mut(&index).is_none_or(|page| std::mem::replace(&mut page.delayed, true));
-        self.delayed += u64::from(!was);
-        !was
+    /// What was set aside is for a page of the cache; returns what of it the page had already.
+    pub fn set_reserved(&mut self, index: u64, reserved: Reserved) -> Reserved {
+        let Some(page) = self.map.get_mut(&index) else { return reserved };
+        let had = page.reserved();
+        page.delayed |= reserved.delayed > 0;
+        page.converting |= reserved.converting > 0;
+        let surplus = Reserved {
+            delayed: reserved.delayed.min(had.delayed),
+            converting: reserved.converting.min(had.converting),
+        };
+        self.delayed += reserved.delayed - surplus.delayed;
+        surplus
     }
 
     /// A page of the cache becomes dirty.
@@ -271,6 +292,12 @@ impl<E> Pages<E> {
         let settled = pages.map(|(_, page)| u64::from(std::mem::take(&mut page.delayed))).sum();
         self.delayed -= settled;
         settled
+    }
+
+    /// The blocks of a range are written ones now; returns for how many of its pages something was set aside.
+    pub fn converted(&mut self, range: Range<u64>) -> u64 {
+        let pages = self.map.range_mut(range);
+        pages.map(|(_, page)| u64::from(std::mem::take(&mut page.converting))).sum()
     }
 
     /// Up to `count` clean pages to drop: each page that was used gets a second chance, in a circle.

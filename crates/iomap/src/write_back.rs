@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::pages::{MAX_READ_BLOCKS as MAX_ORDERED_BLOCKS, Run};
-use crate::{Address, FileMapping, Mapping, PageCache};
+use crate::{Address, FileMapping, Mapping, PageCache, Reserved};
 
 impl<M: FileMapping> PageCache<M> {
     /// Writes the dirty pages of a byte range to the device and ends their I/O (B4). Durable after a flush and commit.
@@ -64,7 +64,9 @@ impl<M: FileMapping> PageCache<M> {
         let delayed_bytes = self.pages.lock().delayed_prefix(index..run.blocks.end) * self.block;
         if self.mapping.is_journalled() {
             let mapping = self.mapping.journal(start, data, delayed_bytes)?;
-            return Ok(self.settle(run, index, &mapping, delayed_bytes));
+            let stop = self.settle(run, index, &mapping, delayed_bytes);
+            self.converted(index..stop);
+            return Ok(stop);
         }
         let mapping = self.mapping.map_write(start, data.len() as u64, delayed_bytes)?;
         let stop = self.settle(run, index, &mapping, delayed_bytes);
@@ -77,7 +79,16 @@ impl<M: FileMapping> PageCache<M> {
         let data = &data[..((stop - index) * self.block) as usize];
         self.device.write(device_offset_bytes + (start - mapping.offset_bytes), data, false)?;
         self.mapping.end_write(start, stop * self.block)?;
+        self.converted(index..stop);
         Ok(stop)
+    }
+
+    /// Nothing of these blocks is left to be converted.
+    fn converted(&self, blocks: Range<u64>) {
+        let converting = self.pages.lock().converted(blocks);
+        if converting > 0 {
+            self.mapping.release(Reserved { delayed: 0, converting });
+        }
     }
 
     /// The blocks of a mapping exist now: what was reserved for them is used up, or was not needed after all. Returns the
@@ -88,7 +99,7 @@ impl<M: FileMapping> PageCache<M> {
         if mapping.is_allocated() {
             let delayed = self.pages.lock().settle(index..stop);
             if delayed > 0 && !(mapping.flags.new && delayed_bytes > 0) {
-                self.mapping.release(delayed);
+                self.mapping.release(Reserved { delayed, converting: 0 });
             }
         }
         stop

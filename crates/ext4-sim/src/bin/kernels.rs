@@ -16,7 +16,8 @@ use ext4_format::{Ino, Lblk, Pblk};
 
 const BLOCK_SIZE: usize = 4096;
 const FIRST_NODE: u64 = 1 << 30;
-const OWNER: TreeOwner = TreeOwner { ino: Ino(12), seed: 0x5EED, goal: Pblk(5000), blocks: 1 << 31 };
+const OWNER: TreeOwner =
+    TreeOwner { ino: Ino(12), seed: 0x5EED, goal: Pblk(5000), blocks: 1 << 31, apart: false };
 
 /// Tree blocks as the cache of clean metadata holds them: a look-up shares the image. No checksums.
 #[derive(Default)]

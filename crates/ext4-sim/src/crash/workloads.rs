@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use block_io::FaultOn;
+use ext4::FallocateMode;
 
 use super::data_modes;
 use super::driver::{Driver, Recording};
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Workload> {
         Workload::new("truncate of a deep file", deep_truncate),
         Workload::new("freed metadata as direct data", reuse).in_all_modes(),
         Workload::new("freed and wanted at once", freed_at_once).in_all_modes(),
+        Workload::new("unwritten blocks on a full volume", unwritten_on_a_full_volume).in_all_modes(),
         Workload::new("directory with index splits", index_splits),
         // Thousands of orphans to delete in each recovery take their time.
         Workload::new("orphan overflow", orphan_overflow).with_share(1),
@@ -291,6 +293,36 @@ fn freed_at_once(name: &str, volume: Volume) -> Recording {
         driver.close(file);
         driver.unlink(&new);
     }
+    driver.finish()
+}
+
+/// Conversions in flight together, whose splits find only blocks that wait for a commit.
+fn unwritten_on_a_full_volume(name: &str, volume: Volume) -> Recording {
+    let block = u64::from(volume.block_size);
+    let mut driver = nearly_full(name, volume, RESERVED + 120);
+    let prepared = driver.create("prepared");
+    driver.fallocate("prepared", prepared, FallocateMode::Allocate { keep_size: false }, 0..64 * block);
+    driver.fsync("prepared", prepared, false);
+    let old = driver.create("old");
+    let len = (driver.free_blocks() - RESERVED) / 8 * 8 * block as usize;
+    driver.direct("old", old, 0, len, false);
+    driver.sync();
+    driver.close(old);
+    driver.unlink("old");
+    let mut in_flight = Vec::new();
+    for n in [9, 40, 21, 33, 2, 55, 13] {
+        in_flight.push(driver.launch("prepared", prepared, n * block, block as usize, n % 2 == 0));
+        if in_flight.len() == 3 {
+            driver.land(in_flight.remove(1));
+        }
+    }
+    while let Some(direct) = in_flight.pop() {
+        driver.land(direct);
+    }
+    driver.buffered("prepared", prepared, 17 * block, 2 * block as usize);
+    driver.buffered("prepared", prepared, 47 * block, block as usize);
+    driver.fsync("prepared", prepared, true);
+    driver.close(prepared);
     driver.finish()
 }
 

@@ -10,6 +10,7 @@ use super::engine::{Engine, FileId, Finished, Value};
 use crate::attr::SyncScope;
 use crate::file::Look;
 use crate::inode::Inode;
+use crate::splits::{SplitRoom, Splitting};
 use crate::{Error, Result, errno};
 
 /// How the policy holds the inode lock.
@@ -57,7 +58,8 @@ pub struct DirectRead {
 
 /// A worker's answer to a direct operation.
 pub(super) enum Step {
-    Mapped(Result<Vec<Mapping>>),
+    /// The mappings, and for a write what converting unwritten ones may take.
+    Mapped(Result<(Vec<Mapping>, Option<SplitRoom>)>),
     /// An atomic write is in the running transaction.
     Logged(Result<()>),
     Ended(Result<()>),
@@ -91,6 +93,8 @@ pub(super) struct Direct {
     shared: Option<SharedMemory>,
     /// Device requests not yet reaped.
     outstanding: usize,
+    /// What its conversion may take.
+    room: Option<SplitRoom>,
     /// The first error of a device request: it fails the whole operation (B9).
     error: Option<Error>,
     /// What the operation returns if nothing fails.
@@ -129,6 +133,15 @@ impl Engine {
             let in_place = !self.fs.has_pages(&inode, pos, len) && !inode.has_logged_data();
             let allocated = |mappings: &Vec<Mapping>| mappings.iter().all(Mapping::is_allocated);
             let mappings = mappings.filter(|mappings| in_place && allocated(mappings));
+            // Without a claim somebody else's I/O may not be in flight beside ours: alone, or not at all.
+            let mappings = match mappings.map(|found| (self.fs.claim_split(&inode, &found), found)) {
+                Some((Ok(room), found)) => Some((found, room)),
+                Some((Err(_), _)) if lock == LockMode::Shared => {
+                    self.counters.refused_shared.fetch_add(1, Ordering::Relaxed);
+                    return Err(Error::errno_only(errno::EAGAIN));
+                }
+                _ => None,
+            };
             if nowait && mappings.is_none() {
                 return Err(Error::errno_only(errno::EAGAIN));
             }
@@ -152,11 +165,18 @@ impl Engine {
             None => {
                 self.counters.mapped_by_job.fetch_add(1, Ordering::Relaxed);
                 self.run_step(slot, false, move |fs| {
-                    Step::Mapped(
-                        fs.prepare_direct_write(&inode, pos, len)
-                            .and_then(|()| fs.map_for_write(&inode, pos, len))
-                            .and_then(|mappings| fs.end_io_too_early(&inode, pos, len).map(|()| mappings)),
-                    )
+                    Step::Mapped((|| {
+                        fs.prepare_direct_write(&inode, pos, len)?;
+                        let mappings = fs.map_for_write(&inode, pos, len)?;
+                        let room = match lock {
+                            LockMode::Exclusive => fs.room_to_convert(&inode, pos, len, &mappings)?,
+                            LockMode::Shared => fs
+                                .claim_split(&inode, &mappings)
+                                .map_err(|_| Error::errno_only(errno::EAGAIN))?,
+                        };
+                        fs.end_io_too_early(&inode, pos, len)?;
+                        Ok((mappings, room))
+                    })())
                 });
             }
         }
@@ -213,7 +233,7 @@ impl Engine {
         };
         let slot = self.insert(op, inode.clone(), Kind::Read { pos, size_bytes }, memory);
         match mappings {
-            Some(mappings) => self.step(slot, Step::Mapped(Ok(mappings))),
+            Some(mappings) => self.step(slot, Step::Mapped(Ok((mappings, None)))),
             None => self.run_step(slot, false, move |fs| {
                 // B4: what is dirty must be on the device before it is read from there.
                 let mapped = fs
@@ -221,8 +241,8 @@ impl Engine {
                     .and_then(|()| fs.map_range(&inode, pos, available, Look::Disk))
                     .map(Option::unwrap_or_default);
                 Step::Mapped(mapped.and_then(|mappings| match fs.is_newer_in_journal(&inode, &mappings) {
-                    true => fs.settle_data(&inode).map(|()| mappings),
-                    false => Ok(mappings),
+                    true => fs.settle_data(&inode).map(|()| (mappings, None)),
+                    false => Ok((mappings, None)),
                 }))
             }),
         }
@@ -238,6 +258,7 @@ impl Engine {
             memory: Some(memory),
             shared: None,
             outstanding: 0,
+            room: None,
             error: None,
             bytes: len,
         })
@@ -246,8 +267,11 @@ impl Engine {
     /// Moves a direct operation on.
     pub(super) fn step(&mut self, slot: usize, step: Step) {
         let issued = match step {
-            Step::Mapped(Ok(mappings)) => match self.direct[slot].kind {
-                Kind::Write { .. } => self.issue_writes(slot, &mappings),
+            Step::Mapped(Ok((mappings, room))) => match self.direct[slot].kind {
+                Kind::Write { .. } => {
+                    self.direct[slot].room = room;
+                    self.issue_writes(slot, &mappings)
+                }
                 Kind::Read { .. } => self.issue_reads(slot, &mappings),
             },
             Step::Mapped(Err(error))
@@ -401,8 +425,11 @@ impl Engine {
             self.counters.ended_in_place.fetch_add(1, Ordering::Relaxed);
             return self.after_end_io(slot);
         }
-        let inode = direct.inode.clone();
-        self.run_step(slot, true, move |fs| Step::Ended(fs.end_io(&inode, pos, len, unwritten)));
+        let (inode, mut room) = (direct.inode.clone(), direct.room.take());
+        self.run_step(slot, true, move |fs| {
+            let splitting = unwritten.then(|| room.as_mut().map_or(Splitting::Reserve, SplitRoom::splitting));
+            Step::Ended(fs.end_io(&inode, pos, len, splitting))
+        });
     }
 
     fn after_end_io(&mut self, slot: usize) {

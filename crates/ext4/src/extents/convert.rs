@@ -22,6 +22,10 @@ impl Cut {
     fn whole(&self) -> Extent {
         self.path.extents()[self.at]
     }
+
+    fn pieces(&self) -> Vec<Extent> {
+        self.left.into_iter().chain([self.part]).chain(self.right).collect()
+    }
 }
 
 /// The blocks of `extent` from `from` to before `end`; `None` if there are none.
@@ -42,7 +46,16 @@ pub(super) fn slice(extent: &Extent, from: u64, end: u64) -> Option<Extent> {
 }
 
 impl Tree<'_> {
-    /// Marks `len` blocks from `lblk` on as written: their data is valid. Blocks that are written stay so.
+    /// Marks `len` blocks from `lblk` on as written: their data is valid. Blocks that are written stay so. Exactly these:
+    /// data for others in the extent may be in flight.
+    ///
+    /// # Errors
+    /// EIO if a block is not mapped at all; ENOSPC if there is no room for a split. What was converted before stays.
+    pub fn convert_to_written(&mut self, lblk: Lblk, len: u32) -> Result<Progress> {
+        self.convert(lblk, len, false, &mut |tree, cut| tree.replace(&cut, &cut.pieces()))
+    }
+
+    /// [`Tree::convert_to_written`] for a caller that excludes all other I/O.
     ///
     /// Where there is no room for a split, unwritten neighbours in the extent are zeroed and become written too, but those
     /// after the range only if the extent ends within `eof_block` (blocks that i_size needs) or the range (D7, D9).
@@ -50,7 +63,7 @@ impl Tree<'_> {
     /// # Errors
     /// EIO if a block is not mapped at all; ENOSPC if neither a split nor zeroing is possible. What was converted before
     /// stays.
-    pub fn convert_to_written(
+    pub fn convert_zeroing(
         &mut self,
         lblk: Lblk,
         len: u32,
@@ -107,8 +120,7 @@ impl Tree<'_> {
     }
 
     fn write_extent(&mut self, cut: Cut, may_reach: u64, zero: &mut Zero<'_>) -> Result<()> {
-        let pieces: Vec<_> = cut.left.into_iter().chain([cut.part]).chain(cut.right).collect();
-        let Err(error) = self.replace(&cut, &pieces) else { return Ok(()) };
+        let Err(error) = self.replace(&cut, &cut.pieces()) else { return Ok(()) };
         if !is_enospc(&error) {
             return Err(error);
         }
@@ -148,7 +160,7 @@ impl Tree<'_> {
     }
 
     fn replace(&mut self, cut: &Cut, pieces: &[Extent]) -> Result<()> {
-        let new = spliced(cut.path.extents(), cut.at..cut.at + 1, pieces);
+        let new = spliced(cut.path.extents(), cut.at..cut.at + 1, pieces, self.owner.apart);
         self.rewrite_leaf(cut.path.clone(), new)
     }
 }

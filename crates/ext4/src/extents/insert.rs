@@ -28,12 +28,12 @@ impl Tree<'_> {
         }
         self.touch(&extent);
         let appended = at == extents.len();
-        let new = spliced(extents, at..at, &[extent]);
+        let new = spliced(extents, at..at, &[extent], self.owner.apart);
         if new.len() > path.leaf_max()
             && appended
             && let Some(next) = path.next_leaf(self.meta, self.owner)?
         {
-            let new = spliced(next.extents(), 0..0, &[extent]);
+            let new = spliced(next.extents(), 0..0, &[extent], self.owner.apart);
             if new.len() <= next.leaf_max() {
                 return self.rewrite_leaf(next, new);
             }

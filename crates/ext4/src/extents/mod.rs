@@ -34,6 +34,8 @@ pub struct TreeOwner {
     pub goal: Pblk,
     /// Blocks of the volume; no entry may point beyond it.
     pub blocks: u64,
+    /// Unwritten neighbours stay two extents: some were split off for I/O under way.
+    pub apart: bool,
 }
 
 impl TreeOwner {
@@ -101,8 +103,7 @@ pub enum Progress {
 }
 
 /// Zeroes data blocks on the device, before the metadata that calls them written may commit (D7). They are unwritten
-/// neighbours in the tree, but I/O to them may be in flight, its data not yet called written: whoever cannot exclude that
-/// must answer with an error, ENOSPC for one, which ends the conversion with the tree unchanged.
+/// neighbours in the tree: only who excludes all I/O to the file may have them zeroed.
 pub type Zero<'z> = dyn FnMut(Pblk, u32) -> Result<()> + 'z;
 
 /// A tree open for change within one handle. The caller stores `root` back into the inode, whatever the result, and adds

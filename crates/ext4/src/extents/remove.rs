@@ -58,7 +58,7 @@ impl Tree<'_> {
         let right = slice(&extents[high - 1], end, u64::MAX);
         let down_to = extents[low].lblk;
         let kept: Vec<Extent> = left.into_iter().chain(right).collect();
-        let new = spliced(extents, low..high, &kept);
+        let new = spliced(extents, low..high, &kept, self.owner.apart);
         gone.iter().for_each(|run| self.touch(run));
         // Unmapped first: an error in between then loses space rather than sharing it.
         self.rewrite_leaf(path, new)?;

@@ -166,19 +166,28 @@ fn split_point(old: &Entries, new: &Entries, max: usize) -> usize {
 }
 
 /// D5: two extents as one, if they are one.
-fn merged(left: &Extent, right: &Extent) -> Option<Extent> {
+fn merged(left: &Extent, right: &Extent, apart: bool) -> Option<Extent> {
+    if apart && left.unwritten {
+        return None;
+    }
     let touch = left.end() == u64::from(right.lblk.0) && left.start.0 + u64::from(left.len) == right.start.0;
     let len = left.len + right.len;
     (touch && left.unwritten == right.unwritten && len <= Extent::max_len(left.unwritten))
         .then_some(Extent { len, ..*left })
 }
 
-/// `extents` with `pieces` in place of those in `range`, merged with each other and with their neighbours.
-pub(super) fn spliced(extents: &[Extent], range: std::ops::Range<usize>, pieces: &[Extent]) -> Vec<Extent> {
+/// `extents` with `pieces` in place of those in `range`, merged with each other and with their neighbours; unwritten ones
+/// stay `apart`.
+pub(super) fn spliced(
+    extents: &[Extent],
+    range: std::ops::Range<usize>,
+    pieces: &[Extent],
+    apart: bool,
+) -> Vec<Extent> {
     let mut new = extents[..range.start].to_vec();
     let neighbour = extents.get(range.end);
     for piece in pieces.iter().chain(neighbour) {
-        match new.last().and_then(|last| merged(last, piece)) {
+        match new.last().and_then(|last| merged(last, piece, apart)) {
             Some(both) => *new.last_mut().expect("it merged") = both,
             None => new.push(*piece),
         }

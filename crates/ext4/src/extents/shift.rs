@@ -64,7 +64,7 @@ impl Tree<'_> {
             let next = Lblk(extents[extents.len() - 1].end() as u32);
             let moved: Vec<_> =
                 extents[low..].iter().map(|e| Extent { lblk: Lblk(e.lblk.0 - by), ..*e }).collect();
-            let new = spliced(extents, low..extents.len(), &moved);
+            let new = spliced(extents, low..extents.len(), &moved, self.owner.apart);
             self.rewrite_leaf(path, new)?;
             from = next;
         }
@@ -102,7 +102,7 @@ impl Tree<'_> {
             end = extents[low].lblk.0.into();
             let moved: Vec<_> =
                 extents[low..high].iter().map(|e| Extent { lblk: Lblk(e.lblk.0 + by), ..*e }).collect();
-            let new = spliced(extents, low..high, &moved);
+            let new = spliced(extents, low..high, &moved, self.owner.apart);
             self.rewrite_leaf(path, new)?;
         }
         Ok(Progress::Done)

@@ -12,6 +12,7 @@ use crate::inode::Inode;
 use crate::map_blocks::MAP_CREDITS;
 use crate::mballoc::Run;
 use crate::meta::Meta;
+use crate::splits::Splitting;
 use crate::{Error, Result};
 
 impl Replay<'_> {
@@ -65,7 +66,7 @@ impl Replay<'_> {
         if found.state != MapState::Hole {
             if found.start == wanted.start && state == MapState::Written {
                 return fs.with_handle(MAP_CREDITS, |handle| {
-                    match handle.convert_unwritten(inode, wanted.lblk, wanted.len)? {
+                    match handle.convert_unwritten(inode, wanted.lblk, wanted.len, &mut Splitting::Zeroing)? {
                         Progress::Done => Ok(()),
                         Progress::More { .. } => {
                             Err(Error::refused(crate::errno::EIO, "credits of a conversion"))

@@ -20,6 +20,8 @@ pub enum RequestKind {
     Delayed,
     /// Extent tree, directory, xattr blocks.
     Metadata,
+    /// Extent tree blocks, out of a [`super::SplitClaim`].
+    Split,
 }
 
 /// A wish for blocks.
@@ -180,6 +182,7 @@ impl Allocator {
     fn claim(&self, wish: &Wish, request: &Request) -> Result<Claim<'_>> {
         let (pool, kept) = match request.kind {
             RequestKind::Delayed => (&self.delayed, 0),
+            RequestKind::Split => (&self.claimed, 0),
             _ if request.may_use_reserve => (&self.unclaimed, 0),
             _ => (&self.unclaimed, self.kept_clusters(0)),
         };

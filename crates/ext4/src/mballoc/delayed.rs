@@ -48,11 +48,17 @@ impl Allocator {
         self.delayed.load(Relaxed)
     }
 
-    /// What ordinary allocations leave: the reserve (D14), and the leaves that extents of one block each would fill if
-    /// everything delayed, and `more`, ended up so scattered.
+    /// What ordinary allocations leave: the reserve (D14), and the leaves of delayed data.
     pub(super) fn kept_clusters(&self, more: u64) -> u64 {
+        // What splits have claimed of the reserve is out of sight already.
+        let reserve = self.reserved_clusters().saturating_sub(self.claimed.load(Relaxed));
+        reserve + self.kept_leaves(more)
+    }
+
+    /// The leaves that extents of one block each would fill if everything delayed, and `more`, ended up so scattered.
+    pub(super) fn kept_leaves(&self, more: u64) -> u64 {
         let per_leaf = u64::from(self.sb.block_size()) / 12 - 1;
         let delayed = self.delayed.load(Relaxed) + more;
-        self.reserved_clusters() + if delayed > 0 { delayed.div_ceil(per_leaf) } else { 0 }
+        if delayed > 0 { delayed.div_ceil(per_leaf) } else { 0 }
     }
 }

@@ -9,6 +9,7 @@ mod delayed;
 mod free;
 mod group;
 mod preallocation;
+mod split_claims;
 mod zones;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use ext4_format::{Corrupt, Group, GroupDesc, Pblk, Superblock};
 pub use allocate::{Request, RequestKind, Run};
 pub use buddy::Buddy;
 pub(crate) use group::{GroupState, Slot};
+pub(crate) use split_claims::SplitClaim;
 
 use crate::meta::Image;
 use crate::{Error, Result};
@@ -51,6 +53,8 @@ pub struct Allocator {
     unclaimed: AtomicU64,
     /// Set aside for data in memory that has no blocks yet. Not among the unclaimed ones.
     delayed: AtomicU64,
+    /// Kept for the splits of conversions ([`SplitClaim`]). Not among the unclaimed ones.
+    claimed: AtomicU64,
     pub(crate) free_inodes: AtomicU64,
     pub(crate) dirs: AtomicU64,
     /// D13, in the order of freeing.
@@ -106,6 +110,7 @@ impl Allocator {
             free: free.into(),
             unclaimed: free.into(),
             delayed: 0.into(),
+            claimed: 0.into(),
             free_inodes: sum(&|desc| desc.free_inodes).into(),
             dirs: sum(&|desc| desc.used_dirs).into(),
             slots: descs.into_iter().map(Slot::new).collect(),

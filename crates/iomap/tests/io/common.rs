@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use block_io::sync::Mutex;
 use block_io::{Device, Error, Limits, Result};
-use iomap::{Address, FileMapping, Mapping, MappingFlags, WriteRequest};
+use iomap::{Address, Backing, FileMapping, Mapping, MappingFlags, Reserved, WriteRequest};
 
 pub const BLOCK: u64 = 2048;
 pub const SECTOR: u64 = 512;
@@ -136,6 +136,7 @@ pub struct FileState {
     pub device_blocks: u64,
     /// Blocks set aside for delayed allocation.
     pub reserved: u64,
+    pub converting: u64,
     /// The clock.
     pub now_ms: u64,
     /// Happens when the page cache asks next whether a block is allocated.
@@ -158,6 +159,7 @@ impl FakeFile {
             gap_every,
             device_blocks,
             reserved: 0,
+            converting: 0,
             now_ms: 0,
             meanwhile: None,
         };
@@ -299,26 +301,33 @@ impl FileMapping for FakeFile {
         Ok(self.0.lock().run(pos / BLOCK, len.div_ceil(BLOCK)))
     }
 
-    fn try_is_allocated(&self, pos: u64) -> Option<bool> {
+    fn try_backing(&self, pos: u64) -> Option<Backing> {
         let meanwhile = self.0.lock().meanwhile.take();
         if let Some(meanwhile) = meanwhile {
             meanwhile();
         }
-        Some(self.0.lock().blocks[(pos / BLOCK) as usize] != Block::Hole)
+        Some(match self.0.lock().blocks[(pos / BLOCK) as usize] {
+            Block::Hole => Backing::Hole,
+            Block::Unwritten(_) => Backing::Unwritten,
+            Block::Written(_) => Backing::Written,
+        })
     }
 
-    fn reserve(&self, blocks: u64) -> Result<()> {
+    fn reserve(&self, pages: Reserved) -> Result<()> {
         let mut state = self.0.lock();
         let free = (state.next_free..state.device_blocks).filter(|at| !at.is_multiple_of(state.gap_every));
-        if (free.count() as u64) < state.reserved + blocks {
+        if (free.count() as u64) < state.reserved + pages.delayed {
             return Err(Error::new("reserve", 28));
         }
-        state.reserved += blocks;
+        state.reserved += pages.delayed;
+        state.converting += pages.converting;
         Ok(())
     }
 
-    fn release(&self, blocks: u64) {
-        self.0.lock().reserved -= blocks;
+    fn release(&self, pages: Reserved) {
+        let mut state = self.0.lock();
+        state.reserved -= pages.delayed;
+        state.converting -= pages.converting;
     }
 
     fn map_write(&self, pos: u64, len: u64, delayed: u64) -> Result<Mapping> {

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use ext4_format::{Lblk, Pblk};
 use serde_json::Value;
 
-use super::model::{World, blocks_of, extent};
+use super::model::{EXACTLY, World, blocks_of, extent};
 use super::store::{OWNER, Store};
 use super::validate::validate;
-use crate::extents::{MapState, Progress, Tree, lookup};
+use crate::extents::{MapState, Progress, Tree, TreeOwner, lookup};
 use crate::extents_status::{ExtentStatus, Status, StatusExtent};
 
 fn number(value: &Value) -> u64 {
@@ -48,7 +48,7 @@ fn convert(
     let changed = world.with(|tree: &mut Tree<'_>| {
         let result = match operation["flag"].as_str().unwrap() {
             "convertToUnwritten" => tree.convert_to_unwritten(Lblk(lblk), len, &mut zero),
-            _ => tree.convert_to_written(Lblk(lblk), len, eof, &mut zero),
+            _ => tree.convert_zeroing(Lblk(lblk), len, eof, &mut zero),
         };
         assert_eq!(result, Ok(Progress::Done));
         tree.changed
@@ -125,6 +125,35 @@ fn d7_one_free_entry_zeroes_only_the_left_edge() {
     let states: Vec<_> = (0..10).map(|at| world.model[&at].1).collect();
     assert_eq!(states, [false, false, false, false, true, true, true, true, true, true]);
     world.check();
+}
+
+#[test]
+fn without_room_nothing_is_converted_beside_io_of_others() {
+    let mut world = World::new();
+    (0..4).for_each(|i| world.insert(extent(1000 * i, 10, u64::from(100 + 5000 * i), true)));
+    world.store.allocations_left = 0;
+    world.convert(3, 1, false, EXACTLY);
+    assert!((0..10).all(|at| world.model[&at].1), "there was no room for the split");
+    world.store.allocations_left = 1;
+    world.convert(3, 1, false, EXACTLY);
+    assert!((0..10).all(|at| world.model[&at].1 == (at != 3)));
+    world.check();
+}
+
+#[test]
+fn pieces_split_off_for_io_stay_apart() {
+    let mut world = World::new();
+    world.insert(extent(0, 10, 100, true));
+    let apart = TreeOwner { apart: true, ..OWNER };
+    let mut tree = Tree::new(&mut world.store, &mut world.root, apart);
+    tree.split_at(Lblk(3)).unwrap();
+    tree.split_at(Lblk(5)).unwrap();
+    tree.insert(extent(10, 2, 110, true)).unwrap();
+    // Written neighbours merge as ever.
+    assert_eq!(tree.convert_to_written(Lblk(4), 1), Ok(Progress::Done));
+    assert_eq!(tree.convert_to_written(Lblk(3), 1), Ok(Progress::Done));
+    let found = validate(&world.store, &world.root);
+    assert_eq!(found, [(0, 3, 100, true), (3, 2, 103, false), (5, 5, 105, true), (10, 2, 110, true)]);
 }
 
 #[test]

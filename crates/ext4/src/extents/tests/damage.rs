@@ -34,7 +34,7 @@ fn change(store: &Store, root: &[u8; 60]) {
     let mut zero = |_: Pblk, _: u32| Ok(());
     let mut tree = Tree::new(&mut store, &mut root, OWNER);
     let _ = tree.insert(extent(3, 1, 9000, false));
-    let _ = tree.convert_to_written(Lblk(0), 20, 0, &mut zero);
+    let _ = tree.convert_zeroing(Lblk(0), 20, 0, &mut zero);
     let _ = tree.convert_to_unwritten(Lblk(0), 20, &mut zero);
 }
 

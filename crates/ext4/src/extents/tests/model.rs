@@ -14,6 +14,9 @@ use crate::extents::{self, MapState, Progress, Tree};
 /// Per mapped block: its physical block and whether it is unwritten.
 type Model = BTreeMap<u32, (u64, bool)>;
 
+/// In place of the end of the file: the caller excludes nobody.
+pub const EXACTLY: u64 = u64::MAX - 1;
+
 #[derive(Clone)]
 pub struct World {
     pub store: Store,
@@ -96,7 +99,8 @@ impl World {
         }
     }
 
-    /// Converts; what may become written besides the range must have been zeroed first.
+    /// Converts; what may become written besides the range must have been zeroed first. With [`EXACTLY`] for `eof` nothing
+    /// may be zeroed at all.
     pub fn convert(&mut self, lblk: u32, len: u32, unwritten: bool, eof: u64) {
         let mut zeroed = Vec::new();
         let mut zero = |start: Pblk, len: u32| {
@@ -107,7 +111,10 @@ impl World {
         let result = if unwritten {
             tree.convert_to_unwritten(Lblk(lblk), len, &mut zero)
         } else {
-            tree.convert_to_written(Lblk(lblk), len, eof, &mut zero)
+            match eof {
+                EXACTLY => tree.convert_to_written(Lblk(lblk), len),
+                _ => tree.convert_zeroing(Lblk(lblk), len, eof, &mut zero),
+            }
         };
         self.meta_blocks += tree.meta_blocks_delta;
         let in_range = |at: u32| (lblk..lblk + len).contains(&at);
@@ -271,7 +278,7 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(lblk, len, apart, unwritten)| Op::Insert { lblk, len, apart, unwritten }),
         2 => (at.clone(), 1u32..300, 2u32..9, any::<bool>())
             .prop_map(|(lblk, count, step, unwritten)| Op::Stripes { lblk, count, step, unwritten }),
-        4 => (at.clone(), 1u32..60, any::<bool>(), 0u64..7000)
+        4 => (at.clone(), 1u32..60, any::<bool>(), prop_oneof![0u64..7000, Just(EXACTLY)])
             .prop_map(|(lblk, len, unwritten, eof)| Op::Convert { lblk, len, unwritten, eof }),
         2 => (at.clone(), 1u32..60).prop_map(|(from, len)| Op::Remove { from, len }),
         1 => (at.clone(), 1u32..4000).prop_map(|(from, len)| Op::Remove { from, len }),

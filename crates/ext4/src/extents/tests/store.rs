@@ -16,7 +16,8 @@ pub const SEED: u32 = 0x5EED;
 pub const BLOCKS: u64 = 1 << 40;
 /// Tree blocks are allocated from here on.
 pub const FIRST_NODE: u64 = 1 << 39;
-pub const OWNER: TreeOwner = TreeOwner { ino: Ino(12), seed: SEED, goal: Pblk(5000), blocks: BLOCKS };
+pub const OWNER: TreeOwner =
+    TreeOwner { ino: Ino(12), seed: SEED, goal: Pblk(5000), blocks: BLOCKS, apart: false };
 
 #[derive(Clone)]
 pub struct Store {

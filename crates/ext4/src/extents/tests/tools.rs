@@ -53,7 +53,7 @@ fn owner(image: &[u8]) -> TreeOwner {
     let uuid = &image[1024 + 0x68..][..16];
     let generation = le32(image, inode_at(image) + 0x64);
     let seed = inode_seed(crc32c(CRC32C_SEED, uuid), Ino(12), generation);
-    TreeOwner { ino: Ino(12), seed, goal: Pblk(100), blocks: 8192 }
+    TreeOwner { ino: Ino(12), seed, goal: Pblk(100), blocks: 8192, apart: false }
 }
 
 fn root(image: &[u8]) -> [u8; 60] {
@@ -158,7 +158,7 @@ fn mke2fs_trees_are_read_and_ours_are_clean() {
     for i in (0..RUNS).step_by(50) {
         let _ = tree.convert_to_unwritten(Lblk(3 * i), 2, &mut zero).unwrap();
     }
-    let _ = tree.convert_to_written(Lblk(150), 2, 0, &mut zero).unwrap();
+    let _ = tree.convert_zeroing(Lblk(150), 2, 0, &mut zero).unwrap();
     assert_eq!(tree.meta_blocks_delta, given as i64, "so that i_blocks and the bitmap stay right");
     store_root(&mut volume.image, &root, owner);
     judge(dir.path(), &volume.image);

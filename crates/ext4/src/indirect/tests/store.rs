@@ -18,7 +18,8 @@ pub const PER_TABLE: u32 = 256;
 pub const FIRST_TABLE: u64 = 1 << 30;
 /// Blocks below this are the volume's own.
 pub const SYSTEM_BLOCKS: u64 = 50;
-pub const OWNER: TreeOwner = TreeOwner { ino: Ino(12), seed: 0, goal: Pblk(5000), blocks: 1 << 31 };
+pub const OWNER: TreeOwner =
+    TreeOwner { ino: Ino(12), seed: 0, goal: Pblk(5000), blocks: 1 << 31, apart: false };
 
 #[derive(Clone)]
 pub struct Store {
