@@ -144,6 +144,7 @@ impl UringQueue {
     /// The host's limits, which it would enforce only in part (a file grows where a device ends), and the latch.
     fn check(&self, request: &Request) -> Result<()> {
         let limits = self.device.limits();
+        self.device.check_stopped()?;
         if matches!(request.operation, Operation::Flush | Operation::Write { fua: true })
             && let Some(failed) = self.device.failed_flush()
         {
@@ -234,11 +235,15 @@ impl UringQueue {
             }));
         }
         if request.operation == Operation::Flush {
-            return Some(Ok(()));
+            return Some(self.device.check_size());
         }
         *moved += result as usize;
         if *moved == request.memory.len() {
-            return Some(Ok(()));
+            let is_durable = matches!(request.operation, Operation::Write { fua: true });
+            return Some(if is_durable { self.device.check_size() } else { self.device.check_stopped() });
+        }
+        if let Err(shrunk) = self.device.check_size() {
+            return Some(Err(shrunk));
         }
         let lbs = self.device.limits().logical_block_bytes as usize;
         if result == 0 || (self.device.limits().direct && !moved.is_multiple_of(lbs)) {

@@ -150,7 +150,7 @@ impl Fs {
         if self.shut_down.load(Ordering::Acquire) {
             return Err(Error::refused(errno::EIO, "the volume was shut down"));
         }
-        Ok(())
+        self.device.stopped().map_or(Ok(()), |lost| Err(lost.into()))
     }
 
     /// The transaction that a change made now would be part of: the running one, or the next.
