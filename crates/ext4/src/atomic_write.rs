@@ -11,7 +11,6 @@ use ext4_format::Lblk;
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
-use crate::handle::zero_blocks;
 use crate::inode::Inode;
 use crate::map_blocks::MAP_CREDITS;
 use crate::orphan::ORPHAN_CREDITS;
@@ -69,7 +68,7 @@ impl Fs {
                     return Err(Error::refused(errno::EIO, format!("logical block {lblk} has no place")));
                 }
                 let from = ((block - blocks.start) * min) as usize;
-                handle.log_data(inode, run.start, &data[from..from + run.len as usize * min as usize])?;
+                handle.log_data(inode, run.blocks()?, &data[from..from + run.len as usize * min as usize])?;
                 block = run.end();
             }
             self.raise_sizes(handle, inode, pos + len)?;
@@ -86,7 +85,7 @@ impl Fs {
             let (lblk, count) = (Lblk(block as u32), (blocks.end - block) as u32);
             let run = self.map_lookup(inode, lblk, count)?;
             if run.state == MapState::Unwritten {
-                zero_blocks(self.device.as_ref(), self.block_size(), run.start, run.len)?;
+                self.zero_blocks(run.blocks()?)?;
                 zeroed = true;
             }
             block = run.end();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use block_io::Dax;
 use ext4_format::Lblk;
 
-use crate::extents::{MapState, Mapping};
+use crate::data_blocks::DataMapping;
+use crate::extents::MapState;
 use crate::file::{Look, block_range};
 use crate::fs::Fs;
-use crate::handle::zero_blocks;
 use crate::inode::Inode;
 use crate::map_blocks::{Allocate, MAP_CREDITS};
 use crate::splits::Splitting;
@@ -125,7 +125,7 @@ impl Fs {
         let mapping = self.map_for_dax(inode, pos, data.len() as u64)?;
         let inside = pos - u64::from(mapping.lblk.0) * block_size;
         let len = (u64::from(mapping.len) * block_size - inside).min(data.len() as u64) as usize;
-        let device_offset = mapping.start.0 * block_size + inside;
+        let device_offset = mapping.blocks()?.device_offset_bytes(self.block_size()) + inside;
         memory.store(device_offset, &data[..len])?;
         // B5: what lies behind the end of the file reads as zeros when that grows.
         let stop = pos + len as u64;
@@ -138,7 +138,7 @@ impl Fs {
 
     /// Written blocks from `pos` on, at least one and at most those of `len` bytes (A12): a hole gets some with zeros in them,
     /// and so do unwritten ones, before anything calls them written.
-    fn map_for_dax(&self, inode: &Inode, pos: u64, len: u64) -> Result<Mapping> {
+    fn map_for_dax(&self, inode: &Inode, pos: u64, len: u64) -> Result<DataMapping> {
         let blocks = block_range(self.block_size(), pos, len)?;
         let (lblk, count) = (Lblk(blocks.start as u32), (blocks.end - blocks.start) as u32);
         let found = self.map_lookup(inode, lblk, count)?;
@@ -150,13 +150,13 @@ impl Fs {
                 Ok(mapping)
             }),
             MapState::Unwritten => {
-                zero_blocks(self.device.as_ref(), self.block_size(), found.start, found.len)?;
+                self.zero_blocks(found.blocks()?)?;
                 let block_size = self.block_size() as u64;
                 let (from, bytes) = (blocks.start * block_size, u64::from(found.len) * block_size);
                 self.with_handle(MAP_CREDITS, |handle| {
                     self.convert_range(handle, inode, from, bytes, &mut Splitting::Zeroing)
                 })?;
-                Ok(Mapping { state: MapState::Written, ..found })
+                Ok(found.converted())
             }
         }
     }

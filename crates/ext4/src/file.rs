@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ext4_format::Lblk;
 use ext4_format::inode::flags;
-use iomap::{Address, Mapping as IoMapping, MappingFlags};
+use iomap::{Address, Mapping as IoMapping};
 use jbd2::mutant;
 
 use crate::attr::may_strip_privileges;
-use crate::extents::{MapState, Mapping, Progress};
+use crate::extents::{MapState, Progress};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
@@ -121,22 +121,6 @@ impl Fs {
             },
         };
         Ok(Probe(bits))
-    }
-
-    /// A mapping in bytes.
-    pub(crate) fn to_io_mapping(&self, mapping: &Mapping, new: bool) -> IoMapping {
-        let block_size = self.block_size() as u64;
-        let device_offset_bytes = mapping.start.0 * block_size;
-        IoMapping {
-            offset_bytes: u64::from(mapping.lblk.0) * block_size,
-            len_bytes: u64::from(mapping.len) * block_size,
-            address: match mapping.state {
-                MapState::Hole => Address::Hole,
-                MapState::Written => Address::Mapped { device_offset_bytes },
-                MapState::Unwritten => Address::Unwritten { device_offset_bytes },
-            },
-            flags: MappingFlags { new, ..MappingFlags::default() },
-        }
     }
 
     /// The mappings of a byte range, holes among them. `None`: not all of them are in memory.

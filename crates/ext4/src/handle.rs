@@ -1,6 +1,5 @@
 //! A running handle on a mounted volume: the only way to change metadata.
 
-use block_io::Device;
 use ext4_format::{Ino, Pblk};
 
 use crate::fs::Fs;
@@ -250,18 +249,4 @@ impl Meta for Reader<'_> {
     fn ensure_credits(&mut self, _credits: u32) -> Result<bool> {
         read_only()
     }
-}
-
-/// Zeroes data blocks on the device, outside any transaction: they are not reachable as written yet (D7).
-pub(crate) fn zero_blocks(device: &dyn Device, block_size: usize, start: Pblk, len: u32) -> Result<()> {
-    const CHUNK_BYTES: u64 = 1 << 20;
-    let mut offset = start.0 * block_size as u64;
-    let end = offset + u64::from(len) * block_size as u64;
-    let zeros = block_io::AlignedBuf::zeroed((end - offset).min(CHUNK_BYTES) as usize);
-    while offset < end {
-        let part = (end - offset).min(zeros.len() as u64);
-        device.write(offset, &zeros[..part as usize], false)?;
-        offset += part;
-    }
-    Ok(())
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock, Weak};
 use block_io::sync::{Mutex, RwLock};
 use ext4_format::checksum::inode_seed;
 use ext4_format::extent::ROOT_SIZE;
-use ext4_format::inode::flags;
+use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 
 use crate::buffered::PageCache;
+use crate::data_blocks::KnownRuns;
 use crate::extents::{self, Mapping, TreeOwner};
-use crate::extents_status::ExtentStatus;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::journalled_data::LoggedData;
@@ -56,7 +56,7 @@ pub struct Inode {
     pub(crate) state: Mutex<InodeState>,
     /// The extent lock (i_data_sem): shared to look the map up, exclusive to change it.
     pub(crate) map_lock: RwLock<()>,
-    pub(crate) extents: Mutex<ExtentStatus>,
+    pub(crate) extents: Mutex<KnownRuns>,
     /// Buffered data, made at the first buffered access.
     pub(crate) pages: OnceLock<PageCache>,
     /// What the journal may hold of its data.
@@ -87,7 +87,7 @@ impl Inode {
                 deleted: false,
             }),
             map_lock: RwLock::new(()),
-            extents: Mutex::new(ExtentStatus::new(STATUS_EXTENTS)),
+            extents: Mutex::new(KnownRuns::new(STATUS_EXTENTS)),
             pages: OnceLock::new(),
             logged_data: fs.logged_data.inherited(),
             opens: AtomicU32::new(0),
@@ -261,7 +261,7 @@ impl InodeCache {
 
     /// The inode, read from its table block if it is not in memory. ESTALE-like states are ENOENT: a free inode
     /// has no object.
-    pub fn get(&self, fs: &Fs, ino: Ino) -> Result<Arc<Inode>> {
+    fn get(&self, fs: &Fs, ino: Ino) -> Result<Arc<Inode>> {
         if let Some(inode) = self.kept.get(&ino) {
             return Ok(inode);
         }
@@ -294,26 +294,77 @@ impl InodeCache {
     }
 }
 
+/// What an inode is got for (EXT4_IGET_*): numbers come from the disk, and may be any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Iget {
+    /// What names lead to: the root, and what is neither reserved nor the volume's own.
+    Normal,
+    /// The value of an extended attribute.
+    Ea,
+    /// The volume's own, by a number of the superblock.
+    Special,
+}
+
 impl Fs {
-    pub(crate) fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
+    /// The inode of a number.
+    ///
+    /// # Errors
+    /// EUCLEAN for a number outside the volume or not of this kind, for an inode that is damaged, and for one whose flag
+    /// EA_INODE says that it is of another kind; ENOENT once it is deleted.
+    pub(crate) fn iget(&self, ino: Ino, kind: Iget) -> Result<Arc<Inode>> {
+        self.try_iget(ino, kind).inspect_err(|error| self.error_found(error, "iget"))
+    }
+
+    fn try_iget(&self, ino: Ino, kind: Iget) -> Result<Arc<Inode>> {
+        if !self.may_be(ino, kind) {
+            let corrupt = Corrupt::structure("inode number", "reserved, or outside the volume");
+            return Err(Error::corrupt_inode(ino.0, corrupt));
+        }
         let inode = self.inodes.get(self, ino)?;
-        if inode.state.lock().deleted {
+        let (deleted, is_ea) = {
+            let state = inode.state.lock();
+            (state.deleted, state.disk.has_flag(flags::EA_INODE))
+        };
+        if is_ea != (kind == Iget::Ea) {
+            let why = if is_ea { "the value of an attribute" } else { "no value of an attribute" };
+            return Err(Error::corrupt_inode(ino.0, Corrupt::structure("inode", why)));
+        }
+        if deleted {
             return Err(Error::refused(errno::ENOENT, format!("inode {ino} is deleted")));
         }
         Ok(inode)
     }
 
-    /// Decodes an inode from its table. EUCLEAN for a number that no directory entry may hold.
-    pub(crate) fn read_disk_inode(&self, ino: Ino) -> Result<DiskInode> {
+    /// Whether an inode of this kind may have the number.
+    pub(crate) fn may_be(&self, ino: Ino, kind: Iget) -> bool {
+        let volume = &self.geometry;
+        let own = [
+            volume.usr_quota_inum,
+            volume.grp_quota_inum,
+            volume.prj_quota_inum,
+            volume.orphan_file_inum,
+            volume.journal_inum,
+        ];
+        let ordinary = ino == ROOT || ino.0 >= volume.first_ino() && !own.contains(&ino.0);
+        ino >= ROOT && ino.0 <= volume.inodes_count && (ordinary || kind == Iget::Special)
+    }
+
+    /// Decodes an inode from its table. EUCLEAN if it is damaged, or its attributes lie on the volume's metadata (F27).
+    fn read_disk_inode(&self, ino: Ino) -> Result<DiskInode> {
         let (block, offset) = self.allocator.inode_location(ino)?;
         let image = self.read_metadata(block, BlockKind::Plain)?;
         let bytes = &image[offset..offset + usize::from(self.geometry.inode_size())];
-        DiskInode::decode(bytes, &self.geometry, ino).map_err(|corrupt| Error::corrupt_inode(ino.0, corrupt))
+        let disk = DiskInode::decode(bytes, &self.geometry, ino)
+            .map_err(|corrupt| Error::corrupt_inode(ino.0, corrupt))?;
+        if disk.file_acl != 0 {
+            self.check_data_blocks(ino, Pblk(disk.file_acl), 1)?;
+        }
+        Ok(disk)
     }
 
-    /// EUCLEAN for an inode that a directory names but that is free.
+    /// The inode that a directory names. EUCLEAN for one that is free, or that no name may lead to.
     pub(crate) fn inode_of_entry(&self, ino: Ino) -> Result<Arc<Inode>> {
-        let inode = self.inode(ino)?;
+        let inode = self.iget(ino, Iget::Normal)?;
         let links = inode.state.lock().disk.links_count;
         if links == 0 && inode.opens.load(Ordering::Acquire) == 0 {
             let corrupt = Corrupt::structure("inode", "named by a directory, but free");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use block_io::{AlignedBuf, Device};
 use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
-use ext4_format::inode::flags;
+use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
 use jbd2::recovery::{self, RecoverOptions, Rest};
@@ -183,12 +183,21 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
     Ok(LogMap::new(runs.into_iter().map(extent).collect())?)
 }
 
+/// The root must be a directory that is there: without it there is nothing to mount, and nothing is written. Asked once the
+/// journal is replayed.
+pub(crate) fn check_root(device: &Arc<dyn Device>, superblock: &Superblock) -> Result<()> {
+    let disk = read_inode(&RawReader::new(device, superblock), superblock, ROOT)?;
+    let blocks = disk.blocks > 0 || disk.has_flag(flags::INLINE_DATA);
+    if disk.links_count > 0 && disk.is_dir() && disk.size > 0 && blocks {
+        return Ok(());
+    }
+    let corrupt = Corrupt::structure("root inode", "free, empty, or not a directory");
+    Err(Error::corrupt_inode(ROOT.0, corrupt))
+}
+
 fn read_inode(reader: &RawReader, superblock: &Superblock, ino: Ino) -> Result<DiskInode> {
     let Some(location) = superblock.inode_location(ino) else {
-        return Err(Error::corrupt_inode(
-            ino.0,
-            Corrupt::structure("superblock", "journal inode out of range"),
-        ));
+        return Err(Error::corrupt_inode(ino.0, Corrupt::structure("superblock", "inode out of range")));
     };
     let (block, offset) = superblock.desc_location(location.group);
     let image = reader.read(block, BlockKind::Plain)?;

@@ -13,7 +13,8 @@ use ext4_format::{Lblk, Pblk, Superblock};
 use iomap::{Address, Mapping as IoMapping};
 use jbd2::Tid;
 
-use crate::extents::{MapState, Mapping};
+use crate::data_blocks::{DataBlocks, DataMapping};
+use crate::extents::MapState;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
@@ -147,13 +148,13 @@ impl Fs {
             })
     }
 
-    /// Writes a block of a file that is mapped and written, by the way that the file's data takes.
-    pub(crate) fn write_data_block(&self, inode: &Inode, block: Pblk, data: &[u8]) -> Result<()> {
+    /// Writes the first of a file's blocks, which are mapped and written, by the way that the file's data takes.
+    pub(crate) fn write_data_block(&self, inode: &Inode, blocks: DataBlocks, data: &[u8]) -> Result<()> {
         if self.journals_data(inode) {
-            return self.with_handle(2, |handle| handle.log_data(inode, block, data));
+            return self.with_handle(2, |handle| handle.log_data(inode, blocks, data));
         }
         self.settle_data(inode)?;
-        Ok(self.device.write(block.0 * self.block_size() as u64, data, false)?)
+        Ok(self.device.write(blocks.device_offset_bytes(self.block_size()), data, false)?)
     }
 
     /// Commits and checkpoints what the journal holds of an inode's data: from here on its blocks may be read and written
@@ -178,7 +179,7 @@ impl Fs {
         data: &[u8],
         delayed: u32,
         splitting: &mut Splitting<'_>,
-    ) -> Result<(Mapping, bool)> {
+    ) -> Result<(DataMapping, bool)> {
         let block_size = self.block_size();
         let most = MAX_LOGGED_BLOCKS.min(self.journal.max_transaction_credits() / 4).max(1);
         let count = ((data.len() / block_size) as u32).min(most);
@@ -196,7 +197,7 @@ impl Fs {
                 _ => (found, false),
             };
             let bytes = mapping.len as usize * block_size;
-            handle.log_data(inode, mapping.start, &data[..bytes])?;
+            handle.log_data(inode, mapping.blocks()?, &data[..bytes])?;
             let end = (mapping.end() * block_size as u64).min(inode.size());
             if end > self.sizes(inode).1 {
                 self.require_large_file(handle, end)?;
@@ -214,14 +215,16 @@ impl Fs {
 }
 
 impl Handle<'_> {
-    /// Puts whole blocks of a file's data from `start` on into the transaction: a credit each. fsync and fdatasync wait for
+    /// Puts `data`, whole blocks of a file, into the transaction: a credit each. fsync and fdatasync wait for
     /// it.
-    pub(crate) fn log_data(&mut self, inode: &Inode, start: Pblk, data: &[u8]) -> Result<()> {
+    pub(crate) fn log_data(&mut self, inode: &Inode, blocks: DataBlocks, data: &[u8]) -> Result<()> {
         let fs = self.fs();
         let tid = Tid(self.tid());
         inode.logged_data.note(tid);
         fs.logged_data.note(tid);
-        for (block, bytes) in (start.0..).zip(data.chunks(fs.block_size())) {
+        for (block, bytes) in
+            (blocks.start().0..).zip(data.chunks(fs.block_size()).take(blocks.len() as usize))
+        {
             self.create(Pblk(block), BlockKind::Plain, &mut |image| image.copy_from_slice(bytes))?;
         }
         let mut state = inode.state.lock();

@@ -6,6 +6,7 @@ mod attr;
 mod block_cache;
 mod buffered;
 mod clock;
+mod data_blocks;
 mod dax;
 pub mod dir;
 mod dir_file;

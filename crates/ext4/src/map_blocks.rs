@@ -1,14 +1,13 @@
 //! From blocks of a file to blocks of the volume, as ext4_map_blocks: the extent-status cache first, then the
 //! tree; allocation, conversion and removal under the extent lock.
 
-use block_io::AlignedBuf;
 use ext4_format::extent::{Extent, ROOT_SIZE};
 use ext4_format::{Lblk, Pblk};
 
+use crate::data_blocks::DataMapping;
 use crate::extents::{self, MapState, Mapping, Progress, Tree};
-use crate::extents_status::{Status, StatusExtent};
 use crate::fs::Fs;
-use crate::handle::{Handle, Reader, zero_blocks};
+use crate::handle::{Handle, Reader};
 use crate::indirect::{self, BlockMap};
 use crate::inode::{Change, Inode, MapRoot};
 use crate::meta::Meta;
@@ -39,21 +38,29 @@ pub(crate) enum Allocate {
 
 impl Fs {
     /// The mapping at `lblk`, at most `len` blocks of it, from memory alone. `None`: not in memory, or in use.
-    pub(crate) fn try_map_cached(&self, inode: &Inode, lblk: Lblk, len: u32) -> Option<Mapping> {
-        let known = inode.extents.try_lock()?.lookup(lblk)?;
-        Some(clip(mapping_of(known), len))
+    pub(crate) fn try_map_cached(&self, inode: &Inode, lblk: Lblk, len: u32) -> Option<DataMapping> {
+        Some(inode.extents.try_lock()?.lookup(lblk)?.clip(len))
     }
 
     /// The mapping at `lblk`, at most `len` blocks of it.
-    pub(crate) fn map_lookup(&self, inode: &Inode, lblk: Lblk, len: u32) -> Result<Mapping> {
+    ///
+    /// # Errors
+    /// EUCLEAN for a damaged map, one that leads to the volume's metadata among them (F27); EBADMSG, EIO.
+    pub(crate) fn map_lookup(&self, inode: &Inode, lblk: Lblk, len: u32) -> Result<DataMapping> {
         let known = inode.extents.lock().lookup(lblk);
-        if let Some(mapping) = known.map(mapping_of) {
-            return Ok(clip(mapping, len));
+        if let Some(mapping) = known {
+            return Ok(mapping.clip(len));
         }
+        let found = self.map_from_disk(inode, lblk);
+        found.map(|mapping| mapping.clip(len)).inspect_err(|error| self.error_found(error, "map_blocks"))
+    }
+
+    fn map_from_disk(&self, inode: &Inode, lblk: Lblk) -> Result<DataMapping> {
         let _map = inode.map_lock.read();
         let mapping = inode.map_root().lookup(&Reader(self), inode.tree_owner(self), lblk)?;
-        inode.extents.lock().insert(mapping.into());
-        Ok(clip(mapping, len))
+        let mapping = self.check_mapping(inode.ino, mapping)?;
+        inode.extents.lock().insert(&mapping);
+        Ok(mapping)
     }
 
     /// Where a directory or symlink block lies. A hole there is damage (F60).
@@ -67,27 +74,6 @@ impl Fs {
     }
 }
 
-fn clip(mapping: Mapping, len: u32) -> Mapping {
-    Mapping { len: mapping.len.min(len), ..mapping }
-}
-
-impl Fs {
-    /// Zeros in blocks that nothing names yet.
-    fn zero_run(&self, run: mballoc::Run) -> Result<()> {
-        zero_blocks(self.device.as_ref(), self.block_size(), run.start, run.len)
-    }
-}
-
-/// What the cache knows, as a mapping.
-fn mapping_of(known: StatusExtent) -> Mapping {
-    let state = match known.status {
-        Status::Written => MapState::Written,
-        Status::Unwritten => MapState::Unwritten,
-        Status::Hole => MapState::Hole,
-    };
-    Mapping { lblk: known.lblk, len: known.len, start: known.start, state }
-}
-
 impl Handle<'_> {
     /// Maps up to `len` blocks from `lblk` on, allocating a hole. Returns what is there now, and whether it was
     /// allocated by this call.
@@ -98,7 +84,7 @@ impl Handle<'_> {
         len: u32,
         how: Allocate,
         kind: mballoc::RequestKind,
-    ) -> Result<(Mapping, bool)> {
+    ) -> Result<(DataMapping, bool)> {
         let fs = self.fs();
         let found = fs.map_lookup(inode, lblk, len.min(MAX_MAP_BLOCKS))?;
         if found.state != MapState::Hole {
@@ -109,9 +95,9 @@ impl Handle<'_> {
         let root = inode.map_root();
         let found = root.lookup(self, owner, lblk)?;
         if found.state != MapState::Hole {
-            return Ok((clip(found, len), false));
+            return Ok((fs.check_mapping(inode.ino, found)?.clip(len), false));
         }
-        let found = clip(found, len.min(MAX_MAP_BLOCKS));
+        let found = Mapping { len: found.len.min(len).min(MAX_MAP_BLOCKS), ..found };
         let mut root = match root {
             MapRoot::Extents(root) => root,
             MapRoot::Indirect(root) => {
@@ -137,9 +123,12 @@ impl Handle<'_> {
         self.set_use_reserve(delayed);
         let unwritten = how == Allocate::Unwritten;
         let state = if unwritten { MapState::Unwritten } else { MapState::Written };
-        let mapping = Mapping { lblk, len: run.len, start: run.start, state };
+        let mapping = fs.check_mapping(inode.ino, Mapping { lblk, len: run.len, start: run.start, state })?;
 
-        let zeroed = if how == Allocate::Zeroed { fs.zero_run(run) } else { Ok(()) };
+        let zeroed = match how {
+            Allocate::Zeroed => mapping.blocks().and_then(|blocks| fs.zero_blocks(blocks)),
+            Allocate::Unwritten | Allocate::Written => Ok(()),
+        };
         let mut tree = Tree::new(self, &mut root, owner);
         let extent = Extent { lblk, len: run.len, start: run.start, unwritten };
         let inserted = zeroed.and_then(|()| tree.insert(extent));
@@ -154,7 +143,7 @@ impl Handle<'_> {
             return Err(error);
         }
         self.store_root(inode, root, i64::from(run.len) + tree_blocks)?;
-        inode.extents.lock().insert(mapping.into());
+        inode.extents.lock().insert(&mapping);
         Ok((mapping, true))
     }
 
@@ -179,7 +168,7 @@ impl Handle<'_> {
             Splitting::Zeroing => {
                 let eof_block = inode.size().div_ceil(fs.block_size() as u64);
                 tree.convert_zeroing(lblk, len, eof_block, &mut |start, len| {
-                    zero_blocks(fs.device.as_ref(), fs.block_size(), start, len)
+                    fs.zero_blocks(fs.check_data_blocks(inode.ino, start, len)?)
                 })
             }
             Splitting::Claimed(_) | Splitting::Reserve => tree.convert_to_written(lblk, len),
@@ -202,8 +191,9 @@ impl Handle<'_> {
         // What was converted is about to be overwritten or read, by somebody who may not wait (C5).
         if converted.is_ok()
             && let Ok(mapping) = extents::lookup(self, &root, owner, lblk)
+            && let Ok(mapping) = fs.check_mapping(inode.ino, mapping)
         {
-            inode.extents.lock().insert(mapping.into());
+            inode.extents.lock().insert(&mapping);
         }
         converted
     }
@@ -253,7 +243,7 @@ impl Handle<'_> {
         hole: Mapping,
         how: Allocate,
         kind: mballoc::RequestKind,
-    ) -> Result<Mapping> {
+    ) -> Result<DataMapping> {
         let fs = self.fs();
         let owner = inode.tree_owner(fs);
         let lblk = hole.lblk;
@@ -270,7 +260,14 @@ impl Handle<'_> {
             below_2_32: true,
         };
         let run = self.allocate_data(&request)?;
-        let zeroed = if how == Allocate::Written { Ok(()) } else { fs.zero_run(run) };
+        let mapping = Mapping { lblk, len: run.len, start: run.start, state: MapState::Written };
+        let mapping = fs.check_mapping(inode.ino, mapping)?;
+        let zeroed = match how {
+            Allocate::Written => Ok(()),
+            Allocate::Unwritten | Allocate::Zeroed => {
+                mapping.blocks().and_then(|blocks| fs.zero_blocks(blocks))
+            }
+        };
         let delayed = kind == mballoc::RequestKind::Delayed;
         self.set_use_delayed(delayed);
         let mut map = BlockMap::new(self, &mut root, owner);
@@ -291,8 +288,7 @@ impl Handle<'_> {
             fs.allocator.release_delayed(unused.saturating_sub(tables.unsigned_abs()));
         }
         self.store_root(inode, root, i64::from(run.len) + tables)?;
-        let mapping = Mapping { lblk, len: run.len, start: run.start, state: MapState::Written };
-        inode.extents.lock().insert(mapping.into());
+        inode.extents.lock().insert(&mapping);
         Ok(mapping)
     }
 
@@ -326,13 +322,6 @@ impl Handle<'_> {
         })?;
         Ok(lblk)
     }
-}
-
-/// Reads one block of file data into owned memory.
-pub(crate) fn read_data_block(fs: &Fs, inode: &Inode, block: Pblk) -> Result<AlignedBuf> {
-    let mut data = AlignedBuf::zeroed(fs.block_size());
-    fs.read_data(inode, block.0 * fs.block_size() as u64, &mut data)?;
-    Ok(data)
 }
 
 /// The largest block number that a file may have (A12).

@@ -17,7 +17,7 @@ use crate::error_policy::{ErrorMode, ErrorPolicy};
 use crate::extents::{self, MapState};
 use crate::flusher::Flusher;
 use crate::fs::{Fs, WrittenBefore};
-use crate::inode::{Inode, InodeCache, MapRoot};
+use crate::inode::{Iget, Inode, InodeCache, MapRoot};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
 use crate::journalled_data::{DataMode, LoggedData};
@@ -244,6 +244,7 @@ impl Fs {
             }
             false => superblock,
         };
+        journal_inode::check_root(&device, &superblock)?;
         let mut fs = Self::assemble(device, superblock, read_only, last_commit_seconds, options)?;
         report.first_tid = fs.next_tid();
         fs.load_orphan_file_blocks()?;
@@ -295,6 +296,9 @@ impl Fs {
         });
         let allocator =
             Arc::new(Allocator::load(Arc::new(superblock.clone()), &|block| cache.read_device(block))?);
+        if superblock.features().has_incompat(incompat::MMP) {
+            allocator.add_system_zone(Pblk(superblock.mmp_block), 1);
+        }
         host.allocator.set(allocator.clone()).unwrap_or_else(|_| unreachable!("set once"));
         if !read_only && !mutant(21) {
             write_superblock_directly(device.as_ref(), mark_mounted)?;
@@ -383,7 +387,7 @@ impl Fs {
         if !on {
             return Ok(());
         }
-        let inode = self.inode(Ino(number))?;
+        let inode = self.iget(Ino(number), Iget::Special)?;
         inode.check_data_supported()?;
         let count = inode.size() / self.block_size as u64;
         let mut file = OrphanFile { seed: inode.seed, blocks: Vec::new(), free: Vec::new() };
@@ -471,6 +475,7 @@ pub(crate) fn check_access(superblock: &Superblock, device: &dyn Device, read_on
         let detail = format!("blocks of {} bytes on a device with sectors of {lbs}", superblock.block_size());
         return Err(Error::refused(errno::EINVAL, detail));
     }
+    check_creator(superblock)?;
     match access {
         Access::ReadWrite if read_only => Ok(true),
         Access::ReadWrite if device.limits().read_only => {
@@ -480,6 +485,31 @@ pub(crate) fn check_access(superblock: &Superblock, device: &dyn Device, read_on
         Access::ReadOnly(_) if read_only => Ok(true),
         Access::ReadOnly(reason) => Err(Error::refused(errno::EROFS, reason.to_string())),
     }
+}
+
+/// EINVAL for what the kernel refuses of a superblock's claims about its inodes: the Hurd's have other things where 64-bit
+/// block numbers and attribute inodes are, and fields past 0x80 must lie within the inode.
+fn check_creator(superblock: &Superblock) -> Result<()> {
+    const HURD: u32 = 1;
+    const FIXED_BYTES: u16 = 128;
+    let features = superblock.features();
+    let refused = |detail: String| Err(Error::refused(errno::EINVAL, detail));
+    for (bit, name) in [(incompat::BIT64, "64bit"), (incompat::EA_INODE, "ea_inode")] {
+        if superblock.creator_os == HURD && features.has_incompat(bit) {
+            return refused(format!("a volume of the Hurd with {name}"));
+        }
+    }
+    let room = superblock.inode_size().saturating_sub(FIXED_BYTES);
+    let sizes = [
+        ("s_want_extra_isize", superblock.want_extra_isize),
+        ("s_min_extra_isize", superblock.min_extra_isize),
+    ];
+    for (name, size) in sizes {
+        if room > 0 && features.has_ro_compat(ro_compat::EXTRA_ISIZE) && size > room {
+            return refused(format!("{name} of {size} bytes in inodes of {}", superblock.inode_size()));
+        }
+    }
+    Ok(())
 }
 
 /// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.

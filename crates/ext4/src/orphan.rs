@@ -4,13 +4,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use ext4_format::inode::flags;
+use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, Ino, Pblk, Timestamp, orphan};
 
 use crate::fs::Fs;
 use crate::handle::Handle;
-use crate::inode::{Change, Inode};
+use crate::inode::{Change, Iget, Inode};
 use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result};
 
@@ -214,7 +214,7 @@ impl Fs {
                 processed.bad += 1;
                 break;
             }
-            let inode = self.inodes.get(self, ino)?;
+            let inode = self.iget(ino, Iget::Normal)?;
             next = {
                 let mut state = inode.state.lock();
                 state.orphan = Some(OrphanPlace::List);
@@ -252,7 +252,7 @@ impl Fs {
                     continue;
                 }
                 let inode = match self.may_be_orphan(Ino(number)) {
-                    true => self.inodes.get(self, Ino(number))?,
+                    true => self.iget(Ino(number), Iget::Normal)?,
                     false => {
                         processed.bad += 1;
                         continue;
@@ -266,10 +266,8 @@ impl Fs {
     }
 
     fn may_be_orphan(&self, ino: Ino) -> bool {
-        let superblock = self.superblock.lock();
-        let in_range = ino.0 >= superblock.first_ino() && ino.0 <= superblock.inodes_count;
-        drop(superblock);
-        in_range && self.allocator.inode_in_use(&crate::handle::Reader(self), ino).unwrap_or(false)
+        let ordinary = ino != ROOT && self.may_be(ino, Iget::Normal);
+        ordinary && self.allocator.inode_in_use(&crate::handle::Reader(self), ino).unwrap_or(false)
     }
 }
 

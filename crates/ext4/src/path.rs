@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use ext4_format::Ino;
+use ext4_format::inode::special::ROOT;
 
 use crate::dir_file::DirReader;
 use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::inode::{Iget, Inode};
 use crate::{Error, Result, dir, errno};
 
 /// Most symbolic links followed in one path, as Linux.
 const MAX_LINKS: u32 = 40;
 /// Longest path, its end included.
 const PATH_MAX: usize = 4096;
-const ROOT: Ino = Ino(2);
 
 /// The directory of a path's last name, and that name. `None` for the root itself, "." and "..".
 pub(crate) struct Parent {
@@ -26,7 +25,7 @@ pub(crate) struct Parent {
 impl Fs {
     /// The root directory.
     pub fn root(&self) -> Result<Arc<Inode>> {
-        self.inode(ROOT)
+        self.iget(ROOT, Iget::Normal)
     }
 
     /// Looks one name up. ENOTDIR if `dir` is none; the caller holds the namespace lock.

@@ -3,11 +3,11 @@
 use ext4_format::features::compat;
 use ext4_format::inode::flags;
 use ext4_format::xattr::{self, XattrEntry, XattrHeader};
-use ext4_format::{Inode as DiskInode, Pblk};
+use ext4_format::{Ino, Inode as DiskInode, Pblk};
 
 use crate::fs::Fs;
 use crate::handle::Handle;
-use crate::inode::{Change, Inode, InodeState};
+use crate::inode::{Change, Iget, Inode, InodeState};
 use crate::map_blocks::MAP_CREDITS;
 use crate::xattr::{CAPABILITY, SECURITY};
 use crate::{Error, Result, errno};
@@ -108,14 +108,17 @@ impl Fs {
             if value.is_none()
                 && let Some(entry) = name.find(list)?
             {
-                let stored = entry.value_inum == 0;
-                value = Some(if stored { Some(xattr::value(list, bias, &entry)?.to_vec()) } else { None });
+                value = Some(match entry.value_inum {
+                    0 => Ok(xattr::value(list, bias, &entry)?.to_vec()),
+                    inum => Err(Ino(inum)),
+                });
             }
             Ok(())
         })?;
         match value {
-            Some(Some(value)) => Ok(value),
-            Some(None) => Err(in_ea_inode()),
+            Some(Ok(value)) => Ok(value),
+            // Damage is told as such.
+            Some(Err(inum)) => self.iget(inum, Iget::Ea).and(Err(in_ea_inode())),
             None => Err(Error::errno_only(errno::ENODATA)),
         }
     }

@@ -1,7 +1,7 @@
 //! The nodes from the root to a leaf, read and validated (D4).
 
 use ext4_format::extent::{Entries, Extent, ExtentIndex, Place, ROOT_SIZE, decode_node};
-use ext4_format::{Lblk, Pblk};
+use ext4_format::{Corrupt, Lblk, Pblk};
 
 use super::TreeOwner;
 use crate::meta::Meta;
@@ -32,8 +32,13 @@ impl Node {
         Ok(Self { block: None, depth: header.depth, max: header.max, entries, at: 0, end: place.end })
     }
 
-    /// Reads the child of an index entry; `end` is the next key.
+    /// Reads the child of an index entry; `end` is the next key. EUCLEAN where it lies on the volume's metadata (F27).
     pub fn read(meta: &dyn Meta, owner: TreeOwner, child: ExtentIndex, depth: u16, end: u64) -> Result<Self> {
+        if meta.is_system_zone(child.leaf, 1) {
+            let corrupt =
+                Corrupt::structure("extent tree", format!("points to metadata: block {}", child.leaf));
+            return Err(Error::corrupt_inode(owner.ino.0, corrupt));
+        }
         let image = meta.read(child.leaf, owner.kind())?;
         let place = Place { depth: Some(depth), first: Some(child.lblk), end, blocks: owner.blocks };
         let (header, entries) =

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ext4_format::extent::empty_root;
-use ext4_format::inode::{S_IFDIR, S_IFMT, flags, special};
+use ext4_format::inode::{S_IFDIR, S_IFMT, flags};
 use ext4_format::{Corrupt, Ino, Inode as DiskInode};
 
 use super::replay::Replay;
-use crate::inode::{Change, Inode};
+use crate::inode::{Change, Iget, Inode};
 use crate::map_blocks::MAP_CREDITS;
 use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ impl Replay<'_> {
     /// blocks than before. Linux takes a directory's size and index flag as they are and may damage it.
     pub fn inode(&mut self, ino: Ino, logged: &[u8]) -> Result<()> {
         let fs = self.fs;
-        if ino.0 < fs.geometry.first_ino() && ino != special::ROOT {
+        if !fs.may_be(ino, Iget::Normal) {
             let corrupt = Corrupt::structure("fast commit", "a special inode");
             return Err(Error::corrupt_inode(ino.0, corrupt));
         }

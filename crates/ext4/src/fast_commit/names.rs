@@ -11,7 +11,7 @@ use super::replay::Replay;
 use crate::Result;
 use crate::dir::{self, Entry, init_block};
 use crate::dir_file::{DirFile, DirReader};
-use crate::inode::{Change, Inode};
+use crate::inode::{Change, Iget, Inode};
 use crate::meta::BlockKind;
 use crate::namei::{LINK_MAX, file_type_of_mode};
 
@@ -128,7 +128,7 @@ impl Replay<'_> {
             true
         })?;
         for ino in unknown {
-            links += u32::from(fs.inode(ino)?.is_dir());
+            links += u32::from(fs.iget(ino, Iget::Normal)?.is_dir());
         }
         let unlimited = fs.geometry.features().has_ro_compat(ro_compat::DIR_NLINK);
         let links = match u16::try_from(links) {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use ext4_format::Ino;
 use ext4_format::fast_commit::Tag;
-use ext4_format::inode::special;
 
 use crate::Result;
 use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::inode::{Iget, Inode};
 use crate::map_blocks::MAP_CREDITS;
 use crate::mballoc::Run;
 use crate::orphan::ORPHAN_CREDITS;
@@ -61,12 +60,12 @@ impl<'f> Replay<'f> {
     /// The inode of a number that a tag names; `None`: it is free, or none that has names and data.
     pub fn existing(&self, ino: Ino) -> Result<Option<Arc<Inode>>> {
         let fs = self.fs;
-        let ordinary = ino == special::ROOT || ino.0 >= fs.geometry.first_ino();
+        let ordinary = fs.may_be(ino, Iget::Normal);
         let reader = crate::handle::Reader(fs);
         if !ordinary || !fs.allocator.inode_in_use(&reader, ino)? {
             return Ok(None);
         }
-        fs.inode(ino).map(Some)
+        fs.iget(ino, Iget::Normal).map(Some)
     }
 
     fn finish(mut self) -> Result<()> {

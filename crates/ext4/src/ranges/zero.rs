@@ -6,9 +6,9 @@ use ext4_format::Lblk;
 
 use crate::extents::{MapState, Progress, Tree};
 use crate::fs::Fs;
-use crate::handle::{Handle, zero_blocks};
+use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{MAP_CREDITS, read_data_block};
+use crate::map_blocks::MAP_CREDITS;
 use crate::{Result, file};
 
 impl Fs {
@@ -64,13 +64,13 @@ impl Fs {
         if mapping.state != MapState::Written {
             return Ok(());
         }
-        let mut data = read_data_block(self, inode, mapping.start)?;
+        let mut data = self.read_data_block(inode, mapping.blocks()?)?;
         let part = &mut data[(pos - start) as usize..(end - start) as usize];
         if part.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
         part.fill(0);
-        self.write_data_block(inode, mapping.start, &data)
+        self.write_data_block(inode, mapping.blocks()?, &data)
     }
 
     /// The page cache holds zeros for [pos, end). Dirty pages that go take along what would have raised i_disksize.
@@ -97,10 +97,9 @@ impl Handle<'_> {
         let fs = self.fs();
         let _map = inode.map_lock.write();
         let mut root = inode.state.lock().disk.i_block;
-        let device = fs.device.clone();
         let mut tree = Tree::new(self, &mut root, inode.tree_owner(fs));
         let converted = tree.convert_to_unwritten(lblk, len, &mut |start, len| {
-            zero_blocks(device.as_ref(), fs.block_size(), start, len)
+            fs.zero_blocks(fs.check_data_blocks(inode.ino, start, len)?)
         });
         let tree_blocks = tree.meta_blocks_delta;
         if let Some((first, last)) = tree.changed {
