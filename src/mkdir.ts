@@ -4,7 +4,7 @@ import { invalidType } from './errors.js';
 import type { Mount } from './mount.js';
 import type { NativeStat } from './native/boundary.js';
 import { request } from './request.js';
-import { Stats } from './stats.js';
+import { isDirectoryType, typeOfMode } from './stats.js';
 import { parseMode } from './validate.js';
 
 const ENOENT = -2;
@@ -40,17 +40,20 @@ export function* mkdirOne(mount: Mount, path: string | Uint8Array, mode: number)
 export function* mkdirAll(mount: Mount, path: string, mode: number, made: { first?: string }): Task<number> {
   // From the deepest that exists downwards; `missing` ends with the topmost.
   const missing: string[] = [];
-  let next = path.length > 1 ? path.replace(/\/+$/, '') || '/' : path;
+  let next = path;
   for (;;) {
     const result = yield* mkdirOne(mount, next, mode);
     if (result === ENOENT && next.includes('/', 1)) {
       missing.push(next);
-      next = next.slice(0, next.lastIndexOf('/')).replace(/\/+$/, '') || '/';
+      next = next.slice(0, next.lastIndexOf('/'));
       continue;
     }
     if (result === EEXIST) {
-      const directory = yield* isDirectory(mount, next);
-      if (!directory) return missing.length > 0 ? ENOTDIR : EEXIST;
+      const found = yield* typeAt(mount, next);
+      if (!isDirectoryType(found)) {
+        if (missing.length > 0) return ENOTDIR;
+        return found < 0 ? found : EEXIST;
+      }
     } else if (result < 0) {
       return result;
     } else {
@@ -62,9 +65,10 @@ export function* mkdirAll(mount: Mount, path: string, mode: number, made: { firs
   }
 }
 
-function* isDirectory(mount: Mount, path: string): Task<boolean> {
+/** The type of what a path leads to, or why it leads nowhere. */
+function* typeAt(mount: Mount, path: string): Task<number> {
   const { result, value } = yield* request(mount.engine, (native, op) =>
     native.stat(op, mount.handle, path, true),
   );
-  return result >= 0 && new Stats(value as NativeStat, 0).isDirectory();
+  return result < 0 ? result : typeOfMode((value as NativeStat).mode);
 }

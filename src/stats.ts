@@ -145,16 +145,22 @@ export class Dirent<Name extends string | Buffer = string> {
   /** The same, under Node's older name. */
   readonly path: string;
   readonly #type: number;
+  readonly #ino: number;
 
-  constructor(name: Name, parentPath: string, type: number) {
+  constructor(name: Name, parentPath: string, type: number, ino = 0) {
     this.name = name;
     this.parentPath = parentPath;
     this.path = parentPath;
     this.#type = type;
+    this.#ino = ino;
   }
   /** The same with its name in another form. @internal */
   called<Other extends string | Buffer>(name: Other): Dirent<Other> {
-    return new Dirent(name, this.parentPath, this.#type);
+    return new Dirent(name, this.parentPath, this.#type, this.#ino);
+  }
+  /** The inode that the name leads to. @internal */
+  inode(): number {
+    return this.#ino;
   }
   isFile(): boolean {
     return this.#type === TYPE.REGULAR;
@@ -177,6 +183,25 @@ export class Dirent<Name extends string | Buffer = string> {
   isSocket(): boolean {
     return this.#type === TYPE.SOCKET;
   }
+}
+
+/** Whether the disk format says no type: a volume without `filetype`. */
+export function isUnknownType(type: number): boolean {
+  return !Object.values<number>(TYPE).includes(type);
+}
+
+/** The type that a mode says. */
+export function typeOfMode(mode: number): number {
+  const types: Record<number, number> = {
+    [S_IFREG]: TYPE.REGULAR,
+    [S_IFDIR]: TYPE.DIRECTORY,
+    [S_IFCHR]: TYPE.CHARACTER,
+    [S_IFBLK]: TYPE.BLOCK,
+    [S_IFIFO]: TYPE.FIFO,
+    [S_IFSOCK]: TYPE.SOCKET,
+    [S_IFLNK]: TYPE.SYMLINK,
+  };
+  return types[mode & S_IFMT] ?? 0;
 }
 
 /** Whether the disk format's type says directory. */

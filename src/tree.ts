@@ -1,8 +1,9 @@
 /** Whole trees of names: `rm`, and `readdir` with `recursive`. Paths are bytes here: a name need not be UTF-8. */
 import { named } from './encoding.js';
 import { errnoError, invalidType } from './errors.js';
-import { EISDIR } from './native/errno.js';
-import type { Dirent } from './stats.js';
+import type { NativeDirectory } from './native/boundary.js';
+import { EISDIR, EUCLEAN } from './native/errno.js';
+import { Dirent, isUnknownType, typeOfMode } from './stats.js';
 import { pathText } from './validate.js';
 import type { Volume } from './volume.js';
 
@@ -21,7 +22,7 @@ export interface RmOptions {
   recursive?: boolean | undefined;
 }
 
-type Names = Pick<Volume, 'lstat' | 'readdir' | 'unlink' | 'rmdir'>;
+type Names = Pick<Volume, 'lstat' | 'stat' | 'readdir' | 'unlink' | 'rmdir'>;
 
 const SLASH = 0x2f;
 
@@ -30,32 +31,69 @@ function below(directory: Buffer, name: Buffer): Buffer {
   return Buffer.concat([directory, Buffer.from(between), name]);
 }
 
-/** What `work` gives; `otherwise` where a name is missing and that is forgiven. */
-async function forgiving<T>(force: boolean, work: Promise<T>, otherwise: T): Promise<T> {
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
+}
+
+/** What `work` gives; nothing where a name is missing. */
+async function unlessMissing<T>(work: Promise<T>): Promise<T | undefined> {
   try {
     return await work;
   } catch (error) {
-    if (force && (error as NodeJS.ErrnoException).code === 'ENOENT') return otherwise;
+    if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
   }
 }
 
+/** Inodes of the directories above one, and its own. */
+interface Chain {
+  readonly ino: number;
+  readonly above: Chain | undefined;
+}
+
+/** A directory that contains one above itself is damaged, and has no end. */
+function chainTo(ino: number, above: Chain | undefined, path: Buffer): Chain {
+  for (let at = above; at !== undefined; at = at.above)
+    if (at.ino === ino) throw errnoError(-EUCLEAN, 'scandir', { path: pathText(path) });
+  return { ino, above };
+}
+
+/** Dirents of what a directory lists. Where the disk says no type (no `filetype`), the inode is asked, as node:fs does. */
+export async function direntsOf(
+  volume: Pick<Volume, 'lstat'>,
+  path: Buffer,
+  { names, types, inos }: NativeDirectory,
+  encoding: BufferEncoding | 'buffer' | undefined,
+): Promise<Dirent<string | Buffer>[]> {
+  const parent = pathText(path);
+  const entries: Dirent<string | Buffer>[] = [];
+  for (const [index, name] of names.entries()) {
+    let type = types[index] ?? 0;
+    if (isUnknownType(type))
+      type = typeOfMode((await volume.lstat(below(path, Buffer.from(name as string)))).mode);
+    entries.push(new Dirent(named(name, encoding), parent, type, inos[index]));
+  }
+  return entries;
+}
+
 /**
- * What is in a directory and below it, each directory before what it holds; with paths relative to `top`. `force`: what
- * others remove meanwhile is empty.
+ * What is in a directory and below it, each directory before what it holds; with paths relative to `top`.
+ *
+ * @throws EUCLEAN where a directory contains one above itself
  */
 async function* walk(
   volume: Names,
   top: Buffer,
-  force = false,
 ): AsyncGenerator<{ entry: Dirent<Buffer>; relative: Buffer }, void> {
-  const directories: Buffer[] = [Buffer.alloc(0)];
-  for (const directory of directories) {
+  const directories: { relative: Buffer; chain?: Chain }[] = [{ relative: Buffer.alloc(0) }];
+  for (const { relative: directory, chain } of directories) {
     const path = directory.length === 0 ? top : below(top, directory);
-    const entries = volume.readdir(path, { withFileTypes: true, encoding: 'buffer' });
-    for (const entry of await forgiving(force, entries, [])) {
+    const entries = await volume.readdir(path, { withFileTypes: true, encoding: 'buffer' });
+    const here = chain ?? chainTo((await volume.stat(path)).ino, undefined, path);
+    for (const entry of entries) {
       const relative = below(directory, entry.name);
-      if (entry.isDirectory()) directories.push(relative);
+      if (entry.isDirectory())
+        directories.push({ relative, chain: chainTo(entry.inode(), here, below(top, relative)) });
       yield { entry, relative };
     }
   }
@@ -77,29 +115,54 @@ export async function readTree(
   return withFileTypes ? entries : names;
 }
 
-/** `rm`. What appears in the tree meanwhile stays, and so do the directories above it: ENOTEMPTY. */
+/** What rmdir answers where something is in the way that can be removed first. */
+const NOT_EMPTY = new Set(['ENOTEMPTY', 'EEXIST', 'EPERM']);
+
+/**
+ * `rm`, in node:fs's order: a directory goes by `rmdir` first, and only if that says that something is in it, what is in it
+ * goes before. So `/link/`, `/dir/.` and their like, which no rmdir takes, lose nothing. What is gone already is no error
+ * below the path itself.
+ */
 export async function remove(volume: Names, path: Buffer, options: RmOptions): Promise<void> {
   for (const name of ['force', 'recursive'] as const) {
     const value: unknown = options[name];
     if (value !== undefined && typeof value !== 'boolean')
       throw invalidType(`options.${name}`, 'be of type boolean', value);
   }
-  const force = options.force === true;
-  const stats = await forgiving(force, volume.lstat(path), undefined);
+  const asked = volume.lstat(path);
+  const stats = await (options.force === true ? unlessMissing(asked) : asked);
   if (stats === undefined) return;
   if (!stats.isDirectory()) {
-    await forgiving(force, volume.unlink(path), undefined);
+    await unlessMissing(volume.unlink(path));
     return;
   }
   if (options.recursive !== true) {
     // node:fs's own code for it.
     throw Object.assign(errnoError(-EISDIR, 'rm', { path: pathText(path) }), { code: 'ERR_FS_EISDIR' });
   }
-  const directories = [path];
-  for await (const { entry, relative } of walk(volume, path, force)) {
-    if (entry.isDirectory()) directories.push(below(path, relative));
-    else await forgiving(force, volume.unlink(below(path, relative)), undefined);
+  await removeDirectory(volume, path, chainTo(stats.ino, undefined, path));
+}
+
+async function removeDirectory(volume: Names, path: Buffer, chain: Chain): Promise<void> {
+  try {
+    await volume.rmdir(path);
+    return;
+  } catch (error) {
+    const code = codeOf(error) ?? '';
+    // A link with a slash behind it, which stays.
+    if (code === 'ENOTDIR' || code === 'ENOENT') return;
+    if (!NOT_EMPTY.has(code)) throw error;
   }
-  for (const directory of directories.toReversed())
-    await forgiving(force, volume.rmdir(directory), undefined);
+  const entries = await unlessMissing(volume.readdir(path, { withFileTypes: true, encoding: 'buffer' }));
+  const directories: Dirent<Buffer>[] = [];
+  // Directories last: the path may lead through one of them.
+  for (const entry of entries ?? []) {
+    if (entry.isDirectory()) directories.push(entry);
+    else await unlessMissing(volume.unlink(below(path, entry.name)));
+  }
+  for (const entry of directories) {
+    const child = below(path, entry.name);
+    await removeDirectory(volume, child, chainTo(entry.inode(), chain, child));
+  }
+  await unlessMissing(volume.rmdir(path));
 }

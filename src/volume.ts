@@ -15,7 +15,7 @@ import { freeze, remount, shutdown, thaw } from './quiesce.js';
 import { truncateInode } from './range-ops.js';
 import { request, requestOrThrow, type About, type Outcome, type Start } from './request.js';
 import { BigIntStats, Dirent, Stats, isRegularType } from './stats.js';
-import { readTree, remove, type ReaddirOptions, type RmOptions } from './tree.js';
+import { direntsOf, readTree, remove, type ReaddirOptions, type RmOptions } from './tree.js';
 import {
   bytesOf,
   parseFlags,
@@ -209,10 +209,8 @@ export class Volume {
       native.readdir(op, this.#mount.handle, at),
     );
     const directory = value as NativeDirectory;
-    const names = directory.names.map((name) => named(name, encoding));
-    if (!types) return names;
-    const parent = pathText(at);
-    return names.map((name, index) => new Dirent(name, parent, directory.types[index] ?? 0));
+    if (!types) return directory.names.map((name) => named(name, encoding));
+    return direntsOf(this, Buffer.from(at), directory, encoding);
   }
 
   /** Removes a name; the file goes when its last name and its last handle have gone. */
