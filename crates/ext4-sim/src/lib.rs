@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod memory;
+pub mod metadata_guard;
 pub mod oracle;
 pub mod pattern;
 pub mod runner;

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use block_io::{Recorder, RecordingDevice};
 use ext4::{FallocateMode, Fs, Inode, MountOptions, NewInode, Result, Whence};
 use ext4_format::Superblock;
 use ext4_sim::memory::MemoryDevice;
+use ext4_sim::metadata_guard::{MetadataGuard, marked};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner, format};
 
@@ -279,18 +281,23 @@ fn ranges(fs: &Arc<Fs>, inode: &Arc<Inode>) {
     let _damaged = fs.fsync(inode, false);
 }
 
-/// Whatever the image says: mounts, reads, writes, deletes, unmounts.
-fn exercise(bytes: Vec<u8>) {
+/// Whatever the image says: mounts, reads, writes, deletes, unmounts; and what that made of the metadata.
+fn exercise(bytes: Vec<u8>) -> std::result::Result<(), String> {
     if let Ok(fs) = mount(bytes.clone(), true) {
         walk(&fs, "/", 0, &mut 400);
     }
-    let Ok(fs) = mount(bytes, false) else { return };
+    let memory = Arc::new(MemoryDevice::new(bytes));
+    let recorder = Recorder::new();
+    let device = Arc::new(RecordingDevice::new(memory.clone(), recorder.clone(), 0));
+    let Ok((fs, _)) = Fs::mount(device, &MountOptions::default()) else { return Ok(()) };
+    let mut guard = MetadataGuard::after_mount(memory.snapshot(), &recorder.take()).ok_or("no metadata")?;
+    let data = marked(5000);
     walk(&fs, "/", 0, &mut 100);
     let new = NewInode { mode: 0o100644, uid: 0, gid: 0 };
     let _damaged = fs.mkdir(b"/dir/new", NewInode { mode: 0o755, ..new });
     for index in 0..10 {
         if let Ok((inode, _)) = fs.create(format!("/dir/new{index}").as_bytes(), new, false) {
-            let _damaged = fs.buffered_write(&inode, index * 3000, &[7; 5000]);
+            let _damaged = fs.buffered_write(&inode, index * 3000, &data);
             let _damaged = fs.fsync(&inode, false);
             let _damaged = fs.truncate(&inode, 100);
             let _damaged = fs.release(&inode);
@@ -298,7 +305,7 @@ fn exercise(bytes: Vec<u8>) {
     }
     for name in ["comb", "file", "short", "dir/long", "dir/new", "gone"] {
         if let Ok(inode) = fs.open(format!("/{name}").as_bytes(), false) {
-            let _damaged = fs.buffered_write(&inode, 50_000, &[9; 3000]);
+            let _damaged = fs.buffered_write(&inode, 50_000, &data[..3000]);
             ranges(&fs, &inode);
             let _damaged = fs.truncate(&inode, 10_000);
             let _damaged = fs.release(&inode);
@@ -310,6 +317,7 @@ fn exercise(bytes: Vec<u8>) {
         let _damaged = fs.unlink(format!("/dir/{index:03} {}", "n".repeat(60)).as_bytes());
     }
     let _damaged = fs.unmount();
+    guard.judge(&recorder.take())
 }
 
 /// `UEXT4_FUZZ_ROUNDS` asks for more rounds.
@@ -334,9 +342,10 @@ fn random_damage() {
         let worker = std::thread::spawn(move || {
             for round in 0..rounds {
                 let bytes = mutate(&mut Random(round), &base, &used);
-                sender.send((round, true)).unwrap();
-                if catch_unwind(AssertUnwindSafe(|| exercise(bytes))).is_err() {
-                    sender.send((round, false)).unwrap();
+                sender.send((round, Ok(()))).unwrap();
+                let judged = catch_unwind(AssertUnwindSafe(|| exercise(bytes)));
+                if let Err(why) = judged.unwrap_or_else(|_| Err("panicked".into())) {
+                    sender.send((round, Err(why))).unwrap();
                     return;
                 }
             }
@@ -344,8 +353,8 @@ fn random_damage() {
         let mut last = 0;
         loop {
             match receiver.recv_timeout(Duration::from_secs(60)) {
-                Ok((round, true)) => last = round,
-                Ok((round, false)) => panic!("'{features}', dirty: {dirty}: round {round} panicked"),
+                Ok((round, Ok(()))) => last = round,
+                Ok((round, Err(why))) => panic!("'{features}', dirty: {dirty}: round {round}: {why}"),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     panic!("'{features}', dirty: {dirty}: round {last} hangs")
                 }

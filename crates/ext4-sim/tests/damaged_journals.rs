@@ -220,3 +220,41 @@ fn any_byte_with_its_sum_made_right() {
         assert!(refused > 30 && mounted > 30, "{refused} refused, {mounted} mounted");
     }
 }
+
+/// X3. An impossible r_count was an end of the log where its transaction has no commit block, and the mount went on; Linux 6.18
+/// refuses it wherever it is met.
+#[test]
+fn x3_damaged_revoke_blocks_as_the_kernel_judges_them() {
+    const TEST: &str = "x3_damaged_revoke_blocks_as_the_kernel_judges_them";
+    const REVOKE: u32 = 5;
+    if !available(Need::E2fsprogs, TEST) || !available(Need::KernelMount, TEST) {
+        return;
+    }
+    for features in ["", "^metadata_csum,^metadata_csum_seed"] {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = Victim::new(dir.path(), features);
+        let image = dir.path().join("damaged");
+        let control: Vec<usize> = victim.used.iter().filter(|used| used.1).map(|used| used.0).collect();
+        let kind = |n: usize| be32(&victim.block(n)[4..]);
+        let revoke = control.iter().copied().find(|&n| kind(n) == REVOKE).unwrap();
+        let commit = control.iter().copied().find(|&n| n > revoke && kind(n) == COMMIT).unwrap();
+        let most = BS as u32 - if victim.has_sums { 4 } else { 0 };
+        for (count, sealed) in [(15, true), (20, false), (most, true), (most + 1, true), (most + 1, false)] {
+            for committed in [true, false] {
+                let mut block = victim.block(revoke).to_vec();
+                block[12..16].copy_from_slice(&count.to_be_bytes());
+                if sealed {
+                    victim.seal(revoke, &mut block);
+                }
+                let mut bytes = victim.bytes.clone();
+                bytes[victim.map[revoke] * BS..][..BS].copy_from_slice(&block);
+                if !committed {
+                    bytes[victim.map[commit] * BS..][..BS].fill(0);
+                }
+                let (kernel, we) = (the_kernels(&image, &bytes), ours(&bytes));
+                let told = format!("'{features}', {count}, {sealed}, {committed}: {kernel:?}, {we:?}");
+                assert_eq!(kernel.ok(), we.ok(), "{told}");
+            }
+        }
+    }
+}

@@ -1,12 +1,17 @@
-//! Volumes without checksums, damaged at random: every operation ends, with an error or not.
+//! Volumes without checksums, damaged at random: every operation ends, where damage is in the way with an error that says so,
+//! and no metadata is touched but by what changes it through the journal.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use block_io::{EventFd, ImmediateQueue};
+use block_io::{Device, EventFd, ImmediateQueue, Recorder, RecordingDevice};
+use ext4::errno;
 use ext4_sim::memory::MemoryDevice;
+use ext4_sim::metadata_guard::{MetadataGuard, marked};
 use ext4_sim::oracle::{Need, available, tool_ok};
 use ext4_sim::pattern;
 use ext4_sim::runner::{Backend, Runner};
@@ -35,30 +40,100 @@ fn volume() -> Vec<u8> {
     fs::read(&image).unwrap()
 }
 
-/// All that a user may do; nothing is expected of it but an end.
-fn use_it(bytes: Vec<u8>) {
-    let device = Arc::new(MemoryDevice::new(bytes));
+/// What damage may be answered with: that it is damage, or what follows from a wrong number, size, mode or count. Anything else,
+/// an EINVAL or EIO, would be a check that nobody made.
+const ANSWERS: &[i32] = &[
+    errno::EUCLEAN,
+    errno::EBADMSG,
+    errno::EROFS,
+    errno::ENOSPC,
+    errno::EFBIG,
+    errno::ENOENT,
+    errno::ENOTDIR,
+    errno::EISDIR,
+    errno::EOPNOTSUPP,
+];
+
+/// How often each error was heard.
+type Heard = BTreeMap<i32, u32>;
+
+fn hear<T>(heard: &mut Heard, result: ext4::Result<T>) -> Option<T> {
+    let error = match result {
+        Ok(value) => return Some(value),
+        Err(error) => error,
+    };
+    // What cannot be durable any more, since damage was met.
+    let is_abort = error.errno() == errno::EIO && error.to_string().contains("aborted");
+    assert!(is_abort || ANSWERS.contains(&error.errno()), "{error}");
+    *heard.entry(error.errno()).or_default() += 1;
+    None
+}
+
+/// All that a user may do. Returns what it was answered.
+fn use_it(bytes: Vec<u8>) -> Result<Heard, String> {
+    let memory = Arc::new(MemoryDevice::new(bytes));
+    let recorder = Recorder::new();
+    let device: Arc<dyn Device> = Arc::new(RecordingDevice::new(memory.clone(), recorder.clone(), 0));
     let event = Arc::new(EventFd::new().unwrap());
     let queue = Box::new(ImmediateQueue::new(device.clone(), Some(event.clone())));
-    let Ok(mut volume) = Runner::over(device, queue, event) else { return };
-    let _listed = volume.fs().read_dir(b"/dir", &mut |_, _, _| true);
-    for path in ["/deep", "/dir/file0", "/dir/file20", "/dir/file39"] {
-        let Ok(file) = volume.open(path) else { continue };
-        let inode = volume.inode(file);
-        let mut block = [0; 4096];
-        for lblk in [0, 12, 300, 70_000] {
-            let _read = volume.fs().buffered_read(&inode, lblk * 1024, &mut block);
-            let _written = volume.fs().buffered_write(&inode, lblk * 1024 + 3000, &block);
+    let mut heard = Heard::new();
+    let mut volume = match Runner::over(device, queue, event) {
+        Ok(volume) => volume,
+        // J7: no journal at all.
+        Err(error) if error.errno() == errno::EINVAL => return Ok(Heard::from([(errno::EINVAL, 1)])),
+        Err(error) => {
+            hear::<()>(&mut heard, Err(error));
+            return Ok(heard);
         }
-        let _extents = volume.fs().extents(&inode, 0, u64::MAX, 1000);
-        let _truncated = volume.fs().truncate(&inode, 13_000);
-        let _direct = volume.direct_write(file, 13_312, &block[..1024]);
+    };
+    let mut guard = MetadataGuard::after_mount(memory.snapshot(), &recorder.take()).ok_or("no metadata")?;
+    hear(&mut heard, volume.fs().read_dir(b"/dir", &mut |_, _, _| true));
+    let block = marked(4096);
+    for path in ["/deep", "/dir/file0", "/dir/file20", "/dir/file39"] {
+        let Some(file) = hear(&mut heard, volume.open(path)) else { continue };
+        let inode = volume.inode(file);
+        for lblk in [0, 12, 300, 70_000] {
+            hear(&mut heard, volume.fs().buffered_read(&inode, lblk * 1024, &mut [0; 4096]));
+            hear(&mut heard, volume.fs().buffered_write(&inode, lblk * 1024 + 3000, &block));
+        }
+        hear(&mut heard, volume.fs().extents(&inode, 0, u64::MAX, 1000));
+        hear(&mut heard, volume.fs().truncate(&inode, 13_000));
+        hear(&mut heard, volume.direct_write(file, 13_312, &block[..1024]));
         drop(inode);
-        let _closed = volume.close(file);
-        let _unlinked = volume.fs().unlink(path.as_bytes());
+        hear(&mut heard, volume.close(file));
+        hear(&mut heard, volume.fs().unlink(path.as_bytes()));
     }
-    let _made = volume.mkdir("/new");
-    let _unmounted = volume.unmount();
+    hear(&mut heard, volume.mkdir("/new"));
+    hear(&mut heard, volume.unmount());
+    guard.judge(&recorder.take())?;
+    Ok(heard)
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+/// One of the volumes that a seed leads to.
+fn damaged(sound: &[u8], blocks: &[usize], random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let mut bytes = sound.to_vec();
+    for _ in 0..1 + random(8) {
+        let block = blocks[random(blocks.len())];
+        // A pointer, or what looks like one, to where metadata is.
+        let words = (block * 1024..(block + 1) * 1024).step_by(4);
+        let is_pointer = |at: &usize| (200..8192).contains(&word(&bytes, *at));
+        let pointers: Vec<usize> = words.filter(is_pointer).collect();
+        if random(2) == 0 && !pointers.is_empty() {
+            let at = pointers[random(pointers.len())];
+            bytes[at..at + 4].copy_from_slice(&(1 + random(300) as u32).to_le_bytes());
+            continue;
+        }
+        let nonzero: Vec<usize> =
+            (block * 1024..(block + 1) * 1024).filter(|&at| bytes[at] != 0 || at % 97 == 0).collect();
+        if let Some(&at) = nonzero.get(random(nonzero.len().max(1))) {
+            bytes[at] = [0, 1, 0x7F, 0x80, 0xFF, bytes[at] ^ 1, bytes[at].wrapping_add(1)][random(7)];
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -72,21 +147,31 @@ fn damage_without_checksums_ends_in_errors() {
         .filter(|block| sound[block * 1024..][..1024].iter().filter(|&&byte| byte == 0).count() > 100)
         .filter(|block| sound[block * 1024..][..1024].iter().any(|&byte| byte != 0))
         .collect();
-    let mut random = 7u64;
-    let mut next = |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 33) as usize % below
-    };
-    for _ in 0..ROUNDS {
-        let mut bytes = sound.clone();
-        for _ in 0..1 + next(8) {
-            let block = blocks[next(blocks.len())];
-            let nonzero: Vec<usize> =
-                (block * 1024..(block + 1) * 1024).filter(|&at| bytes[at] != 0 || at % 97 == 0).collect();
-            if let Some(&at) = nonzero.get(next(nonzero.len().max(1))) {
-                bytes[at] = [0, 1, 0x7F, 0x80, 0xFF, bytes[at] ^ 1, bytes[at].wrapping_add(1)][next(7)];
-            }
+    assert_eq!(use_it(sound.clone()), Ok(Heard::new()), "a sound volume has no errors");
+    let (sender, rounds) = mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        let mut state = 7u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..ROUNDS {
+            sender.send(use_it(damaged(&sound, &blocks, &mut random))).unwrap();
         }
-        use_it(bytes);
+    });
+    let (mut with_errors, mut all) = (0, Heard::new());
+    for round in 0..ROUNDS {
+        let heard = match rounds.recv_timeout(Duration::from_secs(60)) {
+            Ok(heard) => heard.unwrap_or_else(|why| panic!("round {round}: {why}")),
+            Err(why) => panic!("round {round} panics or hangs: {why}"),
+        };
+        with_errors += usize::from(!heard.is_empty());
+        for (errno, count) in heard {
+            *all.entry(errno).or_default() += count;
+        }
     }
+    worker.join().unwrap();
+    // Most damage lies where nobody looks; without checksums the rest is found where it is used.
+    assert!(with_errors > ROUNDS / 20, "only {with_errors} rounds met damage: {all:?}");
+    assert!(all.contains_key(&errno::EUCLEAN), "{all:?}");
 }

@@ -77,14 +77,13 @@ struct Pending {
     revokes: Vec<(u64, Tid)>,
     /// A descriptor or revoke tail is wrong: its commit block decides (R5).
     bad_tail: bool,
-    bad_revoke_count: bool,
     /// J19.
     v1_sum: u32,
 }
 
 impl Pending {
     fn new() -> Self {
-        Self { copies: Vec::new(), revokes: Vec::new(), bad_tail: false, bad_revoke_count: false, v1_sum: !0 }
+        Self { copies: Vec::new(), revokes: Vec::new(), bad_tail: false, v1_sum: !0 }
     }
 }
 
@@ -195,12 +194,12 @@ impl<'a> Log<'a> {
                 block_type::DESCRIPTOR => self.descriptor(&block, scan.end, &mut walk, &mut pending)?,
                 block_type::REVOKE => {
                     pending.bad_tail |= !self.layout.tail_is_good(&block);
-                    match self.layout.decode_revoke(&block) {
-                        Some(blocks) => {
-                            pending.revokes.extend(blocks.into_iter().map(|block| (block, scan.end)))
-                        }
-                        None => pending.bad_revoke_count = true,
-                    }
+                    // As Linux judges it: at once, whatever becomes of its transaction. No crash leaves it, for the count lies
+                    // in one sector with the tid.
+                    let Some(blocks) = self.layout.decode_revoke(&block) else {
+                        return Err(Error::Invalid(format!("r_count in transaction {}", scan.end)));
+                    };
+                    pending.revokes.extend(blocks.into_iter().map(|block| (block, scan.end)));
                 }
                 block_type::COMMIT => {
                     if !self.commit(&block, &walk, &mut pending, &mut scan)? {
@@ -264,9 +263,6 @@ impl<'a> Log<'a> {
                 return Ok(false);
             }
             return Err(Error::Corrupt(format!("the commit block of transaction {}", scan.end)));
-        }
-        if pending.bad_revoke_count {
-            return Err(Error::Invalid(format!("r_count in transaction {}", scan.end)));
         }
         let complete = std::mem::replace(pending, Pending::new());
         scan.copies.extend(complete.copies);
