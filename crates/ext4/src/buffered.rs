@@ -1,38 +1,28 @@
 //! Buffered reads and writes of regular files, through the page cache.
 
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use block_io::Device;
 use ext4_format::Lblk;
 use iomap::{FileMapping, Mapping as IoMapping};
 use jbd2::Tid;
 
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::indirect;
-use crate::inode::{Change, Inode};
-use crate::journalled_data::DataMode;
-use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::inode::{Change, Inode, InodeMapping, PageCache};
+use crate::logged_data::DataMode;
+use crate::map_blocks::{Allocate, check_lblk};
 use crate::meta::Meta;
-use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno, mballoc};
-
-/// The page cache of an inode.
-pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
 
 /// Space to set aside for a block of data: in a block map, where none is kept for metadata (D14), its tables too.
 fn reserved_per_block(inode: &Inode) -> u64 {
     if inode.is_bitmap_format() { 1 + indirect::MAX_TABLES } else { 1 }
-}
-
-/// What the page cache knows of its file. Weak on both sides: they own the cache.
-pub(crate) struct InodeMapping {
-    fs: Weak<Fs>,
-    inode: Weak<Inode>,
-    reserved_per_block: u64,
 }
 
 impl InodeMapping {

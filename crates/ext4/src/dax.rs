@@ -5,12 +5,13 @@ use std::sync::Arc;
 use block_io::Dax;
 use ext4_format::Lblk;
 
+use crate::credits::MAP_CREDITS;
 use crate::extents::{MapState, Mapping};
 use crate::file::{Look, block_range};
 use crate::fs::Fs;
 use crate::handle::zero_blocks;
 use crate::inode::Inode;
-use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::map_blocks::Allocate;
 use crate::{Error, Result, errno, mballoc};
 
 impl Fs {

@@ -1,6 +1,7 @@
 //! Inodes in memory: one object per inode number while anybody uses it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -11,18 +12,36 @@ use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 
-use crate::buffered::PageCache;
 use crate::extents::{self, Mapping, TreeOwner};
 use crate::extents_status::ExtentStatus;
 use crate::fs::Fs;
 use crate::handle::Handle;
-use crate::journalled_data::LoggedData;
+use crate::logged_data::LoggedData;
 use crate::meta::{BlockKind, Meta};
-use crate::orphan::OrphanPlace;
+use crate::ordered::OrderedFile;
 use crate::{Error, Result, errno, indirect};
 
 /// Runs of the map that an inode keeps in memory.
 const STATUS_EXTENTS: usize = 4096;
+
+/// Where an orphan is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrphanPlace {
+    /// In the list of D27.
+    List,
+    /// In the orphan file: index of the block in `OrphanFile::blocks`, slot in the block.
+    File { block: usize, slot: usize },
+}
+
+/// The page cache of an inode.
+pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
+
+/// What the page cache knows of its file. Weak on both sides: they own the cache.
+pub(crate) struct InodeMapping {
+    pub fs: Weak<Fs>,
+    pub inode: Weak<Inode>,
+    pub reserved_per_block: u64,
+}
 
 /// The part of an inode that changes.
 pub(crate) struct InodeState {
@@ -153,6 +172,14 @@ impl Inode {
             }
         }
         Ok(())
+    }
+}
+
+impl OrderedFile for Inode {
+    fn write_ordered(&self, range: Range<u64>) {
+        if let Some(pages) = self.pages.get() {
+            pages.write_ordered(range.start, range.end - range.start);
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Lblk, Pblk};
 
 use super::replay::Replay;
+use crate::credits::MAP_CREDITS;
 use crate::extents::{MapState, Mapping, Progress, Tree};
 use crate::inode::Inode;
-use crate::map_blocks::MAP_CREDITS;
 use crate::mballoc::Run;
 use crate::meta::Meta;
 use crate::{Error, Result};
