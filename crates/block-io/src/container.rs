@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::file::{last_errno, os};
 use crate::lock::LockedFile;
+use crate::os_error::{last_errno, os};
 use crate::{Error, Result};
 
 /// How a container file is made.

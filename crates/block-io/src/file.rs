@@ -3,7 +3,6 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -12,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dio_limits::dio_limits;
 use crate::lock::LockedFile;
+use crate::os_error::{last_errno, os};
 use crate::sync::Mutex;
 use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Request, Result};
 
@@ -38,14 +38,6 @@ pub struct FileDevice {
     /// The container became shorter: what is gone must not read as zeros once something behind it is written.
     stopped: OnceLock<Error>,
     counts: Arc<IoCounts>,
-}
-
-pub(crate) fn last_errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
-pub(crate) fn os(operation: &'static str, error: &io::Error) -> Error {
-    Error::new(operation, error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 impl FileDevice {

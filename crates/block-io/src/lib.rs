@@ -21,6 +21,7 @@ mod mapped;
 mod memory;
 mod memory_container;
 mod no_barrier;
+mod os_error;
 mod queue;
 mod record;
 mod shared_memory;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use crate::file::{last_errno, os};
 use crate::lock::LockedFile;
+use crate::os_error::{last_errno, os};
 use crate::sync::Mutex;
 use crate::{Dax, Device, Error, IoCounts, IoTotals, Limits, Operation, Result};
 

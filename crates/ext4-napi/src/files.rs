@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ext4::aio::Value as Outcome;
 use ext4::{Error, FallocateMode, Fs, Inode, Look, Probe, Result, Whence, errno};
 
+use crate::call::{Call, UNDEFINED};
 use crate::js::{JsResult, Thrown, Value};
 use crate::names::nothing;
-use crate::register::{Call, UNDEFINED};
 use crate::state::Ending;
 
 /// What probeWrite and lookupWrite answer: bits, or EIO after a shutdown.

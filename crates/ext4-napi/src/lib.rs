@@ -5,6 +5,7 @@
 //! `boundary.d.ts`; what they mean is said in `src/native/boundary.ts`.
 
 mod arrivals;
+mod call;
 mod container;
 mod detail;
 mod environment;

@@ -6,8 +6,8 @@ use ext4::aio::Value as Outcome;
 use ext4::{Error, Fs, Inode, Look, NewInode, Probe, Result, XattrSet, errno};
 use ext4_format::Timestamp;
 
+use crate::call::{Call, UNDEFINED};
 use crate::js::{JsResult, Thrown, Value};
-use crate::register::{Call, UNDEFINED};
 use crate::state::Ending;
 
 const S_IFMT: u16 = 0o170_000;

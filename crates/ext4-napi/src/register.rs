@@ -9,22 +9,10 @@ use napi::sys;
 use napi::{Env, JsValue};
 use napi_derive::napi;
 
+use crate::call::{Call, UNDEFINED};
 use crate::environment::Environment;
 use crate::js::{Arguments, Js, JsResult, Thrown, Value};
 use crate::{files, names, transfer, volumes};
-
-/// What a function is called with.
-pub struct Call<'a, const N: usize> {
-    /// The environment's values.
-    pub js: Js,
-    /// The environment's native side.
-    pub environment: &'a Environment,
-    /// The arguments.
-    pub arguments: Arguments<N>,
-}
-
-/// No result: undefined.
-pub const UNDEFINED: Value = ptr::null_mut();
 
 /// Converts, calls, converts; no panic gets out.
 fn enter<const N: usize>(

@@ -7,9 +7,9 @@ use ext4::Look;
 use ext4::aio::{DirectRead, DirectWrite, LockMode, Value as Outcome};
 use ext4::{Error, Fs, Inode, Result, errno};
 
+use crate::call::{Call, UNDEFINED};
 use crate::js::{Js, JsResult, Value};
 use crate::memory::{CopyBack, Slice};
-use crate::register::{Call, UNDEFINED};
 use crate::state::{Direct, Ending, State, detached};
 
 /// Bits of `flags`. EXTENDING (2) is what the engine finds out by itself.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use ext4::aio::Value as Outcome;
 use ext4::{Error, Fs, Shutdown, errno};
 
+use crate::call::{Call, UNDEFINED};
 use crate::container;
 use crate::detail::{VolumeInfo, set_numbers};
 use crate::environment::Environment;
 use crate::js::{JsResult, MAX_SAFE_INTEGER, Thrown, Value};
 use crate::options;
-use crate::register::{Call, UNDEFINED};
 use crate::state::{Ending, MAX_OPS};
 
 impl<const N: usize> Call<'_, N> {

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use ext4_format::Lblk;
 
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::map_blocks::MAP_CREDITS;
-use crate::orphan::ORPHAN_CREDITS;
-use crate::splits::Splitting;
+use crate::mballoc::Splitting;
 use crate::{Error, Result, errno};
 
 /// The data of one write is in memory twice.

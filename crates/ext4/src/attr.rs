@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFMT, flags};
 use jbd2::{Tid, mutant};
 
+use crate::credits::MAP_CREDITS;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode, InodeState};
-use crate::map_blocks::MAP_CREDITS;
 use crate::{Error, Result, errno};
 
 /// How often a time of access is moved without a change of the file (relatime).

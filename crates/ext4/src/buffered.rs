@@ -1,7 +1,7 @@
 //! Buffered reads and writes of regular files, through the page cache.
 
 use std::ops::Range;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use block_io::Device;
 use block_io::sync::Mutex;
@@ -9,33 +9,23 @@ use ext4_format::Lblk;
 use iomap::{Backing, FileMapping, Mapping as IoMapping, Reserved};
 use jbd2::Tid;
 
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::indirect;
-use crate::inode::{Change, Inode};
-use crate::journalled_data::DataMode;
-use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
+use crate::inode::{Change, Inode, InodeMapping, PageCache};
+use crate::logged_data::DataMode;
+use crate::map_blocks::{Allocate, check_lblk};
+use crate::mballoc::Splitting;
 use crate::meta::Meta;
-use crate::orphan::ORPHAN_CREDITS;
-use crate::splits::{PageSplits, Splitting};
+use crate::page_splits::PageSplits;
 use crate::{Error, Result, errno, mballoc};
-
-/// The page cache of an inode.
-pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
 
 /// Space to set aside for a block of data: in a block map, where none is kept for metadata (D14), its tables too.
 fn reserved_per_block(inode: &Inode) -> u64 {
     if inode.is_bitmap_format() { 1 + indirect::MAX_TABLES } else { 1 }
-}
-
-/// What the page cache knows of its file. Weak on both sides: they own the cache.
-pub(crate) struct InodeMapping {
-    fs: Weak<Fs>,
-    inode: Weak<Inode>,
-    reserved_per_block: u64,
-    splits: Mutex<PageSplits>,
 }
 
 impl InodeMapping {
@@ -51,7 +41,8 @@ impl InodeMapping {
         inode: &Inode,
         f: impl FnOnce(&mut Splitting<'_>) -> Result<R>,
     ) -> Result<R> {
-        let mut claim = self.splits.lock().lend(fs, inode)?;
+        let most = fs.blocks_for_conversion(inode)?;
+        let mut claim = self.splits.lock().lend(most);
         let lent = claim.clusters();
         let result = f(&mut Splitting::Claimed(&mut claim));
         self.splits.lock().take_back(lent, claim);
@@ -81,9 +72,8 @@ impl FileMapping for InodeMapping {
         let (fs, inode) = self.both()?;
         let blocks = pages.delayed * self.reserved_per_block;
         fs.allocator.reserve_delayed(blocks)?;
-        self.splits
-            .lock()
-            .add(&fs, &inode, pages.converting)
+        fs.blocks_for_pages(&inode)
+            .and_then(|need| self.splits.lock().add(pages.converting, need))
             .inspect_err(|_| fs.allocator.release_delayed(blocks))
     }
 
@@ -93,7 +83,11 @@ impl FileMapping for InodeMapping {
         fs.allocator.release_delayed(pages.delayed * self.reserved_per_block);
         // The inode may be gone already: it drops its pages last, and the claim with them.
         if let Some(inode) = self.inode.upgrade() {
-            self.splits.lock().remove(&fs, &inode, pages.converting);
+            match fs.blocks_for_pages(&inode) {
+                Ok(need) => self.splits.lock().remove(pages.converting, need),
+                // A damaged root: what waits for write-back will hear of it.
+                Err(_) => self.splits.lock().remove(pages.converting, |_| 0),
+            }
         }
     }
 
@@ -199,7 +193,7 @@ impl Fs {
                 fs: Arc::downgrade(self),
                 inode: Arc::downgrade(inode),
                 reserved_per_block: reserved_per_block(inode),
-                splits: Mutex::new(PageSplits::new(self)),
+                splits: Mutex::new(PageSplits::new(self.allocator.clone())),
             };
             PageCache::new(mapping, self.device.clone(), self.page_budget.clone(), self.block_size())
         })

@@ -13,14 +13,11 @@
 
 use std::ops::Deref;
 
-use block_io::AlignedBuf;
 use ext4_format::{Corrupt, Ino, Lblk, Pblk};
-use iomap::{Address, Mapping as IoMapping, MappingFlags};
 
 use crate::extents::{MapState, Mapping};
 use crate::extents_status::{ExtentStatus, Status, StatusExtent};
-use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::mballoc::Allocator;
 use crate::{Error, Result, errno};
 
 /// A run of blocks that may hold data: no metadata of the volume is among them.
@@ -115,65 +112,26 @@ impl KnownRuns {
     }
 }
 
-impl Fs {
-    /// F27: a mapping that was read from the disk, or made of what was allocated, as one whose blocks may be touched.
-    ///
-    /// # Errors
-    /// EUCLEAN where it leads to metadata, or outside the volume.
-    pub(crate) fn check_mapping(&self, ino: Ino, mapping: Mapping) -> Result<DataMapping> {
-        if mapping.state != MapState::Hole {
-            self.check_data_blocks(ino, mapping.start, mapping.len)?;
-        }
-        Ok(DataMapping(mapping))
+/// F27: a mapping that was read from the disk, or made of what was allocated, as one whose blocks may be touched.
+///
+/// # Errors
+/// EUCLEAN where it leads to metadata, or outside the volume.
+pub(crate) fn check_mapping(allocator: &Allocator, ino: Ino, mapping: Mapping) -> Result<DataMapping> {
+    if mapping.state != MapState::Hole {
+        check_blocks(allocator, ino, mapping.start, mapping.len)?;
     }
+    Ok(DataMapping(mapping))
+}
 
-    /// The same for blocks that a change of the tree names.
-    pub(crate) fn check_data_blocks(&self, ino: Ino, start: Pblk, len: u32) -> Result<DataBlocks> {
-        let inside = start.0.checked_add(len.into()).is_some_and(|end| end <= self.blocks_count);
-        let why = match inside {
-            true if !self.allocator.metadata_zone(start, len.into()) => return Ok(DataBlocks { start, len }),
-            true => "points to metadata",
-            false => "points outside the volume",
-        };
-        let corrupt = Corrupt::structure("map", format!("{why}: {len} blocks from {start} on"));
-        Err(Error::corrupt_inode(ino.0, corrupt))
-    }
-
-    /// Zeroes blocks on the device, outside any transaction: they are not reachable as written yet (D7).
-    pub(crate) fn zero_blocks(&self, blocks: DataBlocks) -> Result<()> {
-        const CHUNK_BYTES: u64 = 1 << 20;
-        let block_size = self.block_size() as u64;
-        let mut offset = blocks.start.0 * block_size;
-        let end = offset + u64::from(blocks.len) * block_size;
-        let zeros = AlignedBuf::zeroed((end - offset).min(CHUNK_BYTES) as usize);
-        while offset < end {
-            let part = (end - offset).min(zeros.len() as u64);
-            self.device.write(offset, &zeros[..part as usize], false)?;
-            offset += part;
-        }
-        Ok(())
-    }
-
-    /// Reads the first of some blocks into owned memory.
-    pub(crate) fn read_data_block(&self, inode: &Inode, blocks: DataBlocks) -> Result<AlignedBuf> {
-        let mut data = AlignedBuf::zeroed(self.block_size());
-        self.read_data(inode, blocks.device_offset_bytes(self.block_size()), &mut data)?;
-        Ok(data)
-    }
-
-    /// A mapping in bytes.
-    pub(crate) fn to_io_mapping(&self, mapping: &DataMapping, new: bool) -> IoMapping {
-        let block_size = self.block_size() as u64;
-        let device_offset_bytes = mapping.start.0 * block_size;
-        IoMapping {
-            offset_bytes: u64::from(mapping.lblk.0) * block_size,
-            len_bytes: u64::from(mapping.len) * block_size,
-            address: match mapping.state {
-                MapState::Hole => Address::Hole,
-                MapState::Written => Address::Mapped { device_offset_bytes },
-                MapState::Unwritten => Address::Unwritten { device_offset_bytes },
-            },
-            flags: MappingFlags { new, ..MappingFlags::default() },
-        }
-    }
+/// The same for blocks that a change of the tree names.
+pub(crate) fn check_blocks(allocator: &Allocator, ino: Ino, start: Pblk, len: u32) -> Result<DataBlocks> {
+    let blocks_count = allocator.sb.blocks_count();
+    let inside = start.0.checked_add(len.into()).is_some_and(|end| end <= blocks_count);
+    let why = match inside {
+        true if !allocator.metadata_zone(start, len.into()) => return Ok(DataBlocks { start, len }),
+        true => "points to metadata",
+        false => "points outside the volume",
+    };
+    let corrupt = Corrupt::structure("map", format!("{why}: {len} blocks from {start} on"));
+    Err(Error::corrupt_inode(ino.0, corrupt))
 }

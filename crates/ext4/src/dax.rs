@@ -5,13 +5,14 @@ use std::sync::Arc;
 use block_io::Dax;
 use ext4_format::Lblk;
 
+use crate::credits::MAP_CREDITS;
 use crate::data_blocks::DataMapping;
 use crate::extents::MapState;
 use crate::file::{Look, block_range};
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::map_blocks::{Allocate, MAP_CREDITS};
-use crate::splits::Splitting;
+use crate::map_blocks::Allocate;
+use crate::mballoc::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 impl Fs {

@@ -10,7 +10,7 @@ use ext4_format::{Corrupt, Superblock};
 
 use crate::clock::Clock;
 use crate::fs::Fs;
-use crate::mount::write_superblock_directly;
+use crate::superblock_io::write_superblock_directly;
 use crate::{Error, Result, errno};
 
 /// `errors=`.

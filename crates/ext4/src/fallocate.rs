@@ -6,12 +6,13 @@ use std::sync::Arc;
 use ext4_format::Lblk;
 use ext4_format::inode::{S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, flags};
 
+use crate::credits::MAP_CREDITS;
 use crate::extents::MapState;
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::map_blocks::Allocate;
 use crate::{Error, Result, errno, mballoc};
 
 /// What fallocate(2) does to a range; `keep_size`: i_size stays.

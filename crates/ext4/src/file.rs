@@ -10,13 +10,13 @@ use iomap::{Address, Mapping as IoMapping};
 use jbd2::mutant;
 
 use crate::attr::may_strip_privileges;
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::extents::{MapState, Progress};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{Allocate, MAP_CREDITS, check_lblk};
-use crate::orphan::ORPHAN_CREDITS;
-use crate::splits::Splitting;
+use crate::map_blocks::{Allocate, check_lblk};
+use crate::mballoc::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 /// What a write of a range would meet (C25.3), as a bit set: see the constants.

@@ -2,28 +2,12 @@
 //!
 //! A step function over the volume's clock, which a thread calls in a loop; tests call it by hand.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use crate::flusher_state::Wake;
 use crate::fs::Fs;
 use crate::inode::Inode;
-
-/// What starts a step before its time.
-type Wake = Box<dyn Fn() + Send + Sync>;
-
-/// When dirty data is written back by itself.
-pub(crate) struct Flusher {
-    age_ms: u64,
-    wake: OnceLock<Wake>,
-    /// Somebody woke it, and it has not looked yet.
-    woken: AtomicBool,
-}
-
-impl Flusher {
-    pub fn new(age_ms: u64) -> Self {
-        Self { age_ms, wake: OnceLock::new(), woken: AtomicBool::new(false) }
-    }
-}
 
 impl Fs {
     /// The clock in milliseconds.

@@ -13,15 +13,14 @@ use jbd2::Journal;
 use crate::block_cache::BlockCache;
 use crate::clock::Clock;
 use crate::dir::DirParams;
-use crate::flusher::Flusher;
+use crate::flusher_state::Flusher;
 use crate::handle::Handle;
 use crate::inode::{Inode, InodeCache};
 use crate::journal_host::JournalHost;
-use crate::journalled_data::{DataMode, LoggedData};
+use crate::logged_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::meta::{BlockKind, Image, Meta};
 use crate::mmp::MmpClaim;
-use crate::orphan::Orphans;
 use crate::seal::Sealer;
 use crate::{Error, Result, errno};
 
@@ -82,6 +81,23 @@ pub(crate) struct WrittenBefore {
     pub kbytes: u64,
     /// To the device, since it was opened.
     pub bytes: u64,
+}
+
+/// The orphan file of D28 in memory.
+pub(crate) struct OrphanFile {
+    /// F4 of the file's inode.
+    pub seed: u32,
+    pub blocks: Vec<Pblk>,
+    /// Free slots per block.
+    pub free: Vec<usize>,
+}
+
+/// All orphans of a volume.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    /// The list, head first; each in memory, because deleting one rewrites its predecessor.
+    pub list: Vec<Arc<Inode>>,
+    pub file: Option<OrphanFile>,
 }
 
 impl Fs {

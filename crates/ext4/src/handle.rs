@@ -2,8 +2,8 @@
 
 use ext4_format::{Ino, Pblk};
 
+use crate::credits::CREDITS_BESIDE_TREE;
 use crate::fs::Fs;
-use crate::map_blocks::CREDITS_BESIDE_TREE;
 use crate::mballoc;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
 use crate::seal::Sealer;

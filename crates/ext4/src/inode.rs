@@ -1,6 +1,7 @@
 //! Inodes in memory: one object per inode number while anybody uses it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -11,19 +12,38 @@ use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::{Corrupt, Ino, Inode as DiskInode, Lblk, Pblk};
 use jbd2::Tid;
 
-use crate::buffered::PageCache;
 use crate::data_blocks::KnownRuns;
 use crate::extents::{self, Mapping, TreeOwner};
 use crate::fs::Fs;
 use crate::handle::Handle;
-use crate::journalled_data::LoggedData;
+use crate::logged_data::LoggedData;
 use crate::meta::{BlockKind, Meta};
-use crate::orphan::OrphanPlace;
-use crate::splits::ApartCount;
+use crate::ordered::OrderedFile;
+use crate::page_splits::PageSplits;
 use crate::{Error, Result, errno, indirect};
 
 /// Runs of the map that an inode keeps in memory.
 const STATUS_EXTENTS: usize = 4096;
+
+/// Where an orphan is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OrphanPlace {
+    /// In the list of D27.
+    List,
+    /// In the orphan file: index of the block in `OrphanFile::blocks`, slot in the block.
+    File { block: usize, slot: usize },
+}
+
+/// The page cache of an inode.
+pub(crate) type PageCache = iomap::PageCache<InodeMapping>;
+
+/// What the page cache knows of its file. Weak on both sides: they own the cache.
+pub(crate) struct InodeMapping {
+    pub fs: Weak<Fs>,
+    pub inode: Weak<Inode>,
+    pub reserved_per_block: u64,
+    pub splits: Mutex<PageSplits>,
+}
 
 /// The part of an inode that changes.
 pub(crate) struct InodeState {
@@ -64,7 +84,7 @@ pub struct Inode {
     /// Open files.
     pub(crate) opens: AtomicU32,
     /// Ranges that I/O under way keeps split off.
-    pub(crate) apart: ApartCount,
+    pub(crate) apart: AtomicU32,
 }
 
 impl Inode {
@@ -91,7 +111,7 @@ impl Inode {
             pages: OnceLock::new(),
             logged_data: fs.logged_data.inherited(),
             opens: AtomicU32::new(0),
-            apart: ApartCount::new(0),
+            apart: AtomicU32::new(0),
         }
     }
 
@@ -163,6 +183,14 @@ impl Inode {
             }
         }
         Ok(())
+    }
+}
+
+impl OrderedFile for Inode {
+    fn write_ordered(&self, range: Range<u64>) {
+        if let Some(pages) = self.pages.get() {
+            pages.write_ordered(range.start, range.end - range.start);
+        }
     }
 }
 

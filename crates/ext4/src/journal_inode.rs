@@ -8,18 +8,18 @@ use ext4_format::checksum::inode_seed;
 use ext4_format::features::{compat, incompat};
 use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::superblock::state;
-use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Pblk, Superblock};
+use ext4_format::{Corrupt, GroupDesc, Ino, Inode as DiskInode, Lblk, Pblk, Superblock};
 use jbd2::recovery::{self, RecoverOptions, Rest};
 use jbd2::{Journal, LogExtent, LogMap, mutant};
 
 use crate::block_cache::BlockCache;
-use crate::extents::{MapState, TreeOwner};
+use crate::extents::{MapState, Mapping, TreeOwner};
 use crate::fast_commit::{self, FastCommits};
 use crate::inode::MapRoot;
 use crate::journal_host::JournalHost;
 use crate::meta::{BlockKind, BlockOwner, Image, Meta};
-use crate::mount::{SUPERBLOCK_OFFSET, has_metadata_csum, map_whole_file, needs_recovery, read_start};
 use crate::seal::Sealer;
+use crate::superblock_io::{SUPERBLOCK_OFFSET, has_metadata_csum, needs_recovery, read_start};
 use crate::{Error, MountOptions, Result, errno};
 
 /// Reads blocks straight from the device, before there are caches and a journal.
@@ -170,16 +170,11 @@ fn internal_log_map(device: &Arc<dyn Device>, superblock: &Superblock, ino: Ino)
     };
     let runs = map_whole_file(&reader, &root, owner, blocks)?;
     debug_assert!(runs.iter().all(|run| run.state == MapState::Written));
-    let inside =
-        |run: &crate::extents::Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
+    let inside = |run: &Mapping| run.start.0 + u64::from(run.len) <= superblock.blocks_count();
     if blocks == 0 || !runs.iter().all(inside) {
         return Err(corrupt("empty, or outside the volume"));
     }
-    let extent = |run: crate::extents::Mapping| LogExtent {
-        log_start: run.lblk.0,
-        len: run.len,
-        device_block: run.start.0,
-    };
+    let extent = |run: Mapping| LogExtent { log_start: run.lblk.0, len: run.len, device_block: run.start.0 };
     Ok(LogMap::new(runs.into_iter().map(extent).collect())?)
 }
 
@@ -342,4 +337,21 @@ pub(crate) fn open(
         fast_commit: superblock.features().has_compat(compat::FAST_COMMIT),
     };
     Ok(Journal::open(device.clone(), superblock.block_size() as usize, map, features, config, host)?)
+}
+
+/// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
+fn map_whole_file(meta: &dyn Meta, root: &MapRoot, owner: TreeOwner, blocks: u32) -> Result<Vec<Mapping>> {
+    let mut runs = Vec::new();
+    let mut lblk = 0;
+    while lblk < blocks {
+        let mut mapping = root.lookup(meta, owner, Lblk(lblk))?;
+        if mapping.state != MapState::Written {
+            let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
+            return Err(Error::corrupt_inode(owner.ino.0, corrupt));
+        }
+        mapping.len = mapping.len.min(blocks - lblk);
+        lblk += mapping.len;
+        runs.push(mapping);
+    }
+    Ok(runs)
 }

@@ -10,19 +10,12 @@ use crate::fs::Fs;
 use crate::handle::{Handle, Reader};
 use crate::indirect::{self, BlockMap};
 use crate::inode::{Change, Inode, MapRoot};
+use crate::mballoc::Splitting;
 use crate::meta::Meta;
-use crate::splits::Splitting;
 use crate::{Error, Result, errno, mballoc};
 
 /// Most blocks mapped by one transaction (A12).
 pub(crate) const MAX_MAP_BLOCKS: u32 = 4096;
-
-/// Credits of one allocation, conversion or removal step at any depth: the tree's own blocks, and bitmap,
-/// descriptor, inode and superblock for what is allocated or freed on the way.
-pub(crate) const MAP_CREDITS: u32 = 52;
-
-/// Credits that the extent tree does not count: the inode, the superblock, and the run of data that a new extent takes.
-pub(crate) const CREDITS_BESIDE_TREE: u32 = 4;
 
 /// How blocks are allocated for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -329,27 +322,5 @@ pub(crate) fn check_lblk(block: u64) -> Result<Lblk> {
     match u32::try_from(block) {
         Ok(block) if block <= 0xFFFF_FFFE => Ok(Lblk(block)),
         _ => Err(Error::errno_only(errno::EFBIG)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::extents::{credits_for_convert, credits_for_insert, credits_for_remove};
-
-    /// A handle of MAP_CREDITS can do any step at any depth, or a restart would go on for ever; and two of the largest
-    /// fit the smallest journal (1024 blocks, a quarter of it for a transaction).
-    #[test]
-    fn credits_suffice() {
-        const DEPTH: u16 = ext4_format::extent::MAX_DEPTH;
-        let largest = [1024, 2048, 4096, 65536]
-            .map(|block_size| credits_for_remove(DEPTH, block_size, 1))
-            .into_iter()
-            .chain([credits_for_convert(DEPTH), credits_for_insert(DEPTH)])
-            .chain([indirect::credits_for_insert(), indirect::credits_for_remove(8)])
-            .max();
-        assert!(largest.is_some_and(|largest| largest + CREDITS_BESIDE_TREE <= MAP_CREDITS), "{largest:?}");
-        let namespace = 2 * (crate::dir::credits_for_insert(true) + MAP_CREDITS);
-        assert!(namespace <= 240, "{namespace}");
     }
 }

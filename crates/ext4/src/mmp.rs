@@ -10,7 +10,7 @@ use ext4_format::mmp::{Mmp, SEQ_CLEAN, SEQ_MAX};
 use ext4_format::{Corrupt, Superblock};
 
 use crate::clock::Clock;
-use crate::mount::has_metadata_csum;
+use crate::superblock_io::has_metadata_csum;
 use crate::{Error, Result, errno};
 
 /// Seconds: the smallest interval between two updates that is honoured, and the largest check interval.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32};
 use std::sync::{Arc, OnceLock};
 
 use block_io::sync::{Mutex, RwLock};
-use block_io::{AlignedBuf, Device, NoBarrierDevice};
+use block_io::{Device, NoBarrierDevice};
 use ext4_format::features::{compat, incompat, ro_compat};
 use ext4_format::hash::HashVersion;
 use ext4_format::superblock::state;
@@ -12,134 +12,25 @@ use ext4_format::{Access, Corrupt, Ino, Lblk, Pblk, Superblock, block_map, hash,
 use jbd2::{Journal, mutant};
 
 use crate::block_cache::BlockCache;
-use crate::clock::Clock;
-use crate::error_policy::{ErrorMode, ErrorPolicy};
-use crate::extents::{self, MapState};
-use crate::flusher::Flusher;
-use crate::fs::{Fs, WrittenBefore};
-use crate::inode::{Iget, Inode, InodeCache, MapRoot};
+use crate::error_policy::ErrorPolicy;
+use crate::extents::MapState;
+use crate::flusher_state::Flusher;
+use crate::fs::{Fs, OrphanFile, Orphans, WrittenBefore};
+use crate::inode::{Iget, Inode, InodeCache};
 use crate::journal_host::JournalHost;
 use crate::journal_inode;
-use crate::journalled_data::{DataMode, LoggedData};
+use crate::logged_data::{DataMode, LoggedData};
 use crate::mballoc::Allocator;
 use crate::mmp::MmpClaim;
+use crate::mount_options::{MountOptions, MountReport};
 use crate::ordered::OrderedData;
-use crate::orphan::{OrphanFile, Orphans, OrphansProcessed};
 use crate::overlay::Overlay;
-use crate::quiesce::mark_mounted;
 use crate::seal::Sealer;
-use crate::{Error, Result, errno, torn_superblock};
-
-/// How a volume is mounted.
-#[derive(Clone)]
-pub struct MountOptions {
-    /// Write nothing to the device; a dirty journal is replayed into memory (R18).
-    pub read_only: bool,
-    /// Age at which a transaction commits by itself, in milliseconds.
-    pub commit_interval_ms: u64,
-    /// Memory for clean metadata blocks, in bytes.
-    pub metadata_cache_bytes: u64,
-    /// What becomes of file data before metadata commits; `None`: what the volume itself says. EINVAL for a choice on a volume
-    /// without a journal.
-    pub data: Option<DataMode>,
-    /// Buffered data goes to unwritten blocks, which are converted after it. `false`: to written ones, and the commit waits
-    /// for it where data is ordered (T12).
-    pub dioread_nolock: bool,
-    /// Memory for buffered file data, in bytes.
-    pub page_cache_bytes: u64,
-    /// Percent of that which may be dirty before a writer has to write back itself; half of it starts write-back.
-    pub dirty_ratio: u8,
-    /// Age at which dirty data is written back by itself, in milliseconds.
-    pub write_back_age_ms: u64,
-    /// What follows from damage and from errors of the device; `None`: what the volume itself says (EP1).
-    pub errors: Option<ErrorMode>,
-    /// Where times come from.
-    pub clock: Arc<dyn Clock>,
-    /// The device of an external journal (J28), for a volume that has one.
-    pub journal_device: Option<Arc<dyn Device>>,
-    /// `false`: no flush and no FUA, for devices without a volatile cache (T17).
-    pub barrier: bool,
-    /// The journal is neither replayed nor used: the volume as the last checkpoint left it. With `read_only` alone.
-    pub noload: bool,
-    /// File data is loaded and stored in place, past the page cache (A18). On a read-only mount there is nothing to gain.
-    pub dax: bool,
-}
-
-impl Default for MountOptions {
-    fn default() -> Self {
-        Self {
-            read_only: false,
-            commit_interval_ms: 5000,
-            metadata_cache_bytes: 64 << 20,
-            data: None,
-            dioread_nolock: true,
-            page_cache_bytes: 64 << 20,
-            dirty_ratio: 70,
-            write_back_age_ms: 30_000,
-            errors: None,
-            clock: Arc::new(crate::clock::CoarseClock),
-            journal_device: None,
-            barrier: true,
-            noload: false,
-            dax: false,
-        }
-    }
-}
-
-/// What a mount had to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MountReport {
-    /// Transactions replayed from the journal.
-    pub transactions_replayed: u32,
-    /// Blocks that they wrote home.
-    pub blocks_replayed: u64,
-    /// Copies in the log that were not, for their blocks were revoked (R9).
-    pub copies_revoked: u64,
-    /// Fast commits that were replayed after them (R19).
-    pub fast_commits: u32,
-    /// Orphans processed.
-    pub orphans: OrphansProcessed,
-    /// The first transaction of this mount. The last one before it is older by at least three (R11).
-    pub first_tid: u32,
-}
-
-pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
-
-/// Reads and checks the superblock. One that mount or unmount tore is repaired, in memory (EP7).
-///
-/// # Errors
-/// EINVAL where there is no ext4 volume, EBADMSG for a wrong checksum, EUCLEAN for impossible geometry, a volume
-/// larger than its device included.
-pub fn read_superblock(device: &dyn Device) -> Result<Superblock> {
-    let start = read_start(device)?;
-    let superblock =
-        torn_superblock::decode(&start[SUPERBLOCK_OFFSET..]).map_err(torn_superblock::unreadable)?;
-    let size_bytes = device.limits().size_bytes;
-    let needed = superblock.blocks_count().saturating_mul(u64::from(superblock.block_size()));
-    if needed > size_bytes {
-        let detail = format!("the volume has {needed} bytes, its device {size_bytes}: truncated image?");
-        return Err(Error::Corrupt {
-            place: "superblock".into(),
-            corrupt: Corrupt::structure("superblock", detail),
-        });
-    }
-    Ok(superblock)
-}
-
-/// The first bytes of a device that has room and a magic for a superblock.
-pub(crate) fn read_start(device: &dyn Device) -> Result<AlignedBuf> {
-    let limits = device.limits();
-    if limits.size_bytes < 2 * SUPERBLOCK_OFFSET as u64 {
-        return Err(Error::refused(errno::EINVAL, "too small for an ext4 volume"));
-    }
-    let lbs = u64::from(limits.logical_block_bytes);
-    let mut start = AlignedBuf::zeroed((4096.min(limits.size_bytes) / lbs * lbs) as usize);
-    device.read(0, &mut start)?;
-    if start[SUPERBLOCK_OFFSET + 0x38..SUPERBLOCK_OFFSET + 0x3A] != Superblock::MAGIC.to_le_bytes() {
-        return Err(Error::refused(errno::EINVAL, "not an ext4 volume: no superblock magic"));
-    }
-    Ok(start)
-}
+use crate::superblock_io::{
+    SUPERBLOCK_OFFSET, has_journal, has_metadata_csum, mark_mounted, needs_recovery, read_start,
+    read_superblock, write_superblock_directly,
+};
+use crate::{Error, Result, errno, superblock_in_log};
 
 /// The superblock to mount by: the device's, or the log's copy where a checkpoint tore it (EP7 (2)).
 fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device>>) -> Result<Superblock> {
@@ -148,27 +39,10 @@ fn superblock_to_mount(device: &Arc<dyn Device>, journal: Option<&Arc<dyn Device
         other => return other,
     };
     let start = read_start(device.as_ref())?;
-    match torn_superblock::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
+    match superblock_in_log::from_log(device, journal, &start[SUPERBLOCK_OFFSET..]) {
         Ok(Some(superblock)) => Ok(superblock),
         Ok(None) | Err(_) => Err(damage),
     }
-}
-
-/// Changes the primary superblock outside the journal, which only mount and unmount may (T27), durably. By EP7 (1), in its
-/// feature bits alone.
-pub(crate) fn write_superblock_directly(
-    device: &dyn Device,
-    change: impl FnOnce(&mut Superblock),
-) -> Result<()> {
-    let lbs = device.limits().logical_block_bytes as usize;
-    let len = (2 * SUPERBLOCK_OFFSET).next_multiple_of(lbs);
-    let mut start = AlignedBuf::zeroed(len);
-    device.read(0, &mut start)?;
-    let bytes = &mut start[SUPERBLOCK_OFFSET..2 * SUPERBLOCK_OFFSET];
-    let mut superblock = torn_superblock::decode(bytes).map_err(torn_superblock::unreadable)?;
-    change(&mut superblock);
-    bytes.copy_from_slice(&superblock.encode());
-    Ok(device.write(0, &start, true)?)
 }
 
 impl Fs {
@@ -443,21 +317,6 @@ impl Fs {
     }
 }
 
-/// has_journal.
-pub(crate) fn has_journal(superblock: &Superblock) -> bool {
-    superblock.features().has_compat(compat::HAS_JOURNAL)
-}
-
-/// RECOVER: the journal may hold what the volume lacks.
-pub(crate) fn needs_recovery(superblock: &Superblock) -> bool {
-    superblock.features().has_incompat(incompat::RECOVER)
-}
-
-/// metadata_csum.
-pub(crate) fn has_metadata_csum(superblock: &Superblock) -> bool {
-    superblock.features().has_ro_compat(ro_compat::METADATA_CSUM)
-}
-
 /// F74: a volume that does not say how its names were hashed gets the sign of this host's char, as the kernel does.
 fn settle_hash_flags(superblock: &mut Superblock) {
     const EITHER: u32 = hash::FLAGS_SIGNED_HASH | hash::FLAGS_UNSIGNED_HASH;
@@ -510,26 +369,4 @@ fn check_creator(superblock: &Superblock) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where the blocks of the journal or of another fixed inode lie, before anything is mounted.
-pub(crate) fn map_whole_file(
-    meta: &dyn crate::meta::Meta,
-    root: &MapRoot,
-    owner: extents::TreeOwner,
-    blocks: u32,
-) -> Result<Vec<extents::Mapping>> {
-    let mut runs = Vec::new();
-    let mut lblk = 0;
-    while lblk < blocks {
-        let mut mapping = root.lookup(meta, owner, Lblk(lblk))?;
-        if mapping.state != MapState::Written {
-            let corrupt = Corrupt::structure("journal", format!("no written block at {lblk}"));
-            return Err(Error::corrupt_inode(owner.ino.0, corrupt));
-        }
-        mapping.len = mapping.len.min(blocks - lblk);
-        lblk += mapping.len;
-        runs.push(mapping);
-    }
-    Ok(runs)
 }

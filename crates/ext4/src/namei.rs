@@ -10,16 +10,16 @@ use ext4_format::features::incompat;
 use ext4_format::inode::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, flags};
 use ext4_format::{Ino, Inode as DiskInode, Lblk};
 
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::ialloc::NewInodeRequest;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::{Allocate, MAP_CREDITS};
+use crate::map_blocks::Allocate;
 use crate::meta::{BlockKind, Meta};
-use crate::orphan::{ALL_LINKS, ORPHAN_CREDITS};
+use crate::orphan::ALL_LINKS;
 use crate::path::Parent;
-use crate::rename::with_subdirectory;
 use crate::{Error, Result, dir, errno, mballoc};
 
 /// F72: the most links of an inode.
@@ -404,4 +404,9 @@ pub(crate) fn file_type_of_mode(mode: u16) -> u8 {
         S_IFLNK => file_type::SYMLINK,
         _ => file_type::UNKNOWN,
     }
+}
+
+/// F72: the link count of a directory with one more subdirectory; 1 is "unknown".
+pub(crate) fn with_subdirectory(links: u16) -> u16 {
+    if links == 1 || links >= LINK_MAX { 1 } else { links + 1 }
 }

@@ -10,10 +10,14 @@ use std::sync::Arc;
 use block_io::sync::Mutex;
 use jbd2::Tid;
 
-use crate::inode::Inode;
+/// A file with ordered data (jbd2_inode).
+pub(crate) trait OrderedFile: Send + Sync {
+    /// Puts what its page cache has of `range`, in bytes, on the device.
+    fn write_ordered(&self, range: Range<u64>);
+}
 
 /// Byte ranges of files.
-type Ranges = Vec<(Arc<Inode>, Range<u64>)>;
+type Ranges = Vec<(Arc<dyn OrderedFile>, Range<u64>)>;
 
 /// Those that each transaction lists.
 #[derive(Default)]
@@ -21,8 +25,8 @@ pub(crate) struct OrderedData(Mutex<HashMap<Tid, Ranges>>);
 
 impl OrderedData {
     /// `tid` must not commit before what the page cache has of `range` is on the device. A handle of `tid` lives.
-    pub fn add(&self, tid: Tid, inode: Arc<Inode>, range: Range<u64>) {
-        self.0.lock().entry(tid).or_default().push((inode, range));
+    pub fn add(&self, tid: Tid, file: Arc<dyn OrderedFile>, range: Range<u64>) {
+        self.0.lock().entry(tid).or_default().push((file, range));
     }
 
     /// Writes what `tid` lists. An error is reported by fsync, and leaves the pages dirty (data_err=ignore).
@@ -31,10 +35,8 @@ impl OrderedData {
         if jbd2::mutant(13) {
             return;
         }
-        for (inode, range) in listed {
-            if let Some(pages) = inode.pages.get() {
-                pages.write_ordered(range.start, range.end - range.start);
-            }
+        for (file, range) in listed {
+            file.write_ordered(range);
         }
     }
 }

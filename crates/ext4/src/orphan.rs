@@ -6,45 +6,17 @@ use std::sync::Arc;
 
 use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::superblock::state;
-use ext4_format::{Corrupt, Ino, Pblk, Timestamp, orphan};
+use ext4_format::{Corrupt, Ino, Timestamp, orphan};
 
-use crate::fs::Fs;
+use crate::credits::ORPHAN_CREDITS;
+use crate::fs::{Fs, OrphanFile, Orphans};
 use crate::handle::Handle;
-use crate::inode::{Change, Iget, Inode};
+use crate::inode::{Change, Iget, Inode, OrphanPlace};
 use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result};
 
-/// Credits of adding or deleting an orphan: superblock, predecessor or orphan block, inode.
-pub(crate) const ORPHAN_CREDITS: u32 = 4;
-
 /// What rmdir takes from a directory.
 pub(crate) const ALL_LINKS: u16 = u16::MAX;
-
-/// Where an orphan is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OrphanPlace {
-    /// In the list of D27.
-    List,
-    /// In the orphan file: index of the block in [`OrphanFile::blocks`], slot in the block.
-    File { block: usize, slot: usize },
-}
-
-/// The orphan file of D28 in memory.
-pub(crate) struct OrphanFile {
-    /// F4 of the file's inode.
-    pub seed: u32,
-    pub blocks: Vec<Pblk>,
-    /// Free slots per block.
-    pub free: Vec<usize>,
-}
-
-/// All orphans of a volume.
-#[derive(Default)]
-pub(crate) struct Orphans {
-    /// The list, head first; each in memory, because deleting one rewrites its predecessor.
-    pub list: Vec<Arc<Inode>>,
-    pub file: Option<OrphanFile>,
-}
 
 impl Handle<'_> {
     /// Records an inode as an orphan; nothing to do if it is one.

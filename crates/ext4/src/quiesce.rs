@@ -2,14 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use ext4_format::features::{compat, incompat, ro_compat};
+use ext4_format::features::{incompat, ro_compat};
 use ext4_format::superblock::state;
 use ext4_format::{Superblock, orphan};
 use jbd2::mutant;
 
 use crate::fs::Fs;
 use crate::mmp::MmpClaim;
-use crate::mount::{check_access, has_journal, write_superblock_directly};
+use crate::mount::check_access;
+use crate::superblock_io::{mark_mounted, write_superblock_directly};
 use crate::{Error, Result, errno};
 
 /// How [`Fs::force_shutdown`] goes down (T28).
@@ -167,18 +168,6 @@ impl Fs {
 
     fn release_claim(&self) -> Result<()> {
         self.mmp.lock().take().map_or(Ok(()), |claim| claim.release())
-    }
-}
-
-/// T27, EP4: what says that the volume is in use.
-pub(crate) fn mark_mounted(superblock: &mut Superblock) {
-    if has_journal(superblock) {
-        superblock.feature_incompat |= incompat::RECOVER;
-    } else {
-        superblock.state &= !state::VALID;
-    }
-    if superblock.features().has_compat(compat::ORPHAN_FILE) {
-        superblock.feature_ro_compat |= ro_compat::ORPHAN_PRESENT;
     }
 }
 

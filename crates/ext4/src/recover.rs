@@ -7,8 +7,8 @@ use ext4_format::features::ro_compat;
 use ext4_format::superblock::state;
 use ext4_format::{Corrupt, Superblock};
 
-use crate::mount::needs_recovery;
 use crate::overlay::Overlay;
+use crate::superblock_io::needs_recovery;
 use crate::{Error, Fs, MountOptions, MountReport, Result, read_superblock};
 
 /// What a recovery found and did.

@@ -7,12 +7,13 @@ use ext4_format::dirent::file_type;
 use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino};
 
+use crate::credits::ORPHAN_CREDITS;
 use crate::dir_file::{DirFile, DirReader};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::namei::{LINK_MAX, file_type_of_mode};
-use crate::orphan::{ALL_LINKS, ORPHAN_CREDITS};
+use crate::namei::{LINK_MAX, file_type_of_mode, with_subdirectory};
+use crate::orphan::ALL_LINKS;
 use crate::path::Parent;
 use crate::{Error, Result, dir, errno};
 
@@ -215,9 +216,4 @@ impl Fs {
         let other = dir.has_flag(flags::PROJINHERIT) && project(dir) != project(inode);
         if other { Err(Error::errno_only(errno::EXDEV)) } else { Ok(()) }
     }
-}
-
-/// F72: the link count of a directory with one more subdirectory; 1 is "unknown".
-pub(crate) fn with_subdirectory(links: u16) -> u16 {
-    if links == 1 || links >= LINK_MAX { 1 } else { links + 1 }
 }

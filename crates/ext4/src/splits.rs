@@ -6,29 +6,19 @@
 //! keeps it apart until it is converted; or it is ENOSPC. Nothing is ever zeroed beside I/O in flight.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use ext4_format::Lblk;
 use ext4_format::extent::{ROOT_SIZE, capacity};
 use iomap::{Address, Mapping as IoMapping};
 
+use crate::credits::MAP_CREDITS;
 use crate::extents::{self, Tree};
 use crate::file::block_range;
 use crate::fs::Fs;
 use crate::inode::{Inode, MapRoot};
-use crate::map_blocks::MAP_CREDITS;
-use crate::mballoc::SplitClaim;
+use crate::mballoc::{SplitClaim, Splitting};
 use crate::{Result, errno};
-
-/// Where the blocks of a conversion's splits come from.
-pub(crate) enum Splitting<'c> {
-    /// A claim; what it lacks, the reserve. Others' I/O may be in flight.
-    Claimed(&'c mut SplitClaim),
-    /// The reserve (D14). Others' I/O may be in flight.
-    Reserve,
-    /// The reserve, and where that is empty neighbours are zeroed and marked written (D7): the caller excludes everybody.
-    Zeroing,
-}
 
 /// Pieces of unwritten extents that were split off for I/O under way: while there are any, the tree merges no unwritten
 /// neighbours.
@@ -90,6 +80,17 @@ fn blocks_for_pages(root: &[u8; ROOT_SIZE], depth: u16, pages: u64, block_size: 
 }
 
 impl Fs {
+    /// How many tree blocks so many dirty pages of a file may take, those over holes and unwritten blocks alike.
+    pub(crate) fn blocks_for_pages(&self, inode: &Inode) -> Result<impl FnOnce(u64) -> u64 + use<>> {
+        let (tree, block_size) = (self.tree_depth(inode)?, self.block_size());
+        Ok(move |pages| tree.map_or(0, |(depth, root)| blocks_for_pages(&root, depth, pages, block_size)))
+    }
+
+    /// How many one conversion may take.
+    pub(crate) fn blocks_for_conversion(&self, inode: &Inode) -> Result<u64> {
+        Ok(self.tree_depth(inode)?.map_or(0, |(depth, _)| blocks_for_range(depth, 2)))
+    }
+
     fn tree_depth(&self, inode: &Inode) -> Result<Option<(u16, [u8; ROOT_SIZE])>> {
         match inode.map_root() {
             MapRoot::Extents(root) => Ok(Some((extents::depth(&root, inode.tree_owner(self))?, root))),
@@ -148,65 +149,6 @@ impl Fs {
         Ok(Some(SplitRoom::Apart(apart)))
     }
 }
-
-/// What the dirty pages of one file have claimed: those whose blocks are delayed or unwritten.
-pub(crate) struct PageSplits {
-    pages: u64,
-    claim: SplitClaim,
-    /// What of the claim conversions under way have in their hands.
-    lent: u64,
-}
-
-impl PageSplits {
-    pub fn new(fs: &Fs) -> Self {
-        Self { pages: 0, claim: SplitClaim::none(fs.allocator.clone()), lent: 0 }
-    }
-
-    /// So many more pages.
-    ///
-    /// # Errors
-    /// ENOSPC: not even the reserve has the blocks; nothing has changed.
-    pub fn add(&mut self, fs: &Fs, inode: &Inode, pages: u64) -> Result<()> {
-        let Some((depth, root)) = fs.tree_depth(inode)? else { return Ok(()) };
-        let needed = blocks_for_pages(&root, depth, self.pages + pages, fs.block_size());
-        if needed > self.claim.clusters() + self.lent {
-            self.claim.resize(needed - self.lent)?;
-        }
-        self.pages += pages;
-        Ok(())
-    }
-
-    /// So many fewer.
-    pub fn remove(&mut self, fs: &Fs, inode: &Inode, pages: u64) {
-        self.pages = self.pages.saturating_sub(pages);
-        let needed = match fs.tree_depth(inode) {
-            Ok(Some((depth, root))) => blocks_for_pages(&root, depth, self.pages, fs.block_size()),
-            // A damaged root: what waits for write-back will hear of it.
-            _ => 0,
-        };
-        let kept = needed.saturating_sub(self.lent);
-        if kept < self.claim.clusters() {
-            let _smaller = self.claim.resize(kept);
-        }
-    }
-
-    /// What one conversion may take of the claim, until [`PageSplits::take_back`].
-    pub fn lend(&mut self, fs: &Fs, inode: &Inode) -> Result<SplitClaim> {
-        let most = fs.tree_depth(inode)?.map_or(0, |(depth, _)| blocks_for_range(depth, 2));
-        let lent = self.claim.split_off(most);
-        self.lent += lent.clusters();
-        Ok(lent)
-    }
-
-    /// The conversion to which so many clusters were lent is over.
-    pub fn take_back(&mut self, lent: u64, rest: SplitClaim) {
-        self.lent = self.lent.saturating_sub(lent);
-        self.claim.join(rest);
-    }
-}
-
-/// Counts the [`Apart`]s of an inode.
-pub(crate) type ApartCount = AtomicU32;
 
 #[cfg(test)]
 mod tests {

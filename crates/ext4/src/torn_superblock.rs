@@ -1,13 +1,9 @@
 //! The superblock that a torn write cannot lose (EP7). Its checksum lies in another sector than most of it.
 
-use std::sync::Arc;
-
-use block_io::Device;
 use ext4_format::features::{incompat, ro_compat};
 use ext4_format::{Corrupt, Superblock};
-use jbd2::recovery::{self, RecoverOptions};
 
-use crate::{Error, Result, journal_inode};
+use crate::Error;
 
 const S_FEATURE_INCOMPAT: usize = 0x60;
 const S_FEATURE_RO_COMPAT: usize = 0x64;
@@ -35,44 +31,6 @@ fn set_bit(field: &mut [u8], bit: u32, on: bool) {
     let word = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
     let word = if on { word | bit } else { word & !bit };
     field[..4].copy_from_slice(&word.to_le_bytes());
-}
-
-/// EP7 (2): a checkpoint of the superblock was torn, so the log still has it (T20). `bytes` are what the device holds;
-/// both halves agree on the geometry, which leads to the log. `None`: the log has no such copy.
-pub(crate) fn from_log(
-    device: &Arc<dyn Device>,
-    journal: Option<&Arc<dyn Device>>,
-    bytes: &[u8],
-) -> Result<Option<Superblock>> {
-    let mut sealed = bytes[..Superblock::SIZE].to_vec();
-    Superblock::seal(&mut sealed);
-    let Ok(torn) = Superblock::decode(&sealed) else { return Ok(None) };
-    let block_size = torn.block_size() as usize;
-    let size_bytes = device.limits().size_bytes;
-    if torn.blocks_count().saturating_mul(block_size as u64) > size_bytes {
-        return Ok(None);
-    }
-    let map = journal_inode::log_map(device, &torn, journal)?;
-    let options = RecoverOptions { volume_blocks: torn.blocks_count(), write_bytes: block_size };
-    let plan = recovery::plan(device.as_ref(), block_size, &map, &options)?;
-    let (block, offset) = if block_size == 1024 { (1, 0) } else { (0, 1024) };
-    let Some(copy) = plan.read(device.as_ref(), &map, block)? else { return Ok(None) };
-    let Ok(mut superblock) = Superblock::decode(&copy[offset..]) else { return Ok(None) };
-    if geometry(&superblock) != geometry(&torn) {
-        return Ok(None);
-    }
-    superblock.feature_incompat |= incompat::RECOVER;
-    Ok(Some(superblock))
-}
-
-/// What no write to a mounted volume changes.
-fn geometry(superblock: &Superblock) -> impl PartialEq + use<> {
-    (
-        superblock.uuid,
-        (superblock.block_size(), superblock.blocks_count(), superblock.blocks_per_group),
-        (superblock.inodes_per_group, superblock.inode_size(), superblock.desc_size()),
-        superblock.journal_inum,
-    )
 }
 
 /// The error of a superblock that stays unreadable.

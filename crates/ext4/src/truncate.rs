@@ -9,12 +9,11 @@ use ext4_format::inode::flags;
 
 use jbd2::mutant;
 
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::extents::Progress;
 use crate::fs::{FEW_REVOKES, Fs};
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::MAP_CREDITS;
-use crate::orphan::ORPHAN_CREDITS;
 use crate::{Error, Result, errno};
 
 /// Blocks that one handle frees and revokes: at most nine log blocks of records.

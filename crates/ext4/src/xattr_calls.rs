@@ -5,10 +5,10 @@ use ext4_format::inode::flags;
 use ext4_format::xattr::{self, XattrEntry, XattrHeader};
 use ext4_format::{Ino, Inode as DiskInode, Pblk};
 
+use crate::credits::MAP_CREDITS;
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Iget, Inode, InodeState};
-use crate::map_blocks::MAP_CREDITS;
 use crate::xattr::{CAPABILITY, SECURITY};
 use crate::{Error, Result, errno};
 

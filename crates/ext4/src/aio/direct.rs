@@ -10,7 +10,8 @@ use super::engine::{Engine, FileId, Finished, Value};
 use crate::attr::SyncScope;
 use crate::file::Look;
 use crate::inode::Inode;
-use crate::splits::{SplitRoom, Splitting};
+use crate::mballoc::Splitting;
+use crate::splits::SplitRoom;
 use crate::{Error, Result, errno};
 
 /// How the policy holds the inode lock.

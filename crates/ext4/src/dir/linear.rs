@@ -1,8 +1,8 @@
 //! A directory without an index: every block is a leaf.
 
-use crate::{Result, htree};
+use crate::Result;
 
-use super::{DirBlocks, DirParams, Found, NewEntry, block};
+use super::{DirBlocks, DirParams, Found, NewEntry, block, htree};
 
 pub(super) fn find(dir: &dyn DirBlocks, params: &DirParams, name: &[u8]) -> Result<Option<Found>> {
     let format = params.format(dir);

@@ -5,8 +5,8 @@ use ext4_format::hash::{HashVersion, NameHash};
 use ext4_format::htree::CONTINUATION;
 
 use crate::Result;
-use crate::htree::Cursor;
 
+use super::htree::Cursor;
 use super::{DirBlocks, DirParams, Entry, dots};
 
 /// F77: the position behind the last entry in hash order.

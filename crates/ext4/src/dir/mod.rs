@@ -3,6 +3,7 @@
 //! Written against [`DirBlocks`] alone. A change that runs out of space leaves a valid directory: space comes first.
 
 mod block;
+mod htree;
 mod linear;
 mod list;
 
@@ -19,7 +20,7 @@ use ext4_format::{Corrupt, Ino};
 
 use crate::error::errno;
 use crate::meta::Image;
-use crate::{Error, Result, htree};
+use crate::{Error, Result};
 
 pub use list::{END_POSITION, Listed, list};
 

@@ -7,8 +7,8 @@ use ext4_format::inode::{S_IFDIR, S_IFMT, flags};
 use ext4_format::{Corrupt, Ino, Inode as DiskInode};
 
 use super::replay::Replay;
+use crate::credits::MAP_CREDITS;
 use crate::inode::{Change, Iget, Inode};
-use crate::map_blocks::MAP_CREDITS;
 use crate::meta::{BlockKind, Meta};
 use crate::{Error, Result};
 

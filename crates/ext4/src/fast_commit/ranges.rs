@@ -7,12 +7,12 @@ use ext4_format::inode::flags;
 use ext4_format::{Corrupt, Ino, Lblk, Pblk};
 
 use super::replay::Replay;
+use crate::credits::MAP_CREDITS;
 use crate::extents::{MapState, Mapping, Progress, Tree};
 use crate::inode::Inode;
-use crate::map_blocks::MAP_CREDITS;
 use crate::mballoc::Run;
+use crate::mballoc::Splitting;
 use crate::meta::Meta;
-use crate::splits::Splitting;
 use crate::{Error, Result};
 
 impl Replay<'_> {

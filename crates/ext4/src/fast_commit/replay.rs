@@ -7,11 +7,10 @@ use ext4_format::Ino;
 use ext4_format::fast_commit::Tag;
 
 use crate::Result;
+use crate::credits::{MAP_CREDITS, ORPHAN_CREDITS};
 use crate::fs::Fs;
 use crate::inode::{Iget, Inode};
-use crate::map_blocks::MAP_CREDITS;
 use crate::mballoc::Run;
-use crate::orphan::ORPHAN_CREDITS;
 
 /// A replay under way.
 pub(super) struct Replay<'f> {

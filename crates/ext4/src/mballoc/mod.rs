@@ -31,7 +31,7 @@ use ext4_format::{Corrupt, Group, GroupDesc, Pblk, Superblock};
 pub use allocate::{Request, RequestKind, Run};
 pub use buddy::Buddy;
 pub(crate) use group::{GroupState, Slot};
-pub(crate) use split_claims::SplitClaim;
+pub(crate) use split_claims::{SplitClaim, Splitting};
 
 use crate::meta::Image;
 use crate::{Error, Result};

@@ -18,6 +18,16 @@ pub(crate) struct SplitClaim {
     clusters: u64,
 }
 
+/// Where the blocks of a conversion's splits come from.
+pub(crate) enum Splitting<'c> {
+    /// A claim; what it lacks, the reserve. Others' I/O may be in flight.
+    Claimed(&'c mut SplitClaim),
+    /// The reserve (D14). Others' I/O may be in flight.
+    Reserve,
+    /// The reserve, and where that is empty neighbours are zeroed and marked written (D7): the caller excludes everybody.
+    Zeroing,
+}
+
 impl SplitClaim {
     /// A claim on nothing.
     pub fn none(allocator: Arc<Allocator>) -> Self {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ext4_format::Lblk;
 
+use crate::credits::MAP_CREDITS;
 use crate::extents::{self, Progress, Tree};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::MAP_CREDITS;
 use crate::{Error, Result, errno};
 
 impl Fs {

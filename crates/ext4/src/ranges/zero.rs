@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ext4_format::Lblk;
 
+use crate::credits::MAP_CREDITS;
 use crate::extents::{MapState, Progress, Tree};
 use crate::fs::Fs;
 use crate::handle::Handle;
 use crate::inode::{Change, Inode};
-use crate::map_blocks::MAP_CREDITS;
 use crate::{Result, file};
 
 impl Fs {
