@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use block_io::Event;
 use ext4_format::extent::{Entries, Place, decode_node};
-use ext4_format::features::incompat;
+use ext4_format::features::{compat, incompat};
 use ext4_format::inode::flags;
 use ext4_format::{Group, GroupDesc, Ino, Inode, Superblock, block_map};
 
@@ -158,6 +158,9 @@ pub fn inode(superblock: &Superblock, image: &[u8], ino: Ino) -> Option<Inode> {
 }
 
 fn log_blocks(superblock: &Superblock, image: &[u8]) -> Option<BTreeSet<u64>> {
+    if !superblock.features().has_compat(compat::HAS_JOURNAL) {
+        return None;
+    }
     let inode = inode(superblock, image, Ino(superblock.journal_inum))?;
     let mut blocks = BTreeSet::new();
     if inode.has_flag(flags::EXTENTS) {

@@ -10,6 +10,7 @@ use ext4::aio::FileId;
 use ext4::{FallocateMode, XattrSet};
 use ext4_format::Timestamp;
 use ext4_sim::crash::judge::{TestClock, mount_options};
+use ext4_sim::crowd::Crowd;
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::runner::{Runner, format};
 
@@ -30,7 +31,10 @@ impl Volume {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
-        format(&image, 32 << 20, |options| options.block_size = Some(BLOCK as u32));
+        format(&image, 32 << 20, |options| {
+            options.block_size = Some(BLOCK as u32);
+            options.inodes_count = Some(6144);
+        });
         let inner: Arc<dyn Device> = Arc::new(MemoryDevice::new(std::fs::read(image).unwrap()));
         let recorder = Recorder::new();
         let device: Arc<dyn Device> = Arc::new(RecordingDevice::new(inner, recorder.clone(), 0));
@@ -165,4 +169,27 @@ fn an_idle_volume() {
     volume.runner.fs().sync().unwrap();
     let events = volume.recorder.take();
     assert!(matches!(events[..], [Event::FlushSubmitted { .. }, Event::Completed { .. }]), "{events:?}");
+}
+
+/// An inode left memory with its last change still in the running transaction; read anew it knew of none, so fsync returned at
+/// once, and a power cut then took the change that it had promised.
+#[test]
+fn a_pending_change_of_an_inode_that_left_memory() {
+    let mut volume = Volume::new();
+    let crowd = Crowd::new(volume.runner.fs()).unwrap();
+    for datasync in [false, true] {
+        for (name, work) in [("append", (|v| write(v, 48)) as Work), ("truncate", |v| truncate(v, 5 * BLOCK))]
+        {
+            work(&mut volume);
+            volume.committed();
+            let inode = Arc::downgrade(&volume.runner.inode(volume.file));
+            volume.runner.close(volume.file).unwrap();
+            crowd.push_out(&inode);
+            assert!(!volume.committed(), "{name}: it was to stay pending");
+            volume.file = volume.runner.open("/file").unwrap();
+            volume.runner.sync_with(volume.file, datasync).unwrap();
+            assert!(volume.committed(), "{name}, datasync {datasync}: its change is not durable");
+        }
+    }
+    volume.runner.unmount().unwrap();
 }

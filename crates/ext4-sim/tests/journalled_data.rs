@@ -5,8 +5,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use block_io::{EventFd, ImmediateQueue};
 use ext4::mkfs::{self, FormatOptions};
 use ext4::{DataMode, Fs, Inode, MountOptions, NewInode, RangeExtent};
+use ext4_sim::crowd::Crowd;
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available};
 use ext4_sim::pattern;
@@ -155,6 +157,80 @@ fn freed_blocks_are_revoked() {
         fs.release(&other).unwrap();
         fs.sync().unwrap();
     }
+}
+
+/// As before, while the log still has the old data, which a file made since would settle first: otherwise nothing would be
+/// replayed, and no revoke missed. After a power cut, or by the next checkpoint, a file would get what another had logged.
+#[test]
+fn freed_blocks_whose_data_is_still_logged() {
+    for power_cut in [true, false] {
+        let memory = formatted();
+        let fs = mount(memory.clone(), None);
+        // In memory since before anything was logged: it knows of nothing that it had to settle before it writes.
+        let path = "/plain";
+        let other = create(&fs, path);
+        let file = create(&fs, "/journalled");
+        fs.set_journal_data(&file, true).unwrap();
+        fs.buffered_write(&file, 0, &pattern::bytes(1, 8 * BLOCK)).unwrap();
+        fs.fsync(&file, false).unwrap();
+        let old = fs.extents(&file, 0, u64::MAX, 100).unwrap();
+        fs.truncate(&file, 0).unwrap();
+        fs.fsync(&file, false).unwrap();
+        // All that is free, so that what was freed is among it.
+        let data = pattern::bytes(2, (fs.superblock().free_blocks_count() as usize - 120) * BLOCK);
+        fs.buffered_write(&other, 0, &data).unwrap();
+        fs.fsync(&other, false).unwrap();
+        let new = fs.extents(&other, 0, u64::MAX, 1000).unwrap();
+        let holds =
+            |extent: &RangeExtent| (extent.physical..extent.physical + extent.len).contains(&old[0].physical);
+        assert!(new.iter().any(holds), "the test is of no use");
+        if !power_cut {
+            fs.unmount().unwrap();
+            let fs = mount(memory.clone(), None);
+            assert!(read(&fs, path) == data, "the checkpoint wrote over it");
+            continue;
+        }
+        let crashed = Arc::new(MemoryDevice::new(memory.snapshot()));
+        let (again, report) = Fs::mount(crashed, &MountOptions::default()).unwrap();
+        assert!(report.copies_revoked >= 8, "{report:?}");
+        assert!(read(&again, path) == data, "the replay wrote over it");
+        after_a_crash(&memory, &[(path, &data)], "freed_blocks_whose_data_is_still_logged");
+    }
+}
+
+/// Who logged data is not known of an inode that left memory: it takes over what the volume knows, so that its reads look into
+/// the log, and what it frees is revoked.
+#[test]
+fn logged_data_of_an_inode_that_left_memory() {
+    let memory = Arc::new(MemoryDevice::new(vec![0; 32 << 20]));
+    let mut options = FormatOptions::new(FORMAT_TIME);
+    (options.assume_zeroed, options.block_size) = (true, Some(BLOCK as u32));
+    options.inodes_count = Some(6144);
+    mkfs::format(memory.as_ref(), &options).unwrap();
+    let event = Arc::new(EventFd::new().unwrap());
+    let queue = Box::new(ImmediateQueue::new(memory.clone(), Some(event.clone())));
+    let mut volume = Runner::over(memory.clone(), queue, event).unwrap();
+    let crowd = Crowd::new(volume.fs()).unwrap();
+    let file = volume.create("/file").unwrap();
+    volume.direct_write(file, 0, &pattern::bytes(1, 4 * BLOCK)).unwrap();
+    let data = pattern::bytes(2, 4 * BLOCK);
+    volume.atomic_write(file, 0, &data).unwrap();
+    let inode = Arc::downgrade(&volume.inode(file));
+    volume.close(file).unwrap();
+    crowd.push_out(&inode);
+
+    let file = volume.open("/file").unwrap();
+    assert!(volume.direct_read(file, 0, 4 * BLOCK).unwrap() == data, "a direct read of what is at home");
+    volume.atomic_write(file, 0, &data).unwrap();
+    let inode = Arc::downgrade(&volume.inode(file));
+    volume.close(file).unwrap();
+    crowd.push_out(&inode);
+    volume.fs().unlink(b"/file").unwrap();
+    volume.fs().sync().unwrap();
+    let (_, report) =
+        Fs::mount(Arc::new(MemoryDevice::new(memory.snapshot())), &MountOptions::default()).unwrap();
+    assert!(report.copies_revoked >= 4, "{report:?}");
+    volume.unmount().unwrap();
 }
 
 /// Writes of many blocks, with a small journal, over everything a file may be made of.
