@@ -9,6 +9,7 @@ export declare function takeResult(op: number): unknown;
 export declare function registerMemory(memory: Uint8Array): void;
 export declare function formatVolume(op: number, path: string, optionsJson: string): void;
 export declare function openVolume(op: number, path: string, optionsJson: string): void;
+export declare function cancelOpen(op: number): void;
 export declare function recoverVolume(op: number, path: string, optionsJson: string): void;
 export declare function removeMemory(op: number, path: string): void;
 export declare function closeVolume(op: number, volume: number): void;

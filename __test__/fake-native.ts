@@ -100,6 +100,8 @@ export class FakeNative implements Native {
   recoverVolume(op: Token): void {
     this.#run(op, 'recoverVolume', () => [0, this.recovery]);
   }
+  cancelOpen(): void {}
+
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }

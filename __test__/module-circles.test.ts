@@ -56,13 +56,16 @@ function testModules(sources: ReadonlyMap<string, string>): Set<string> {
   return new Set(found);
 }
 
+const moduleOf = (file: string): string => (file.split('/')[0] as string).replace(/\.rs$/, '');
+
 /** The modules right below the root of a crate, and what each imports or names by `crate::`. */
 function graphOf(crate: string): Graph {
   const root = join(CRATES, crate, 'src');
-  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.rs'));
+  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.rs'),
+  );
   const sources = new Map(names.map((name) => [name, readFileSync(join(root, name), 'utf8')]));
   const tests = testModules(sources);
-  const moduleOf = (file: string): string => (file.split('/')[0] as string).replace(/\.rs$/, '');
   const modules = new Set(names.map(moduleOf).filter((name) => name !== 'lib' && !tests.has(name)));
   // What lib.rs lends its name to: `use crate::Error` is an import of error.
   const lent = new Map<string, string>();
@@ -73,7 +76,7 @@ function graphOf(crate: string): Graph {
   const graph = new Map([...modules].map((name) => [name, new Set<string>()]));
   for (const [file, source] of sources) {
     const name = moduleOf(file);
-    const isTest = [...tests].some((test) => file === `${test}.rs` || file.startsWith(`${test}/`));
+    const isTest = [...tests].some((own) => file === `${own}.rs` || file.startsWith(`${own}/`));
     if (!modules.has(name) || isTest) continue;
     for (const match of productionCode(source).matchAll(/\bcrate::(\{[^;]*\}|\w+)/g)) {
       for (const path of pathsOf(match[1] as string)) {
@@ -117,9 +120,19 @@ for (const crate of readdirSync(CRATES)) {
 }
 
 test('a circle is seen through braces, through lib.rs, and not in comments and tests', (t) => {
-  t.deepEqual(pathsOf('{Error, inode::{Inode, flags::X}, fs}'), ['Error', 'inode::Inode', 'inode::flags::X', 'fs']);
-  const code = productionCode('// crate::a\nuse crate::b;\n#[cfg(test)]\nmod tests {\n    use crate::c;\n}\nfn d() {}\n');
-  t.deepEqual([...code.matchAll(/crate::(\w)/g)].map((match) => match[1]), ['b']);
+  t.deepEqual(pathsOf('{Error, inode::{Inode, flags::X}, fs}'), [
+    'Error',
+    'inode::Inode',
+    'inode::flags::X',
+    'fs',
+  ]);
+  const code = productionCode(
+    '// crate::a\nuse crate::b;\n#[cfg(test)]\nmod tests {\n    use crate::c;\n}\nfn d() {}\n',
+  );
+  t.deepEqual(
+    [...code.matchAll(/crate::(\w)/g)].map((match) => match[1]),
+    ['b'],
+  );
   const graph = new Map([
     ['a', new Set(['b'])],
     ['b', new Set(['c'])],

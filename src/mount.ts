@@ -1,6 +1,7 @@
 import type { Engine } from './engine.js';
+import { AbortError } from './errors.js';
 import type { IoLimits } from './kiocb.js';
-import type { NativeFile, NativeOpenFile, NativeVolumeInfo, VolumeHandle } from './native/boundary.js';
+import type { NativeFile, NativeOpenFile, NativeVolumeInfo, Token, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
 import { requestOrThrow, type Start } from './request.js';
 import { openJson, type OpenOptions } from './volume-options.js';
@@ -35,11 +36,41 @@ function limitsOf({ info, options }: Opened): IoLimits {
   };
 }
 
+async function closeContainer(engine: Engine, handle: VolumeHandle): Promise<void> {
+  await requestOrThrow(engine, { syscall: 'umount' }, (native, op) => native.closeVolume(op, handle));
+}
+
 async function openContainer(engine: Engine, container: string, options: OpenOptions): Promise<Opened> {
   const json = openJson(options);
-  const start: Start = (native, op) => native.openVolume(op, container, json);
-  const { result } = await requestOrThrow(engine, { syscall: 'mount', path: container }, start);
-  return { handle: result, info: engine.native.volumeInfo(result), options };
+  const { signal, ...kept } = options;
+  // A function: the signal changes while we wait.
+  const aborted = (): AbortError | undefined =>
+    signal?.aborted === true ? new AbortError(signal) : undefined;
+  const before = aborted();
+  if (before !== undefined) throw before;
+  let opening: Token | undefined;
+  const start: Start = (native, op) => {
+    native.openVolume(op, container, json);
+    opening = op;
+  };
+  const abort = (): void => {
+    if (opening !== undefined) engine.native.cancelOpen(opening);
+  };
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const { result } = await requestOrThrow(engine, { syscall: 'mount', path: container }, start);
+    const late = aborted();
+    if (late !== undefined) {
+      await closeContainer(engine, result);
+      throw late;
+    }
+    return { handle: result, info: engine.native.volumeInfo(result), options: kept };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw (code === 'ECANCELED' ? aborted() : undefined) ?? error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
 }
 
 /** A mounted volume: what its files share. */
@@ -87,9 +118,7 @@ export class Mount {
   }
 
   async close(): Promise<void> {
-    await requestOrThrow(this.engine, { syscall: 'umount' }, (native, op) =>
-      native.closeVolume(op, this.handle),
-    );
+    await closeContainer(this.engine, this.handle);
   }
 
   /**

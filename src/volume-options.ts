@@ -40,6 +40,13 @@ export type EngineName = 'auto' | 'io_uring' | 'threads';
 
 /** Options of `Volume.open`. */
 export interface OpenOptions {
+  /**
+   * Open in spite of what a person should have looked at first: intervals of multi-mount protection that no tool writes
+   * (they count as 300 s then).
+   */
+  force?: boolean;
+  /** Ends an opening that waits for other hosts (multi-mount protection, up to 11 s by default, 722 s at most): AbortError. */
+  signal?: AbortSignal;
   /** Nothing is written; a dirty journal is replayed in memory. Several read-only openings may share a volume. */
   readOnly?: boolean;
   /** Every file is opened with O_DIRECT. */
@@ -120,6 +127,11 @@ function validateString(value: unknown, name: string): asserts value is string |
   if (value !== undefined && typeof value !== 'string') throw invalidType(name, 'be of type string', value);
 }
 
+function validateSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw invalidType('options.signal', 'be an instance of AbortSignal', signal);
+}
+
 /** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE */
 export function formatJson(options: FormatOptions): string {
   validateObject(options);
@@ -151,6 +163,8 @@ export function openJson(options: OpenOptions): string {
   validateObject(options);
   validateBoolean(options.readOnly, 'options.readOnly');
   validateBoolean(options.direct, 'options.direct');
+  validateBoolean(options.force, 'options.force');
+  validateSignal(options.signal);
   validateBoolean(options.barrier, 'options.barrier');
   validateBoolean(options.noload, 'options.noload');
   validateBoolean(options.dax, 'options.dax');
@@ -175,6 +189,7 @@ export function openJson(options: OpenOptions): string {
     errors,
     noload,
     dax,
+    force: options.force,
     data,
     dioreadNolock,
     pageCacheBytes,

@@ -225,6 +225,8 @@ export interface Native {
   recoverVolume(op: Token, path: string, optionsJson: string): void;
   /** Result: the volume's handle; takeResult: {@link NativeVolumeInfo}. */
   openVolume(op: Token, path: string, optionsJson: string): void;
+  /** Ends the wait of an openVolume for other hosts: it is ECANCELED then. */
+  cancelOpen(op: Token): void;
   /** Gives a container in memory back; EBUSY while it is open. */
   removeMemory(op: Token, path: string): void;
   closeVolume(op: Token, volume: VolumeHandle): void;

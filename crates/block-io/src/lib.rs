@@ -27,6 +27,7 @@ mod record;
 mod shared_memory;
 pub mod sync;
 mod threads;
+mod time;
 mod uring;
 
 pub use aligned::{Aligned, AlignedBuf, LineBuf};
@@ -48,4 +49,5 @@ pub use queue::{Completion, Memory, Operation, Queue, Request};
 pub use record::{DeviceNumber, Event, Recorder, RecordingDevice};
 pub use shared_memory::SharedMemory;
 pub use threads::ThreadsQueue;
+pub use time::since_boot;
 pub use uring::UringQueue;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use block_io::sync::Mutex;
 use block_io::{Device, EventFd, FileDevice, MemoryContainer};
 use ext4::mkfs::{self, FormatOptions, FormatReport};
-use ext4::{Error, Fs, MountOptions, Recovery, Result, errno};
+use ext4::{Cancel, Error, Fs, MountOptions, Recovery, Result, errno};
 
 use crate::container::{Container, memory_name, path_of};
 use crate::options::{OpenVolume, RecoverVolume};
@@ -40,12 +40,14 @@ pub struct Arrivals {
     done: Arc<Mutex<Vec<(u32, Arrival)>>>,
     event: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
+    /// What ends the wait of each mount, by operation.
+    cancels: Vec<(u32, Cancel)>,
 }
 
 impl Arrivals {
     /// None yet. `event` is signalled for each arrival.
     pub fn new(event: Arc<EventFd>) -> Self {
-        Self { done: Arc::default(), event, threads: Vec::new() }
+        Self { done: Arc::default(), event, threads: Vec::new(), cancels: Vec::new() }
     }
 
     /// Formats a container or a block device.
@@ -61,7 +63,13 @@ impl Arrivals {
     /// # Errors
     /// EAGAIN where the host gives no thread.
     pub fn mount(&mut self, op: u32, path: Vec<u8>, options: OpenVolume) -> Result<()> {
+        self.cancels.push((op, options.mount.cancel.clone()));
         self.spawn(op, move || Arrival::Mounted(caught(|| mount(&path_of(&path), &options))))
+    }
+
+    /// Ends the wait of a mount for other hosts, if it waits: it is ECANCELED then.
+    pub fn cancel(&self, op: u32) {
+        self.cancels.iter().filter(|(of, _)| *of == op).for_each(|(_, cancel)| cancel.cancel());
     }
 
     /// Recovers a volume.
@@ -94,12 +102,15 @@ impl Arrivals {
     }
 
     /// What arrived since the last look.
-    pub fn take(&self) -> Vec<(u32, Arrival)> {
-        std::mem::take(&mut *self.done.lock())
+    pub fn take(&mut self) -> Vec<(u32, Arrival)> {
+        let arrived = std::mem::take(&mut *self.done.lock());
+        self.cancels.retain(|(op, _)| arrived.iter().all(|(over, _)| over != op));
+        arrived
     }
 
-    /// Waits for the threads and drops what they bring.
+    /// Waits for the threads, which wait for nobody any more, and drops what they bring.
     pub fn stop(&mut self) {
+        self.cancels.drain(..).for_each(|(_, cancel)| cancel.cancel());
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }

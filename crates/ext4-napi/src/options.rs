@@ -120,6 +120,7 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     mount.barrier = option(&options, "barrier", Value::as_bool)?.unwrap_or(true);
     mount.noload = option(&options, "noload", Value::as_bool)?.unwrap_or(false);
     mount.dax = option(&options, "dax", Value::as_bool)?.unwrap_or(false);
+    mount.force = option(&options, "force", Value::as_bool)?.unwrap_or(false);
     let journal = option(&options, "journal", path)?;
     let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
     let faults = |name| option(&options, name, faults).map(Option::unwrap_or_default);

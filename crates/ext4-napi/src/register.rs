@@ -87,6 +87,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"formatVolume" => volumes::format_volume [3],
         c"recoverVolume" => volumes::recover_volume [3],
         c"openVolume" => volumes::open_volume [3],
+        c"cancelOpen" => volumes::cancel_open [1],
         c"closeVolume" => volumes::close_volume [2],
         c"syncVolume" => volumes::sync_volume [2],
         c"freezeVolume" => volumes::freeze_volume [2],

@@ -101,6 +101,13 @@ pub fn open_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     Ok(UNDEFINED)
 }
 
+/// cancelOpen(op): ends the wait of an openVolume for other hosts.
+pub fn cancel_open(call: &Call<'_, 1>) -> JsResult<Value> {
+    let op = call.op()?;
+    call.environment.state().arrivals.cancel(op);
+    Ok(UNDEFINED)
+}
+
 /// removeMemory(op, path): gives a container in memory back.
 pub fn remove_memory(call: &Call<'_, 2>) -> JsResult<Value> {
     let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);

@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use block_io::sync::Mutex;
 use block_io::{AlignedBuf, Device};
-use ext4::{Clock, Fs, MountOptions, MountReport, NewInode, Now, Result, errno, read_superblock};
+use ext4::{Cancel, Clock, Fs, MountOptions, MountReport, NewInode, Now, Result, errno, read_superblock};
 use ext4_format::mmp::{Mmp, SEQ_CLEAN, SEQ_FSCK};
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::oracle::{KernelMount, Need, assert_clean, available, tool_ok};
@@ -21,6 +22,9 @@ type Meanwhile = Box<dyn FnMut() + Send>;
 #[derive(Default)]
 struct World {
     slept: Vec<u64>,
+    /// Somebody set the wall's clock.
+    set_by: i64,
+    cancelled: bool,
     meanwhile: Option<Meanwhile>,
 }
 
@@ -41,15 +45,21 @@ impl Waiting {
 
 impl Clock for Waiting {
     fn now(&self) -> Now {
-        Now { sec: START + self.slept().iter().sum::<u64>() as i64, nsec: 0 }
+        let set_by = self.0.lock().set_by;
+        Now { sec: START + set_by + self.slept().iter().sum::<u64>() as i64, nsec: 0 }
     }
 
-    fn sleep(&self, duration: std::time::Duration) {
+    fn since_boot(&self) -> Duration {
+        Duration::from_secs(self.slept().iter().sum())
+    }
+
+    fn wait(&self, duration: Duration, _cancel: &Cancel) -> bool {
         let mut world = self.0.lock();
         world.slept.push(duration.as_secs());
         if let Some(meanwhile) = &mut world.meanwhile {
             meanwhile();
         }
+        !world.cancelled
     }
 }
 
@@ -197,13 +207,13 @@ fn updates_and_a_takeover() {
     let clock = Waiting::default();
     let (fs, _) = mount(&device, &clock).unwrap();
     let first = seq(&*device);
-    fs.tick();
+    fs.claim_step();
     assert_eq!(seq(&*device), first, "not yet");
     clock.pass(5);
-    fs.tick();
+    fs.claim_step();
     assert_eq!(seq(&*device), first + 1);
     clock.pass(60);
-    fs.tick();
+    fs.claim_step();
     let mut interval = 0;
     change(&*device, |mmp, _| interval = mmp.check_interval);
     assert_eq!((seq(&*device), interval), (first + 2, 120), "late, but still ours");
@@ -212,11 +222,91 @@ fn updates_and_a_takeover() {
     change(&*device, |mmp, _| mmp.seq = 99);
     clock.pass(130);
     let before = device.snapshot();
-    fs.tick();
+    fs.claim_step();
     let late = fs.mkdir(b"/late", NewInode { mode: 0o755, uid: 0, gid: 0 }).err().unwrap();
     assert_eq!(late.errno(), errno::EIO);
     assert!(fs.unmount().is_err());
     assert!(before == device.snapshot(), "nothing is written on their volume");
+}
+
+/// With the wall's clock an hour back the sign of life stood still for that hour, and another host took the volume while it
+/// was written to.
+#[test]
+fn a_clock_set_back_stops_neither_the_sign_of_life_nor_commits() {
+    if !available(Need::E2fsprogs, "mmp") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let device = volume(dir.path(), "");
+    let clock = Waiting::default();
+    let (fs, _) = mount(&device, &clock).unwrap();
+    let first = seq(&*device);
+    clock.0.lock().set_by = -3600;
+    fs.mkdir(b"/made", NewInode { mode: 0o755, uid: 0, gid: 0 }).unwrap();
+    let commits = fs.journal_stats().commits;
+    clock.pass(5);
+    fs.claim_step();
+    assert_eq!(seq(&*device), first + 1);
+    fs.tick();
+    assert_eq!(fs.journal_stats().commits, commits + 1, "5 seconds old");
+    fs.unmount().unwrap();
+    check(dir.path(), &device);
+}
+
+/// A machine that is paused as a whole has no clock that tells: the block is read before it is written.
+#[test]
+fn a_takeover_that_no_clock_has_seen_is_noticed() {
+    if !available(Need::E2fsprogs, "mmp") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let device = volume(dir.path(), "");
+    let clock = Waiting::default();
+    let (fs, _) = mount(&device, &clock).unwrap();
+    change(&*device, |mmp, _| mmp.seq = 99);
+    clock.pass(5);
+    let before = device.snapshot();
+    fs.claim_step();
+    assert_eq!(fs.sync().unwrap_err().errno(), errno::EIO);
+    assert!(before == device.snapshot(), "nothing is written on their volume");
+}
+
+/// An interval of hours is no interval: it was taken for 300 seconds, and so was a wait cut short that another host relied on.
+#[test]
+fn intervals_that_no_tool_writes_are_damage_unless_forced() {
+    if !available(Need::E2fsprogs, "mmp") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let device = volume(dir.path(), "");
+    change(&*device, |mmp, _| mmp.check_interval = 301);
+    let clock = Waiting::default();
+    let refused = mount(&device, &clock).err().unwrap();
+    assert_eq!(refused.errno(), errno::EUCLEAN);
+    assert!(refused.to_string().contains("mmp_check_interval of 301 seconds"), "{refused}");
+    assert!(clock.slept().is_empty());
+    let options = MountOptions { clock: Arc::new(clock.clone()), force: true, ..MountOptions::default() };
+    Fs::mount(device.clone(), &options).unwrap().0.unmount().unwrap();
+}
+
+/// Whoever opens a volume after a crash may change his mind.
+#[test]
+fn a_wait_can_be_cancelled() {
+    if !available(Need::E2fsprogs, "mmp") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let device = volume(dir.path(), "");
+    let clock = Waiting::default();
+    drop(mount(&device, &clock).unwrap());
+    let before = device.snapshot();
+    clock.0.lock().cancelled = true;
+    assert_eq!(errno_of(&device, &clock), errno::ECANCELED);
+    assert_eq!(clock.slept().len(), 1);
+    assert!(before == device.snapshot());
+    let cancel = Cancel::default();
+    cancel.cancel();
+    assert!(!cancel.wait(Duration::from_secs(3600)), "at once");
 }
 
 #[test]

@@ -25,6 +25,10 @@ impl Clock for Stopped {
         let ms = self.0.load(Ordering::Relaxed);
         Now { sec: FORMAT_TIME as i64 + ms / 1000, nsec: (ms % 1000) as u32 * 1_000_000 }
     }
+
+    fn since_boot(&self) -> std::time::Duration {
+        self.now().since_epoch()
+    }
 }
 
 struct Volume {

@@ -95,6 +95,7 @@ pub mod errno {
     pub const EBADMSG: i32 = 74;
     pub const EOPNOTSUPP: i32 = 95;
     pub const EUCLEAN: i32 = 117;
+    pub const ECANCELED: i32 = 125;
 }
 
 impl From<jbd2::Error> for Error {

@@ -10,10 +10,9 @@ use crate::fs::Fs;
 use crate::inode::Inode;
 
 impl Fs {
-    /// The clock in milliseconds.
+    /// The clock that nobody sets, in milliseconds.
     pub(crate) fn now_ms(&self) -> u64 {
-        let now = self.clock.now();
-        (now.sec.max(0) as u64).saturating_mul(1000).saturating_add(u64::from(now.nsec / 1_000_000))
+        self.clock.since_boot().as_millis() as u64
     }
 
     /// Says how to wake the thread that calls [`Fs::write_back_step`]. The first to say so is heard.

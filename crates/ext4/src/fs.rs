@@ -11,7 +11,7 @@ use ext4_format::{Ino, Pblk, Superblock};
 use jbd2::Journal;
 
 use crate::block_cache::BlockCache;
-use crate::clock::Clock;
+use crate::clock::{Cancel, Clock};
 use crate::dir::DirParams;
 use crate::flusher_state::Flusher;
 use crate::handle::Handle;
@@ -48,6 +48,8 @@ pub struct Fs {
     pub(crate) xattrs: RwLock<()>,
     pub(crate) hash_version: HashVersion,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Ends waits for other hosts.
+    pub(crate) cancel: Cancel,
     pub(crate) page_budget: Arc<iomap::CacheBudget>,
     pub(crate) flusher: Flusher,
     /// File data is loaded and stored in place (A18).
@@ -71,6 +73,9 @@ pub struct Fs {
     pub(crate) was_clean: bool,
     pub(crate) shut_down: AtomicBool,
 }
+
+/// Milliseconds until the next look where there is nothing to do.
+const IDLE_MS: u64 = 1000;
 
 /// What an operation frees of trees, maps and attributes, in blocks.
 pub(crate) const FEW_REVOKES: u32 = 64;
@@ -174,25 +179,37 @@ impl Fs {
         self.journal.next_tid().0
     }
 
-    /// A step for a thread that calls it in a loop: what the journal (T14) and other hosts (M4) wait for. Returns the
-    /// milliseconds until the next useful call.
-    pub fn tick(&self) -> u64 {
-        const IDLE_MS: u64 = 1000;
+    /// Whether other hosts are to see that the volume is in use: then [`Fs::claim_step`] wants a thread of its own.
+    pub fn has_mmp(&self) -> bool {
+        self.geometry.features().has_incompat(incompat::MMP)
+    }
+
+    /// A step for a thread that calls it in a loop, and does nothing else: the sign of life that other hosts wait for (M4).
+    /// Returns the milliseconds until the next useful call.
+    pub fn claim_step(&self) -> u64 {
         if self.shut_down.load(Ordering::Acquire) {
             return IDLE_MS;
         }
-        let claim_ms = match self.mmp.lock().as_ref().map(MmpClaim::tick) {
-            None => u64::MAX,
+        match self.mmp.lock().as_ref().map(MmpClaim::tick) {
+            None => IDLE_MS,
             Some(Ok(pause_ms)) => pause_ms,
             Some(Err(_taken_over)) => {
                 // M4: whoever has the volume now must not find our writes on it.
                 self.shut_down();
-                return IDLE_MS;
+                IDLE_MS
             }
-        };
+        }
+    }
+
+    /// A step for a thread that calls it in a loop: what the journal waits for (T14). Returns the milliseconds until the next
+    /// useful call.
+    pub fn tick(&self) -> u64 {
+        if self.shut_down.load(Ordering::Acquire) {
+            return IDLE_MS;
+        }
         // An error here has aborted the journal, which says so to whoever comes next.
         let _recorded = self.write_errors();
-        self.journal.tick().min(claim_ms)
+        self.journal.tick()
     }
 
     /// The current contents of a metadata block, verified when it comes from the device.

@@ -59,6 +59,10 @@ impl Host for JournalHost {
         self.errors.aborted(errno);
     }
 
+    fn elapsed_ms(&self) -> u64 {
+        self.clock.since_boot().as_millis() as u64
+    }
+
     fn now(&self) -> (u64, u32) {
         let now = self.clock.now();
         (now.sec.max(0) as u64, now.nsec)

@@ -58,7 +58,7 @@ mod xattr;
 mod xattr_calls;
 
 pub use attr::{DirectLimits, Stat, SyncScope};
-pub use clock::{Clock, CoarseClock, Now};
+pub use clock::{Cancel, Clock, CoarseClock, Now};
 pub use error::{Error, Result, errno};
 pub use error_policy::ErrorMode;
 pub use fallocate::FallocateMode;

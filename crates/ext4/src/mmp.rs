@@ -9,19 +9,28 @@ use ext4_format::features::incompat;
 use ext4_format::mmp::{Mmp, SEQ_CLEAN, SEQ_MAX};
 use ext4_format::{Corrupt, Superblock};
 
-use crate::clock::Clock;
+use crate::clock::{Cancel, Clock};
 use crate::superblock_io::has_metadata_csum;
 use crate::{Error, Result, errno};
 
-/// Seconds: the smallest interval between two updates that is honoured, and the largest check interval.
+/// Seconds: the smallest check interval that is honoured, and the largest interval of either kind that a tool writes.
 const MIN_CHECK_INTERVAL: u16 = 5;
-const MAX_CHECK_INTERVAL: u16 = 300;
+const MAX_INTERVAL: u16 = 300;
+
+/// What a mount wants of its claim.
+pub(crate) struct Wishes {
+    pub clock: Arc<dyn Clock>,
+    /// Ends a wait.
+    pub cancel: Cancel,
+    /// Take intervals that no tool writes for the largest that one does.
+    pub force: bool,
+}
 
 struct State {
     block: AlignedBuf,
     mmp: Mmp,
-    /// Milliseconds, as the clock has them, of the last update.
-    updated_ms: u64,
+    /// When the last update was.
+    updated: Duration,
     /// Another host took the volume, or it was released: nothing is written any more.
     over: bool,
 }
@@ -31,8 +40,12 @@ pub(crate) struct MmpClaim {
     device: Arc<dyn Device>,
     clock: Arc<dyn Clock>,
     offset: u64,
+    block_number: u64,
     seed: Option<u32>,
+    cancel: Cancel,
     update_interval: u16,
+    /// Intervals that no tool writes count as the largest that one does.
+    force: bool,
     state: Mutex<State>,
 }
 
@@ -62,12 +75,9 @@ impl MmpClaim {
     /// wait of M3 after a crash. `None` without the feature.
     ///
     /// # Errors
-    /// EBUSY: in use, or being checked. EUCLEAN, EBADMSG: the block is damaged.
-    pub fn take(
-        device: &Arc<dyn Device>,
-        superblock: &Superblock,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Option<Self>> {
+    /// EBUSY: in use, or being checked. EUCLEAN, EBADMSG: the block is damaged, or an interval is one that no tool writes,
+    /// unless the mount is forced. ECANCELED.
+    pub fn take(device: &Arc<dyn Device>, superblock: &Superblock, wishes: &Wishes) -> Result<Option<Self>> {
         if !superblock.features().has_incompat(incompat::MMP) {
             return Ok(None);
         }
@@ -79,14 +89,17 @@ impl MmpClaim {
         let block_size = superblock.block_size() as usize;
         let mut claim = Self {
             device: device.clone(),
-            clock: clock.clone(),
+            clock: wishes.clock.clone(),
+            cancel: wishes.cancel.clone(),
+            force: wishes.force,
             offset: number * block_size as u64,
+            block_number: number,
             seed: has_metadata_csum(superblock).then(|| superblock.fs_seed()),
-            update_interval: superblock.mmp_update_interval.clamp(1, MAX_CHECK_INTERVAL),
+            update_interval: superblock.mmp_update_interval.clamp(1, MAX_INTERVAL),
             state: Mutex::new(State {
                 block: AlignedBuf::zeroed(block_size),
                 mmp: Mmp { seq: 0, time: 0, nodename: [0; 64], bdevname: [0; 32], check_interval: 0 },
-                updated_ms: 0,
+                updated: Duration::ZERO,
                 over: false,
             }),
         };
@@ -98,8 +111,9 @@ impl MmpClaim {
     fn check_and_claim(&self, update_interval: u16) -> Result<()> {
         let mut state = self.state.lock();
         let found = self.read(&mut state.block)?;
-        let interval =
-            update_interval.max(MIN_CHECK_INTERVAL).max(found.check_interval.min(MAX_CHECK_INTERVAL));
+        let update_interval = self.check_interval("s_mmp_update_interval", update_interval)?;
+        let check_interval = self.check_interval("mmp_check_interval", found.check_interval)?;
+        let interval = update_interval.max(MIN_CHECK_INTERVAL).max(check_interval);
         let seconds = u64::from(interval);
         let mut wait = Duration::from_secs((2 * seconds + 1).min(seconds + 60));
         if found.seq == SEQ_CLEAN {
@@ -107,7 +121,7 @@ impl MmpClaim {
         } else if found.seq > SEQ_MAX {
             return Err(in_use(&found, "the volume is being checked, or its last check was cut short"));
         } else {
-            self.clock.sleep(wait);
+            self.wait(wait)?;
             if self.read(&mut state.block)?.seq != found.seq {
                 return Err(in_use(&found, "the volume is mounted elsewhere"));
             }
@@ -121,7 +135,7 @@ impl MmpClaim {
         };
         self.write(&mut state)?;
         if !wait.is_zero() {
-            self.clock.sleep(wait);
+            self.wait(wait)?;
         }
         let now = self.read(&mut state.block)?;
         if (now.seq, now.nodename) != (state.mmp.seq, state.mmp.nodename) {
@@ -130,10 +144,25 @@ impl MmpClaim {
         Ok(())
     }
 
+    /// EUCLEAN for a value that no tool writes: a wait is never cut short, so it would be one of hours.
+    fn check_interval(&self, field: &str, seconds: u16) -> Result<u16> {
+        if seconds <= MAX_INTERVAL || self.force {
+            return Ok(seconds.min(MAX_INTERVAL));
+        }
+        let corrupt = Corrupt::structure("MMP", format!("{field} of {seconds} seconds"));
+        Err(Error::corrupt_block(self.block_number, corrupt))
+    }
+
+    fn wait(&self, duration: Duration) -> Result<()> {
+        match self.clock.wait(duration, &self.cancel) {
+            true => Ok(()),
+            false => Err(Error::refused(errno::ECANCELED, "the wait for other hosts was cancelled")),
+        }
+    }
+
     fn read(&self, block: &mut AlignedBuf) -> Result<Mmp> {
         self.device.read(self.offset, block)?;
-        Mmp::decode(block, self.seed)
-            .map_err(|corrupt| Error::corrupt_block(self.offset / block.len() as u64, corrupt))
+        Mmp::decode(block, self.seed).map_err(|corrupt| Error::corrupt_block(self.block_number, corrupt))
     }
 
     fn write(&self, state: &mut State) -> Result<()> {
@@ -142,16 +171,12 @@ impl MmpClaim {
         let State { block, mmp, .. } = state;
         mmp.encode(block, self.seed);
         self.device.write(self.offset, block, true)?;
-        state.updated_ms = self.now_ms();
+        state.updated = self.clock.since_boot();
         Ok(())
     }
 
-    fn now_ms(&self) -> u64 {
-        let now = self.clock.now();
-        (now.sec.max(0) as u64).saturating_mul(1000).saturating_add(u64::from(now.nsec / 1_000_000))
-    }
-
-    /// M4: a step of the journal's thread. Returns the milliseconds until the next one.
+    /// M4: a step for a thread of its own, for no commit may hold the sign of life up. Returns the milliseconds until the next
+    /// one. The block is read before it is written: a machine that was paused has no clock that tells.
     ///
     /// # Errors
     /// EBUSY: another host took the volume over while this one slept; nothing may be written any more. Errors of the device.
@@ -161,15 +186,13 @@ impl MmpClaim {
         if state.over {
             return Ok(interval_ms);
         }
-        let late_ms = self.now_ms().saturating_sub(state.updated_ms);
+        let late_ms = self.clock.since_boot().saturating_sub(state.updated).as_millis() as u64;
         if late_ms < interval_ms {
             return Ok(interval_ms - late_ms);
         }
-        if late_ms > u64::from(state.mmp.check_interval) * 1000 {
-            self.check_ours(&mut state)?;
-        }
+        self.check_ours(&mut state)?;
         state.mmp.seq = if state.mmp.seq >= SEQ_MAX { 1 } else { state.mmp.seq + 1 };
-        let observed = (2 * late_ms).div_ceil(1000).min(u64::from(MAX_CHECK_INTERVAL)) as u16;
+        let observed = (2 * late_ms).div_ceil(1000).min(u64::from(MAX_INTERVAL)) as u16;
         state.mmp.check_interval = observed.max(MIN_CHECK_INTERVAL);
         self.write(&mut state)?;
         Ok(interval_ms)

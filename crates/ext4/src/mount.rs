@@ -70,7 +70,7 @@ impl Fs {
             return Err(Error::refused(errno::EOPNOTSUPP, "the device is not in memory"));
         }
         let device: Arc<dyn Device> = if read_only { Arc::new(Overlay::new(device)) } else { device };
-        let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.clock)? };
+        let mmp = if read_only { None } else { MmpClaim::take(&device, &superblock, &options.mmp_wishes())? };
         let mounted = Self::mount_claimed(device, superblock, read_only, options);
         match mounted {
             Ok((mut fs, report)) => {
@@ -235,6 +235,7 @@ impl Fs {
             namespace: RwLock::new(()),
             xattrs: RwLock::new(()),
             clock: options.clock.clone(),
+            cancel: options.cancel.clone(),
             page_budget: Arc::new(iomap::CacheBudget::new(options.page_cache_bytes, options.dirty_ratio)),
             flusher: Flusher::new(options.write_back_age_ms),
             data_mode,

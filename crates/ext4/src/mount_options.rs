@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use block_io::Device;
 
-use crate::clock::Clock;
+use crate::clock::{Cancel, Clock};
 use crate::error_policy::ErrorMode;
 use crate::logged_data::DataMode;
+use crate::mmp::Wishes;
 use crate::orphan::OrphansProcessed;
 
 /// How a volume is mounted.
@@ -34,6 +35,10 @@ pub struct MountOptions {
     pub errors: Option<ErrorMode>,
     /// Where times come from.
     pub clock: Arc<dyn Clock>,
+    /// Ends a wait for other hosts (M3) early: the mount is ECANCELED then.
+    pub cancel: Cancel,
+    /// Mount in spite of what a person must have looked at first: MMP intervals that no tool writes.
+    pub force: bool,
     /// The device of an external journal (J28), for a volume that has one.
     pub journal_device: Option<Arc<dyn Device>>,
     /// `false`: no flush and no FUA, for devices without a volatile cache (T17).
@@ -57,11 +62,19 @@ impl Default for MountOptions {
             write_back_age_ms: 30_000,
             errors: None,
             clock: Arc::new(crate::clock::CoarseClock),
+            cancel: Cancel::default(),
+            force: false,
             journal_device: None,
             barrier: true,
             noload: false,
             dax: false,
         }
+    }
+}
+
+impl MountOptions {
+    pub(crate) fn mmp_wishes(&self) -> Wishes {
+        Wishes { clock: self.clock.clone(), cancel: self.cancel.clone(), force: self.force }
     }
 }
 

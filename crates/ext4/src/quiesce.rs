@@ -8,7 +8,7 @@ use ext4_format::{Superblock, orphan};
 use jbd2::mutant;
 
 use crate::fs::Fs;
-use crate::mmp::MmpClaim;
+use crate::mmp::{MmpClaim, Wishes};
 use crate::mount::check_access;
 use crate::superblock_io::{mark_mounted, write_superblock_directly};
 use crate::{Error, Result, errno};
@@ -115,7 +115,11 @@ impl Fs {
     fn remount_writable(&self) -> Result<()> {
         let superblock = self.superblock();
         check_access(&superblock, self.device.as_ref(), false)?;
-        let claim = MmpClaim::take(&self.device, &superblock, &self.clock)?;
+        let claim = {
+            // Intervals were judged by the first mount.
+            let wishes = Wishes { clock: self.clock.clone(), cancel: self.cancel.clone(), force: true };
+            MmpClaim::take(&self.device, &superblock, &wishes)?
+        };
         *self.mmp.lock() = claim;
         self.read_only.store(false, Ordering::Release);
         self.thaw().inspect_err(|_| self.read_only.store(true, Ordering::Release))?;

@@ -35,8 +35,13 @@ pub trait Host: Send + Sync {
     fn committed(&self, tid: Tid);
     /// The journal aborted with a positive errno (T29). Called once.
     fn aborted(&self, errno: i32);
-    /// The clock: seconds since the epoch and nanoseconds.
+    /// The wall's clock, for commit blocks: seconds since the epoch and nanoseconds.
     fn now(&self) -> (u64, u32);
+    /// Milliseconds since any moment, for ages: by a clock that nobody sets, where there is one.
+    fn elapsed_ms(&self) -> u64 {
+        let (seconds, nanoseconds) = self.now();
+        seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000))
+    }
 }
 
 /// How the journal behaves.

@@ -445,8 +445,7 @@ impl Journal {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        let (seconds, nanoseconds) = self.host.now();
-        seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000))
+        self.host.elapsed_ms()
     }
 }
 

@@ -27,6 +27,10 @@ impl Clock for TestClock {
         let micros = self.0.load(std::sync::atomic::Ordering::Relaxed);
         Now { sec: 1_700_000_000 + (micros / 1_000_000) as i64, nsec: (micros % 1_000_000) as u32 * 1000 }
     }
+
+    fn since_boot(&self) -> std::time::Duration {
+        self.now().since_epoch()
+    }
 }
 
 /// How test volumes are mounted: nothing happens by age.

@@ -118,7 +118,10 @@ impl Engine {
         let completions = Arc::new(Completions::new(wake));
         let mut tickers = Vec::new();
         if !fs.is_read_only() {
-            // T14 and M4 must not wait for write-back.
+            // M4 must not wait for a commit, nor T14 for write-back.
+            if fs.has_mmp() {
+                tickers.push(Ticker::start(fs.clone(), "uext4-mmp", Fs::claim_step).map_err(no_thread)?);
+            }
             tickers.push(Ticker::start(fs.clone(), "uext4-journal", Fs::tick).map_err(no_thread)?);
             let flusher = Ticker::start(fs.clone(), "uext4-flush", Fs::write_back_step).map_err(no_thread)?;
             fs.set_flusher_wake(flusher.wake());
