@@ -147,6 +147,10 @@ const USES: &[(&str, Use)] = &[
         let written = runner.atomic_write(file, 0, &marked(BS)).map(|_| ());
         runner.close(file).and(written)
     }),
+    ("extents", |runner| {
+        let inode = runner.fs().lookup(b"/file", false)?;
+        runner.fs().extents(&inode, 0, u64::MAX, 10).map(|_| ())
+    }),
     ("truncation inside the block", |runner| {
         let inode = runner.fs().lookup(b"/file", false)?;
         runner.fs().truncate(&inode, 100)
