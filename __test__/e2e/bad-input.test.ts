@@ -1,8 +1,8 @@
 /** What a caller or a disk may get wrong: a clear error each, with the right errno, and nothing lost. */
-import { open, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { Volume, type OpenOptions } from '../../src/index.js';
+import { Volume, allocAligned, constants, type OpenOptions } from '../../src/index.js';
 import { assertClean, e2e, hasTool, makeFolder, makeImage, MiB, pattern, runProcess } from './support.js';
 
 const SUPERBLOCK = 1024;
@@ -107,6 +107,40 @@ e2e('a container in use', async (t) => {
   t.like(await refusal(image), { code: 'EBUSY' });
   await Promise.all(readers.map((reader) => reader.close()));
   await assertClean(t, image);
+});
+
+/** Each was believed: data went over a bitmap, and the journal was overwritten while it ran. */
+e2e('a map and a name that lead to the volume itself', async (t) => {
+  if (!(await hasTool('debugfs', '-V'))) {
+    t.log('debugfs is missing: nothing damages the volume');
+    t.pass();
+    return;
+  }
+  const image = await makeImage(t, { blockSize: 4096 });
+  const made = await Volume.open(image);
+  await made.writeFile('/file', pattern(4096));
+  await made.close();
+  const change = (request: string): Promise<unknown> => runProcess('debugfs', ['-w', '-R', request, image]);
+  // The first extent leads to the second block: a group descriptor.
+  await change('sif /file block[5] 1');
+  await change('link <8> journal');
+  const before = await readFile(image);
+  const volume = await Volume.open(image, { errors: 'continue' });
+  for (const flags of [constants.O_RDWR, constants.O_RDWR | constants.O_DIRECT]) {
+    const file = await volume.open('/file', flags);
+    const write = async (): Promise<void> => {
+      await file.write(allocAligned(4096).fill(0xaa), 0, 4096, 0);
+      await file.sync();
+    };
+    await t.throwsAsync(write, { code: 'EUCLEAN' });
+    await file.close().catch(() => undefined);
+  }
+  await t.throwsAsync(volume.open('/journal', 'r+'), { code: 'EUCLEAN' });
+  await t.throwsAsync(volume.truncate('/journal', 0), { code: 'EUCLEAN' });
+  t.like(await volume.readdir('/').then((names) => names.toSorted()), ['file', 'journal', 'lost+found']);
+  await volume.close().catch(() => undefined);
+  const after = await readFile(image);
+  t.true(after.subarray(4096, 8192).equals(before.subarray(4096, 8192)), 'the descriptors');
 });
 
 const OPEN_SCRIPT = `

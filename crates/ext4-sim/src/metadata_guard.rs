@@ -24,6 +24,9 @@ pub fn marked(len: usize) -> Vec<u8> {
 /// Deepest tree, or highest block map, that is followed.
 const MAX_DEPTH: u16 = 5;
 
+/// What is done with a block that is written.
+type LookAtBlock<'l> = dyn FnMut(&mut MetadataGuard, u64, &[u8]) -> Result<(), String> + 'l;
+
 /// The metadata of a mounted volume.
 pub struct MetadataGuard {
     block_size: usize,
@@ -101,11 +104,7 @@ impl MetadataGuard {
     }
 
     /// Every block written, in order.
-    fn writes(
-        &mut self,
-        events: &[Event],
-        look: &mut dyn FnMut(&mut Self, u64, &[u8]) -> Result<(), String>,
-    ) -> Result<(), String> {
+    fn writes(&mut self, events: &[Event], look: &mut LookAtBlock<'_>) -> Result<(), String> {
         for event in events {
             let Event::WriteSubmitted { offset_bytes, bytes, .. } = event else { continue };
             let (mut at, mut rest) = (*offset_bytes, &bytes[..]);

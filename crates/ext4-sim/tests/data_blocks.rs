@@ -9,11 +9,11 @@ use std::sync::Arc;
 use block_io::{Device, EventFd, ImmediateQueue, Recorder, RecordingDevice};
 use ext4::{ErrorMode, FallocateMode, Fs, MountOptions, NewInode, Result, XattrSet, errno};
 use ext4_format::extent::{Entries, Extent, ExtentIndex, encode_node};
-use ext4_format::inode::{flags, special};
+use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::{Group, GroupDesc, Ino, Inode as DiskInode, Lblk, Pblk, Superblock};
 use ext4_sim::memory::MemoryDevice;
 use ext4_sim::metadata_guard::{self, MetadataGuard, marked};
-use ext4_sim::oracle::assert_clean;
+use ext4_sim::oracle::{Need, assert_clean, available, tool_ok};
 use ext4_sim::runner::{Runner, format};
 
 const BS: usize = 1024;
@@ -146,6 +146,10 @@ const USES: &[(&str, Use)] = &[
         let file = runner.open("/file")?;
         let written = runner.atomic_write(file, 0, &marked(BS)).map(|_| ());
         runner.close(file).and(written)
+    }),
+    ("extents", |runner| {
+        let inode = runner.fs().lookup(b"/file", false)?;
+        runner.fs().extents(&inode, 0, u64::MAX, 10).map(|_| ())
     }),
     ("truncation inside the block", |runner| {
         let inode = runner.fs().lookup(b"/file", false)?;
@@ -306,7 +310,7 @@ fn the_volume_follows_its_policy() {
 
 /// Makes the entry `name` of the root lead to `ino`; a volume without checksums needs nothing else.
 fn rename_to(image: &mut [u8], name: &[u8], ino: u32) {
-    let root = metadata_guard::inode(&superblock(image), image, Ino(2)).unwrap();
+    let root = metadata_guard::inode(&superblock(image), image, ROOT).unwrap();
     let block = u32::from_le_bytes(root.i_block[20..24].try_into().unwrap()) as usize * BS;
     let found = image[block..block + BS].windows(name.len()).position(|bytes| bytes == name).unwrap();
     image[block + found - 8..block + found - 4].copy_from_slice(&ino.to_le_bytes());
@@ -353,6 +357,40 @@ fn a_name_leads_to_no_inode_of_the_volumes_own() {
     check(&sound, other.0, "value of an attribute");
 }
 
+/// A large value has an inode of its own, which says so. Such values are not read here; one that names another inode is damage.
+#[test]
+fn a_value_has_an_inode_of_its_own() {
+    const TEST: &str = "a_value_has_an_inode_of_its_own";
+    if !available(Need::E2fsprogs, TEST) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, value) = (dir.path().join("image"), dir.path().join("value"));
+    std::fs::write(&value, marked(5000)).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(10 << 20).unwrap();
+    let (image, value) = (image.to_str().unwrap(), value.to_str().unwrap());
+    tool_ok("mke2fs", &["-q", "-F", "-t", "ext4", "-b", "1024", "-O", "ea_inode,^has_journal", image]);
+    for request in [format!("write {value} file"), format!("ea_set -f {value} file user.large")] {
+        tool_ok("debugfs", &["-w", "-R", &request, image]);
+    }
+    let sound = std::fs::read(image).unwrap();
+    let heard = |bytes: Vec<u8>| {
+        let options = MountOptions { read_only: true, ..MountOptions::default() };
+        let (fs, _) = Fs::mount(Arc::new(MemoryDevice::new(bytes)), &options).unwrap();
+        let file = fs.lookup(b"/file", false).unwrap();
+        fs.getxattr(&file, b"user.large").unwrap_err().errno()
+    };
+    assert_eq!(heard(sound.clone()), errno::EOPNOTSUPP);
+    let is_value = |ino: &u32| {
+        let inode = metadata_guard::inode(&superblock(&sound), &sound, Ino(*ino));
+        inode.is_some_and(|inode| inode.has_flag(flags::EA_INODE))
+    };
+    let value = (11..100).find(is_value).expect("debugfs made one");
+    let mut damaged = sound.clone();
+    edit_inode(&mut damaged, Ino(value), |inode| inode.flags &= !flags::EA_INODE);
+    assert_eq!(heard(damaged), errno::EUCLEAN);
+}
+
 /// The special ones are got all the same, by who may.
 #[test]
 fn the_volume_itself_uses_them() {
@@ -367,9 +405,8 @@ fn the_volume_itself_uses_them() {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
         std::fs::write(&image, volume.end()).unwrap();
-        if ext4_sim::oracle::available(ext4_sim::oracle::Need::E2fsprogs, "data_blocks") {
+        if available(Need::E2fsprogs, "the_volume_itself_uses_them") {
             assert_clean(&image);
         }
     }
-    assert_eq!(special::ROOT, Ino(2));
 }

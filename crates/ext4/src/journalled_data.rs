@@ -165,16 +165,15 @@ impl Fs {
 }
 
 impl Handle<'_> {
-    /// Puts `data`, whole blocks of a file, into the transaction: a credit each. fsync and fdatasync wait for
-    /// it.
+    /// Puts `data`, whole blocks and no more than there are, into the transaction: a credit each. fsync and fdatasync wait
+    /// for it.
     pub(crate) fn log_data(&mut self, inode: &Inode, blocks: DataBlocks, data: &[u8]) -> Result<()> {
         let fs = self.fs();
         let tid = Tid(self.tid());
         inode.logged_data.note(tid);
         fs.logged_data.note(tid);
-        for (block, bytes) in
-            (blocks.start().0..).zip(data.chunks(fs.block_size()).take(blocks.len() as usize))
-        {
+        assert!(data.len() <= blocks.len() as usize * fs.block_size(), "more data than blocks");
+        for (block, bytes) in (blocks.start().0..).zip(data.chunks(fs.block_size())) {
             self.create(Pblk(block), BlockKind::Plain, &mut |image| image.copy_from_slice(bytes))?;
         }
         let mut state = inode.state.lock();

@@ -94,7 +94,8 @@ impl Fs {
         let Ok(lblk) = u32::try_from(block).map(Lblk) else { return Ok(None) };
         let mapped = {
             let _map = inode.map_lock.read();
-            inode.map_root().next_allocated(&Reader(self), inode.tree_owner(self), lblk)?
+            let found = inode.map_root().next_allocated(&Reader(self), inode.tree_owner(self), lblk)?;
+            found.map(|mapping| self.check_mapping(inode.ino, mapping)).transpose()?
         };
         let hole_end = mapped.map_or(u64::from(u32::MAX), |mapping| u64::from(mapping.lblk.0));
         let dirty = inode
