@@ -60,11 +60,6 @@ pub trait Device: Send + Sync {
     /// A device that cannot returns EOPNOTSUPP.
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()>;
 
-    /// Why it does nothing any more, for the rest of its life: its bytes were taken away.
-    fn stopped(&self) -> Option<Error> {
-        None
-    }
-
     /// The device's bytes in place, if the CPU reaches them.
     fn dax(&self) -> Option<&dyn Dax> {
         None

@@ -95,10 +95,6 @@ impl Device for FaultDevice {
         self.inner.limits()
     }
 
-    fn stopped(&self) -> Option<crate::Error> {
-        self.inner.stopped()
-    }
-
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         match self.count(FaultOn::Read) {
             Some(fault) => Err(Error::at("read", offset_bytes, fault.errno).with_detail("injected")),

@@ -35,8 +35,6 @@ pub struct FileDevice {
     flushing: Mutex<()>,
     /// The first failed flush is the last: the host may have dropped what it could not write.
     failed_flush: OnceLock<Error>,
-    /// The container became shorter: what is gone must not read as zeros once something behind it is written.
-    stopped: OnceLock<Error>,
     counts: Arc<IoCounts>,
 }
 
@@ -83,7 +81,6 @@ impl FileDevice {
             is_block_device,
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
-            stopped: OnceLock::new(),
             counts: Arc::default(),
         })
     }
@@ -105,27 +102,7 @@ impl FileDevice {
 
     /// The flush or FUA write that failed, after which none is tried again.
     pub(crate) fn failed_flush(&self) -> Option<&Error> {
-        self.stopped.get().or(self.failed_flush.get())
-    }
-
-    /// EIO once the container is known to have become shorter.
-    pub(crate) fn check_stopped(&self) -> Result<()> {
-        self.stopped.get().map_or(Ok(()), |error| Err(error.clone()))
-    }
-
-    /// Looks whether the container is as long as it was when it was opened: after each short request and each flush, before
-    /// anybody hears of it.
-    pub(crate) fn check_size(&self) -> Result<()> {
-        self.check_stopped()?;
-        if self.is_block_device {
-            return Ok(());
-        }
-        let size = self.file.metadata().map_err(|error| os("stat", &error))?.len();
-        if size >= self.limits.size_bytes {
-            return Ok(());
-        }
-        let why = format!("the container was {} bytes long and has {size}", self.limits.size_bytes);
-        Err(self.stopped.get_or_init(|| Error::new("stat", libc::EIO).with_detail(why)).clone())
+        self.failed_flush.get()
     }
 
     /// Carries out what is left of a queue's request, which the queue has checked and counted, in the caller's thread.
@@ -143,8 +120,7 @@ impl FileDevice {
         if let Some(error) = self.failed_flush() {
             return Err(error.clone());
         }
-        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))?;
-        self.check_size()
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
     }
 
     /// Latches the failure of a flush or FUA write and returns the first one.
@@ -161,7 +137,6 @@ impl FileDevice {
     }
 
     fn check_writable(&self, operation: &'static str, offset_bytes: u64, len: u64) -> Result<()> {
-        self.check_stopped()?;
         self.limits.check(operation, offset_bytes, len)?;
         if self.limits.read_only { Err(Error::at(operation, offset_bytes, libc::EROFS)) } else { Ok(()) }
     }
@@ -180,15 +155,9 @@ impl FileDevice {
             match part(done) {
                 // A container that became shorter under us, or a host that writes nothing. What is not a multiple
                 // of the logical block cannot be continued directly.
-                0 => {
-                    self.check_size()?;
-                    return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
-                }
+                0 => return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early")),
                 moved @ 1.. => {
                     done += moved as usize;
-                    if done < len {
-                        self.check_size()?;
-                    }
                     if done < len && self.limits.direct && !done.is_multiple_of(lbs) {
                         return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
                     }
@@ -227,8 +196,7 @@ impl FileDevice {
                 self.write_parts(offset_bytes, buf, 0)?;
                 self.flush()
             }
-            Ok(()) => self.check_size(),
-            Err(error) => Err(self.latch_fua(error)),
+            result => result.map_err(|error| self.latch_fua(error)),
         }
     }
 
@@ -262,12 +230,7 @@ impl Device for FileDevice {
         Some(self.io_counts().totals())
     }
 
-    fn stopped(&self) -> Option<Error> {
-        self.stopped.get().cloned()
-    }
-
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
-        self.check_stopped()?;
         self.limits.check("read", offset_bytes, buf.len() as u64)?;
         self.counts.add(Operation::Read, buf.len());
         if self.is_aligned(buf.as_ptr()) {

@@ -16,19 +16,10 @@ fn unsyncable() -> FileDevice {
         direct: false,
     };
     let file = File::from(OwnedFd::from(writer));
-    let (flushing, failed_flush, stopped) = (Mutex::new(()), OnceLock::new(), OnceLock::new());
+    let (flushing, failed_flush) = (Mutex::new(()), OnceLock::new());
     let file = LockedFile::exclusive_already(file);
     let counts = Arc::default();
-    FileDevice {
-        file,
-        limits,
-        fallback: None,
-        is_block_device: false,
-        flushing,
-        failed_flush,
-        stopped,
-        counts,
-    }
+    FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush, counts }
 }
 
 #[test]

@@ -144,22 +144,8 @@ impl MappedDevice {
         let _one_at_a_time = self.flushing.lock();
         match self.failed_flush.get() {
             Some(error) => Err(error.clone()),
-            None => self
-                .map
-                .sync()
-                .and_then(|()| self.check_size())
-                .map_err(|error| self.failed_flush.get_or_init(|| error).clone()),
+            None => self.map.sync().map_err(|error| self.failed_flush.get_or_init(|| error).clone()),
         }
-    }
-
-    /// EIO if the file has become shorter than the mapping.
-    fn check_size(&self) -> Result<()> {
-        let size = self.file.metadata().map_err(|error| os("stat", &error))?.len();
-        if size >= self.limits.size_bytes {
-            return Ok(());
-        }
-        let why = format!("the container was {} bytes long and has {size}", self.limits.size_bytes);
-        Err(Error::new("stat", libc::EIO).with_detail(why))
     }
 }
 

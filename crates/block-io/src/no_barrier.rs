@@ -24,10 +24,6 @@ impl Device for NoBarrierDevice {
         self.0.io_totals()
     }
 
-    fn stopped(&self) -> Option<crate::Error> {
-        self.0.stopped()
-    }
-
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.0.read(offset_bytes, buf)
     }

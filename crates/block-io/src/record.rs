@@ -122,10 +122,6 @@ impl Device for RecordingDevice {
         self.inner.limits()
     }
 
-    fn stopped(&self) -> Option<crate::Error> {
-        self.inner.stopped()
-    }
-
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.inner.read(offset_bytes, buf)
     }

@@ -179,32 +179,3 @@ fn containers_are_made_and_resized() {
     assert_eq!(create_container(&path, u64::MAX).unwrap_err().errno, libc::EINVAL);
     assert_eq!(create_container(dir.path(), 512).unwrap_err().errno, libc::EISDIR);
 }
-
-/// A container that was cut while it was open: the first read behind the cut failed, but a later write made the file long
-/// again, and the lost part read as zeros, with a sync that succeeded.
-#[test]
-fn a_container_that_became_shorter_is_stopped() {
-    const EIO: i32 = libc::EIO;
-    let page = AlignedBuf::zeroed(4096);
-    for direct in [false, true] {
-        for first in ["read", "read over the edge", "flush", "fua"] {
-            let file = container(1 << 20);
-            let device = open(file.path(), direct);
-            device.write(1 << 19, &page, false).unwrap();
-            file.as_file().set_len(1 << 18).unwrap();
-            let heard = match first {
-                "read" => device.read((1 << 20) - 4096, &mut AlignedBuf::zeroed(4096)),
-                "read over the edge" => device.read((1 << 18) - 4096, &mut AlignedBuf::zeroed(8192)),
-                "flush" => device.write(1 << 19, &page, false).and_then(|()| device.flush()),
-                _ => device.write(1 << 19, &page, true),
-            };
-            assert_eq!(heard.unwrap_err().errno, EIO, "{first}");
-            assert_eq!(device.stopped().unwrap().errno, EIO);
-            // For good, even where there still is something, and when it is long again.
-            file.as_file().set_len(1 << 20).unwrap();
-            assert_eq!(device.read(0, &mut AlignedBuf::zeroed(4096)).unwrap_err().errno, EIO);
-            assert_eq!(device.write(0, &page, false).unwrap_err().errno, EIO);
-            assert_eq!(device.flush().unwrap_err().errno, EIO);
-        }
-    }
-}

@@ -171,7 +171,7 @@ impl Fs {
         if self.shut_down.load(Ordering::Acquire) {
             return Err(Error::refused(errno::EIO, "the volume was shut down"));
         }
-        self.device.stopped().map_or(Ok(()), |lost| Err(lost.into()))
+        Ok(())
     }
 
     /// The transaction that a change made now would be part of: the running one, or the next.

@@ -43,10 +43,6 @@ impl Device for Overlay {
         &self.limits
     }
 
-    fn stopped(&self) -> Option<block_io::Error> {
-        self.below.stopped()
-    }
-
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.below.read(offset_bytes, buf)?;
         let written = self.written.lock();
