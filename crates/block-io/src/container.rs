@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::file::{last_errno, os};
+use crate::error::{last_errno, os};
 use crate::lock::LockedFile;
 use crate::{Error, Result};
 

@@ -4,7 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use crate::file::last_errno;
+use crate::error::last_errno;
 use crate::{AlignedBuf, Device, Error, EventFd, FileDevice, Queue, Result, ThreadsQueue, UringQueue};
 
 /// The environment variable that overrides the engine asked for: `auto`, `io_uring` or `threads`.

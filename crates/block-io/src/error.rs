@@ -1,9 +1,19 @@
 //! What can go wrong between us and the host.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// The result of device I/O.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The errno of the C library's last call.
+pub(crate) fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// A host's error, as one of ours.
+pub(crate) fn os(operation: &'static str, error: &io::Error) -> Error {
+    Error::new(operation, error.raw_os_error().unwrap_or(libc::EIO))
+}
 
 /// A host error: what was tried, where, and the errno it ended with.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
@@ -11,8 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::dio_limits::dio_limits;
+use crate::error::{last_errno, os};
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
+use crate::whole::{Whole, block_device_size};
 use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Request, Result};
 
 /// How a container is opened.
@@ -36,14 +37,7 @@ pub struct FileDevice {
     /// The first failed flush is the last: the host may have dropped what it could not write.
     failed_flush: OnceLock<Error>,
     counts: Arc<IoCounts>,
-}
-
-pub(crate) fn last_errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
-pub(crate) fn os(operation: &'static str, error: &io::Error) -> Error {
-    Error::new(operation, error.raw_os_error().unwrap_or(libc::EIO))
+    whole: Whole,
 }
 
 impl FileDevice {
@@ -90,6 +84,7 @@ impl FileDevice {
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
             counts: Arc::default(),
+            whole: Whole::new(size_bytes, is_block_device),
         })
     }
 
@@ -125,10 +120,17 @@ impl FileDevice {
 
     fn flush_now(&self) -> Result<()> {
         let _one_at_a_time = self.flushing.lock();
+        self.whole.refuse_if_lost()?;
         if let Some(error) = self.failed_flush() {
             return Err(error.clone());
         }
-        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))?;
+        self.check_whole()
+    }
+
+    /// Before a write that ends at `end_bytes`: EIO where the container was cut.
+    pub(crate) fn before_write(&self, end_bytes: u64) -> Result<()> {
+        self.whole.before_write(&self.file, end_bytes)
     }
 
     /// Latches the failure of a flush or FUA write and returns the first one.
@@ -163,9 +165,15 @@ impl FileDevice {
             match part(done) {
                 // A container that became shorter under us, or a host that writes nothing. What is not a multiple
                 // of the logical block cannot be continued directly.
-                0 => return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early")),
+                0 => {
+                    self.check_whole()?;
+                    return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
+                }
                 moved @ 1.. => {
                     done += moved as usize;
+                    if done < len {
+                        self.check_whole()?;
+                    }
                     if done < len && self.limits.direct && !done.is_multiple_of(lbs) {
                         return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
                     }
@@ -194,17 +202,19 @@ impl FileDevice {
     }
 
     fn write_all(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
+        self.before_write(offset_bytes + buf.len() as u64)?;
         // Through the page cache RWF_DSYNC is a flush that `flushing` would not know of.
         if !fua || !self.limits.direct {
             self.write_parts(offset_bytes, buf, 0)?;
             return if fua { self.flush() } else { Ok(()) };
         }
         match self.write_parts(offset_bytes, buf, libc::RWF_DSYNC) {
+            Ok(()) => self.check_whole(),
             Err(refused) if matches!(refused.errno, libc::EOPNOTSUPP | libc::ENOSYS) => {
                 self.write_parts(offset_bytes, buf, 0)?;
                 self.flush()
             }
-            result => result.map_err(|error| self.latch_fua(error)),
+            Err(error) => Err(self.latch_fua(error)),
         }
     }
 
@@ -230,6 +240,14 @@ impl AsRawFd for FileDevice {
 }
 
 impl Device for FileDevice {
+    fn lost(&self) -> Option<&Error> {
+        self.whole.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.whole.check(&self.file)
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -240,6 +258,7 @@ impl Device for FileDevice {
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.limits.check("read", offset_bytes, buf.len() as u64)?;
+        self.whole.refuse_if_lost()?;
         self.counts.add(Operation::Read, buf.len());
         if self.is_aligned(buf.as_ptr()) {
             return self.read_all(offset_bytes, buf);
@@ -272,6 +291,7 @@ impl Device for FileDevice {
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.check_writable("discard", offset_bytes, len_bytes)?;
+        self.whole.refuse_if_lost()?;
         if len_bytes == 0 {
             return Ok(());
         }
@@ -302,7 +322,6 @@ impl Device for FileDevice {
 const MAX_SECTOR_BYTES: u32 = 4096;
 const BLKDISCARD: libc::c_ulong = 0x1277;
 const BLKSSZGET: libc::c_ulong = 0x1268;
-const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 
 /// The open file, and why it is not direct although that was asked for.
 fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)> {
@@ -352,13 +371,6 @@ fn clear_direct(file: &File) -> Result<()> {
         libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT)
     };
     if result < 0 { Err(Error::new("fcntl", last_errno())) } else { Ok(()) }
-}
-
-fn block_device_size(file: &File) -> Result<u64> {
-    let mut size = 0u64;
-    // SAFETY: the ioctl writes one u64.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &mut size) };
-    if result == 0 { Ok(size) } else { Err(Error::new("size", last_errno())) }
 }
 
 fn block_device_sector(file: &File) -> Result<u32> {

@@ -27,6 +27,7 @@ mod shared_memory;
 pub mod sync;
 mod threads;
 mod uring;
+mod whole;
 
 pub use aligned::{Aligned, AlignedBuf, LineBuf};
 pub use container::{ContainerOptions, create_container, create_container_with};

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use crate::file::last_errno;
+use crate::error::last_errno;
 use crate::{Error, Result};
 
 /// How long a lock is waited for: the kernel takes a killed process's ring apart, and closes the file that it had registered,

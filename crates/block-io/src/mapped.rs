@@ -7,9 +7,10 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use crate::file::{last_errno, os};
+use crate::error::{last_errno, os};
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
+use crate::whole::Whole;
 use crate::{Dax, Device, Error, IoCounts, IoTotals, Limits, Operation, Result};
 
 /// An open container file that is mapped as a whole.
@@ -24,6 +25,7 @@ pub struct MappedDevice {
     /// The first failed flush is the last.
     failed_flush: OnceLock<Error>,
     counts: Arc<IoCounts>,
+    whole: Whole,
 }
 
 /// Memory that is ours until it is unmapped.
@@ -124,6 +126,7 @@ impl MappedDevice {
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
             counts: Arc::default(),
+            whole: Whole::new(size, false),
         })
     }
 
@@ -133,6 +136,7 @@ impl MappedDevice {
     }
 
     fn check(&self, operation: &'static str, offset: u64, len: usize) -> Result<()> {
+        self.whole.refuse_if_lost()?;
         let end = offset.checked_add(len as u64);
         if end.is_some_and(|end| end <= self.limits.size_bytes) {
             return Ok(());
@@ -142,10 +146,12 @@ impl MappedDevice {
 
     fn flush_now(&self) -> Result<()> {
         let _one_at_a_time = self.flushing.lock();
-        match self.failed_flush.get() {
-            Some(error) => Err(error.clone()),
-            None => self.map.sync().map_err(|error| self.failed_flush.get_or_init(|| error).clone()),
+        self.whole.refuse_if_lost()?;
+        if let Some(error) = self.failed_flush.get() {
+            return Err(error.clone());
         }
+        self.map.sync().map_err(|error| self.failed_flush.get_or_init(|| error).clone())?;
+        self.check_whole()
     }
 }
 
@@ -193,6 +199,14 @@ impl Dax for MappedDevice {
 }
 
 impl Device for MappedDevice {
+    fn lost(&self) -> Option<&Error> {
+        self.whole.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.whole.check(&self.file)
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -225,6 +239,7 @@ impl Device for MappedDevice {
     /// The bytes read as zeros afterwards; their space stays (a hole could not be filled again without a risk).
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.limits.check("discard", offset_bytes, len_bytes)?;
+        self.whole.refuse_if_lost()?;
         if self.limits.read_only {
             return Err(Error::at("discard", offset_bytes, libc::EROFS));
         }
@@ -298,6 +313,22 @@ mod tests {
         assert_eq!(device.write(0, &[1; 512], false).unwrap_err().errno, libc::EROFS);
         assert_eq!(device.discard(0, 512).unwrap_err().errno, libc::EROFS);
         device.flush().unwrap();
+    }
+
+    /// What lay behind the cut cannot be told from zeros any more; a flush that succeeded called it durable.
+    #[test]
+    fn a_flush_finds_a_file_that_was_cut() {
+        let Some(file) = container(1 << 20) else { return };
+        let device = MappedDevice::open(file.path(), false).unwrap();
+        device.store(0, b"x").unwrap();
+        file.as_file().set_len(4096).unwrap();
+        assert_eq!(device.flush().unwrap_err().errno, libc::EIO);
+        file.as_file().set_len(1 << 20).unwrap();
+        assert_eq!(device.flush().unwrap_err().errno, libc::EIO, "for good");
+        assert_eq!(device.store(0, b"x").unwrap_err().errno, libc::EIO);
+        assert_eq!(device.load(0, &mut [0]).unwrap_err().errno, libc::EIO);
+        let without_barrier = crate::NoBarrierDevice::new(Arc::new(device));
+        assert_eq!(without_barrier.flush().unwrap_err().errno, libc::EIO);
     }
 
     #[test]

@@ -150,7 +150,8 @@ impl Fs {
         if self.shut_down.load(Ordering::Acquire) {
             return Err(Error::refused(errno::EIO, "the volume was shut down"));
         }
-        Ok(())
+        // A container that was cut is as a volume that was shut down: the device carries out nothing more.
+        self.device.lost().map_or(Ok(()), |lost| Err(Error::Device(lost.clone())))
     }
 
     /// The transaction that a change made now would be part of: the running one, or the next.
@@ -162,7 +163,7 @@ impl Fs {
     /// milliseconds until the next useful call.
     pub fn tick(&self) -> u64 {
         const IDLE_MS: u64 = 1000;
-        if self.shut_down.load(Ordering::Acquire) {
+        if self.check_alive().is_err() {
             return IDLE_MS;
         }
         let claim_ms = match self.mmp.lock().as_ref().map(MmpClaim::tick) {
