@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dio_limits::dio_limits;
 use crate::error::{last_errno, os};
+use crate::host_use::{refuse_looped, refuse_taken};
 use crate::lock::LockedFile;
 use crate::sync::Mutex;
 use crate::whole::{Whole, block_device_size};
@@ -21,6 +22,8 @@ use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Re
 pub struct OpenOptions {
     /// Never write; share the container with other readers.
     pub read_only: bool,
+    /// Open what the host's kernel has in use, too.
+    pub force: bool,
     /// Ask for O_DIRECT; without it, or where the host refuses it, the host's page cache is in between.
     pub direct: bool,
 }
@@ -28,6 +31,8 @@ pub struct OpenOptions {
 /// An open container file or block device.
 pub struct FileDevice {
     file: LockedFile,
+    /// The file under a loop device.
+    _backing: Option<LockedFile>,
     limits: Limits,
     fallback: Option<String>,
     is_block_device: bool,
@@ -44,7 +49,8 @@ impl FileDevice {
     /// Opens and locks `path`.
     ///
     /// # Errors
-    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one; EISDIR for a
+    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one, or if the
+    /// host's kernel has it in use (a loop device, a mount) and it is not forced; EISDIR for a
     /// directory; EINVAL if it is neither a regular file nor a block device, or its sectors exceed 4096 bytes.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let (file, fallback) = open_file(path, options)?;
@@ -54,6 +60,11 @@ impl FileDevice {
         let file = match is_block_device {
             true => LockedFile::exclusive_already(file),
             false => LockedFile::new(file, options.read_only)?,
+        };
+        let _backing = match is_block_device {
+            _ if options.force => None,
+            true => refuse_taken(path, &file, options.read_only)?,
+            false => refuse_looped(&metadata, options.read_only).map(|()| None)?,
         };
         let size_bytes = if is_block_device { block_device_size(&file)? } else { metadata.len() };
         let (file, fallback, dio) = match (options.direct && fallback.is_none()).then(|| dio_limits(&file)) {
@@ -78,6 +89,7 @@ impl FileDevice {
         };
         Ok(Self {
             file,
+            _backing,
             limits,
             fallback,
             is_block_device,
@@ -332,7 +344,7 @@ fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)
     let is_block = kind.is_block_device();
     check_kind(kind)?;
     let mut flags = libc::O_CLOEXEC | if options.read_only { libc::O_RDONLY } else { libc::O_RDWR };
-    if is_block && !options.read_only {
+    if is_block && !options.read_only && !options.force {
         flags |= libc::O_EXCL;
     }
     let open = |flags: i32| {

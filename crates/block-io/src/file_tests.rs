@@ -19,7 +19,17 @@ fn unsyncable() -> FileDevice {
     let (flushing, failed_flush) = (Mutex::new(()), OnceLock::new());
     let file = LockedFile::exclusive_already(file);
     let (counts, whole) = (Arc::default(), Whole::new(0, false));
-    FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush, counts, whole }
+    FileDevice {
+        file,
+        _backing: None,
+        limits,
+        fallback: None,
+        is_block_device: false,
+        flushing,
+        failed_flush,
+        counts,
+        whole,
+    }
 }
 
 #[test]

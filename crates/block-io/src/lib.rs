@@ -14,6 +14,7 @@ mod error;
 mod eventfd;
 mod fault;
 mod file;
+mod host_use;
 mod immediate;
 mod io_counts;
 mod lock;
