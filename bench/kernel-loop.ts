@@ -14,7 +14,7 @@ export async function mountTwin(
   undo: Undo,
 ): Promise<{ folder: string; device: string }> {
   const container = join(folder, 'twin.img');
-  await Volume.format(container, { sizeBytes: containerBytes(fileBytes) });
+  await Volume.format(container, { sizeBytes: containerBytes(fileBytes), force: true });
   const device = runTool('losetup', ['--find', '--show', '--direct-io=on', container]);
   undo.push(() => runTool('losetup', ['--detach', device]));
   if (readFileSync(`/sys/block/${basename(device)}/loop/dio`, 'utf8').trim() !== '1')

@@ -82,7 +82,7 @@ async function withNativeFile(
   body: (native: Native, file: NativeFile) => void,
 ): Promise<void> {
   const path = '/kernels.dat';
-  await Volume.format(container, { sizeBytes: 64 << 20, blockSize: 4096 });
+  await Volume.format(container, { sizeBytes: 64 << 20, blockSize: 4096, force: true });
   const volume = await Volume.open(container);
   await volume.writeFile(path, Buffer.alloc(FILE_BLOCKS * REQUEST_BYTES, 1));
   await volume.close();

@@ -95,7 +95,7 @@ export async function uext4Target(
   container: string,
   options: { fileBytes: number; engine: EngineName },
 ): Promise<{ info: VolumeInfo; target: Target }> {
-  await Volume.format(container, { sizeBytes: containerBytes(options.fileBytes) });
+  await Volume.format(container, { sizeBytes: containerBytes(options.fileBytes), force: true });
   const volume = await Volume.open(container, { engine: options.engine });
   const create = (name: string, direct: boolean): Promise<BenchFile> =>
     volume.open(`/${name}`, flagsOf(direct), 0o600);

@@ -56,7 +56,7 @@ export const KINDS: readonly Kind[] = [
 
 /** Makes an empty volume of this kind. */
 export async function format(kind: Kind, image: string, engine: Engine = defaultEngine()): Promise<void> {
-  await formatContainer(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes });
+  await formatContainer(engine, image, { sizeBytes: SIZE_BYTES, blockSize: kind.blockBytes, force: true });
   if (!kind.bitmapFormat) return;
   const args = ['-q', '-F', '-t', 'ext4', '-b', `${kind.blockBytes}`, '-O', '^extent,^64bit', image];
   const { status, output } = await runCommand('mke2fs', args, MKE2FS_TIMEOUT_MS);

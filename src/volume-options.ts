@@ -19,6 +19,8 @@ export interface FormatOptions {
   uuid?: string;
   /** Bytes: 1024, 2048, 4096, … 65536; left out: 4096 from 512 MiB on, 1024 below. */
   blockSize?: number;
+  /** Over a file system or partition table that is there already; else EEXIST names it. */
+  force?: boolean;
 }
 
 /** What `Volume.format` made. */
@@ -30,6 +32,8 @@ export interface RecoverOptions {
   dryRun?: boolean;
   /** Container of the journal, for a volume that has it on a device of its own. */
   journal?: PathLike;
+  /** Also what the host's kernel has in use: mounted, or through a loop device. */
+  force?: boolean;
 }
 
 /** What `Volume.recover` found and did. */
@@ -40,15 +44,15 @@ export type EngineName = 'auto' | 'io_uring' | 'threads';
 
 /** Options of `Volume.open`. */
 export interface OpenOptions {
-  /**
-   * Open in spite of what a person should have looked at first: intervals of multi-mount protection that no tool writes
-   * (they count as 300 s then).
-   */
-  force?: boolean;
   /** Ends an opening that waits for other hosts (multi-mount protection, up to 11 s by default, 722 s at most): AbortError. */
   signal?: AbortSignal;
   /** Nothing is written; a dirty journal is replayed in memory. Several read-only openings may share a volume. */
   readOnly?: boolean;
+  /**
+   * Also what the host's kernel has in use: mounted, or through a loop device. Two writers destroy a volume. Default false:
+   * EBUSY. And intervals of multi-mount protection that no tool writes, which are EUCLEAN else, count as 300 s.
+   */
+  force?: boolean;
   /** Every file is opened with O_DIRECT. */
   direct?: boolean;
   /** Default 'auto'. The environment variable UEXT4_ENGINE overrides it. */
@@ -148,14 +152,17 @@ export function formatJson(options: FormatOptions): string {
     if (!Number.isInteger(Math.log2(blockSize)))
       throw invalidValue('options.blockSize', blockSize, 'must be a power of two');
   }
-  return JSON.stringify({ sizeBytes, label, uuid, blockSize });
+  validateBoolean(options.force, 'options.force');
+  return JSON.stringify({ sizeBytes, label, uuid, blockSize, force: options.force });
 }
 
 /** @throws ERR_INVALID_ARG_TYPE */
 export function recoverJson(options: RecoverOptions): string {
   validateObject(options);
   validateBoolean(options.dryRun, 'options.dryRun');
-  return JSON.stringify({ dryRun: options.dryRun === true, journal: journalPath(options.journal) });
+  validateBoolean(options.force, 'options.force');
+  const { dryRun, force, journal } = options;
+  return JSON.stringify({ dryRun: dryRun === true, force, journal: journalPath(journal) });
 }
 
 /** @throws ERR_INVALID_ARG_TYPE, ERR_INVALID_ARG_VALUE, ERR_OUT_OF_RANGE */

@@ -13,7 +13,7 @@ import { parseSize } from './size.js';
 export const HELP = `uext4: ext4 volumes in files and on block devices, without a mount
 
 Usage:
-  uext4 mkfs IMAGE [--size N] [--label TEXT] [--uuid UUID] [--block-size N] [--json]
+  uext4 mkfs IMAGE [--size N] [--label TEXT] [--uuid UUID] [--block-size N] [--force] [--json]
   uext4 info IMAGE [--json]
   uext4 recover IMAGE [--dry-run] [--json]
                                replays the journal and processes orphans, or says what there is to do
@@ -27,6 +27,7 @@ Usage:
   uext4 ln IMAGE TARGET TO [-s]
 
 --size: left out, that of the file or device that is there
+--force: over a file system that is there (mkfs); what the host's kernel has in use, too (all others)
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
 Options: --help, --version; all but mkfs: --journal PATH, the container of an external journal
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run)
@@ -46,7 +47,7 @@ interface Definition {
 }
 
 const JSON_OPTION = { json: { type: 'boolean' } } as const;
-const JOURNAL_OPTION = { journal: { type: 'string' } } as const;
+const JOURNAL_OPTION = { journal: { type: 'string' }, force: { type: 'boolean' } } as const;
 
 function sizeOption(values: Values, name: string): number | undefined {
   const text = values[name];
@@ -65,14 +66,15 @@ const mkfs: Command = async (shell, [image], values) => {
   if (blockSize !== undefined) options.blockSize = blockSize;
   if (typeof values['label'] === 'string') options.label = values['label'];
   if (typeof values['uuid'] === 'string') options.uuid = values['uuid'];
+  if (values['force'] === true) options.force = true;
   const report = await shell.format(image as string, options);
   await shell.out(values['json'] === true ? toJson(report) : toLines(report));
 };
 
-/** The external journal, where there is one. */
-function journalOption(values: Values): { journal?: string } {
-  const journal = values['journal'];
-  return typeof journal === 'string' ? { journal } : {};
+/** The external journal, where there is one, and whether to open what is in use. */
+function journalOption(values: Values): { journal?: string; force?: boolean } {
+  const { journal, force } = values;
+  return { ...(typeof journal === 'string' && { journal }), ...(force === true && { force }) };
 }
 
 const info: Command = (shell, [image], values) =>
@@ -113,6 +115,7 @@ const COMMANDS: ReadonlyMap<string, Definition> = new Map<string, Definition>([
         label: { type: 'string' },
         uuid: { type: 'string' },
         'block-size': { type: 'string' },
+        force: { type: 'boolean' },
       },
       args: ['IMAGE'],
       required: 1,

@@ -41,7 +41,7 @@ async function format(image: string, sizeBytes: number, tree: Tree): Promise<voi
   const needed = bytes + loadBytes(sizeBytes);
   if (sizeBytes < needed) throw tooSmall('is too small');
   await checkHostSpace(image, needed);
-  await Volume.format(image, { sizeBytes, label: LABEL });
+  await Volume.format(image, { sizeBytes, label: LABEL, force: true });
   const volume = await Volume.open(image, { readOnly: true });
   const { freeBlocks, blockSize, freeInodes } = volume.info();
   await volume.close();

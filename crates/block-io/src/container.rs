@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::host_use::refuse_looped;
 use crate::lock::LockedFile;
 use crate::os_error::{last_errno, os};
 use crate::{Error, Result};
@@ -35,7 +36,7 @@ pub fn create_container(path: &Path, size_bytes: u64) -> Result<()> {
 /// Makes or resizes a container file and makes that durable: the file's metadata and its name (CM16).
 ///
 /// # Errors
-/// EEXIST if it must be new and is not; EBUSY if it is open as a device; EINVAL if it is not a regular file or
+/// EEXIST if it must be new and is not; EBUSY if it is open as a device or the host's kernel has it in use; EINVAL if it is not a regular file or
 /// the size exceeds what a file can have; EOPNOTSUPP or ENOSPC where the host cannot preallocate; else those of
 /// open(2), ftruncate(2) and fsync(2).
 pub fn create_container_with(path: &Path, options: ContainerOptions) -> Result<()> {
@@ -47,11 +48,13 @@ pub fn create_container_with(path: &Path, options: ContainerOptions) -> Result<(
         false => open.create(true).truncate(false),
     };
     let file = open.open(path).map_err(|error| os("open", &error).with_detail(path.display().to_string()))?;
-    if !file.metadata().map_err(|error| os("stat", &error))?.is_file() {
+    let metadata = file.metadata().map_err(|error| os("stat", &error))?;
+    if !metadata.is_file() {
         return Err(Error::new("open", libc::EINVAL).with_detail("not a regular file"));
     }
     // A volume in use must not lose its end.
     let file = LockedFile::new(file, false)?;
+    refuse_looped(&metadata, false)?;
     file.set_len(options.size_bytes).map_err(|error| os("truncate", &error))?;
     // SAFETY: no memory is passed.
     if options.preallocate && size > 0 && unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {

@@ -51,6 +51,17 @@ pub trait Device: Send + Sync {
     /// Makes every write that completed before this call durable.
     fn flush(&self) -> Result<()>;
 
+    /// Why every request is refused from here on: the container was found shorter than it was at opening. Looks at no
+    /// device.
+    fn lost(&self) -> Option<&Error> {
+        None
+    }
+
+    /// Asks the host whether the container is as long as at opening; a flush does so too. EIO where it is not.
+    fn check_whole(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What it was asked for since it was opened, where that is counted, by this face and by queues over it.
     fn io_totals(&self) -> Option<IoTotals> {
         None

@@ -6,7 +6,8 @@ use crate::OpenOptions;
 fn container_in(dir: &Path, direct: bool) -> (tempfile::NamedTempFile, Arc<FileDevice>) {
     let file = tempfile::NamedTempFile::new_in(dir).unwrap();
     file.as_file().set_len(1 << 20).unwrap();
-    let device = FileDevice::open(file.path(), OpenOptions { read_only: false, direct }).unwrap();
+    let device =
+        FileDevice::open(file.path(), OpenOptions { read_only: false, force: false, direct }).unwrap();
     (file, Arc::new(device))
 }
 

@@ -91,6 +91,14 @@ impl FaultDevice {
 }
 
 impl Device for FaultDevice {
+    fn lost(&self) -> Option<&Error> {
+        self.inner.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.inner.check_whole()
+    }
+
     fn limits(&self) -> &Limits {
         self.inner.limits()
     }

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::dio_limits::dio_limits;
+use crate::host_use::{refuse_looped, refuse_taken};
 use crate::lock::LockedFile;
 use crate::os_error::{last_errno, os};
 use crate::sync::Mutex;
+use crate::whole::{Whole, block_device_size};
 use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Request, Result};
 
 /// How a container is opened.
@@ -20,6 +22,8 @@ use crate::{AlignedBuf, Device, Error, IoCounts, IoTotals, Limits, Operation, Re
 pub struct OpenOptions {
     /// Never write; share the container with other readers.
     pub read_only: bool,
+    /// Open what the host's kernel has in use, too.
+    pub force: bool,
     /// Ask for O_DIRECT; without it, or where the host refuses it, the host's page cache is in between.
     pub direct: bool,
 }
@@ -27,6 +31,8 @@ pub struct OpenOptions {
 /// An open container file or block device.
 pub struct FileDevice {
     file: LockedFile,
+    /// The file under a loop device.
+    _backing: Option<LockedFile>,
     limits: Limits,
     fallback: Option<String>,
     is_block_device: bool,
@@ -36,13 +42,15 @@ pub struct FileDevice {
     /// The first failed flush is the last: the host may have dropped what it could not write.
     failed_flush: OnceLock<Error>,
     counts: Arc<IoCounts>,
+    whole: Whole,
 }
 
 impl FileDevice {
     /// Opens and locks `path`.
     ///
     /// # Errors
-    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one; EISDIR for a
+    /// Those of open(2); EBUSY if another opening, here or in another process, excludes this one, or if the
+    /// host's kernel has it in use (a loop device, a mount) and it is not forced; EISDIR for a
     /// directory; EINVAL if it is neither a regular file nor a block device, or its sectors exceed 4096 bytes.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let (file, fallback) = open_file(path, options)?;
@@ -52,6 +60,11 @@ impl FileDevice {
         let file = match is_block_device {
             true => LockedFile::exclusive_already(file),
             false => LockedFile::new(file, options.read_only)?,
+        };
+        let _backing = match is_block_device {
+            _ if options.force => None,
+            true => refuse_taken(path, &file, options.read_only)?,
+            false => refuse_looped(&metadata, options.read_only).map(|()| None)?,
         };
         let size_bytes = if is_block_device { block_device_size(&file)? } else { metadata.len() };
         let (file, fallback, dio) = match (options.direct && fallback.is_none()).then(|| dio_limits(&file)) {
@@ -76,12 +89,14 @@ impl FileDevice {
         };
         Ok(Self {
             file,
+            _backing,
             limits,
             fallback,
             is_block_device,
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
             counts: Arc::default(),
+            whole: Whole::new(size_bytes, is_block_device),
         })
     }
 
@@ -117,10 +132,17 @@ impl FileDevice {
 
     fn flush_now(&self) -> Result<()> {
         let _one_at_a_time = self.flushing.lock();
+        self.whole.refuse_if_lost()?;
         if let Some(error) = self.failed_flush() {
             return Err(error.clone());
         }
-        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))
+        self.file.sync_data().map_err(|error| self.latch(os("flush", &error)))?;
+        self.check_whole()
+    }
+
+    /// Before a write that ends at `end_bytes`: EIO where the container was cut.
+    pub(crate) fn before_write(&self, end_bytes: u64) -> Result<()> {
+        self.whole.before_write(&self.file, end_bytes)
     }
 
     /// Latches the failure of a flush or FUA write and returns the first one.
@@ -155,9 +177,15 @@ impl FileDevice {
             match part(done) {
                 // A container that became shorter under us, or a host that writes nothing. What is not a multiple
                 // of the logical block cannot be continued directly.
-                0 => return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early")),
+                0 => {
+                    self.check_whole()?;
+                    return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
+                }
                 moved @ 1.. => {
                     done += moved as usize;
+                    if done < len {
+                        self.check_whole()?;
+                    }
                     if done < len && self.limits.direct && !done.is_multiple_of(lbs) {
                         return Err(Error::at(operation, offset_bytes, libc::EIO).with_detail("ended early"));
                     }
@@ -186,17 +214,19 @@ impl FileDevice {
     }
 
     fn write_all(&self, offset_bytes: u64, buf: &[u8], fua: bool) -> Result<()> {
+        self.before_write(offset_bytes + buf.len() as u64)?;
         // Through the page cache RWF_DSYNC is a flush that `flushing` would not know of.
         if !fua || !self.limits.direct {
             self.write_parts(offset_bytes, buf, 0)?;
             return if fua { self.flush() } else { Ok(()) };
         }
         match self.write_parts(offset_bytes, buf, libc::RWF_DSYNC) {
+            Ok(()) => self.check_whole(),
             Err(refused) if matches!(refused.errno, libc::EOPNOTSUPP | libc::ENOSYS) => {
                 self.write_parts(offset_bytes, buf, 0)?;
                 self.flush()
             }
-            result => result.map_err(|error| self.latch_fua(error)),
+            Err(error) => Err(self.latch_fua(error)),
         }
     }
 
@@ -222,6 +252,14 @@ impl AsRawFd for FileDevice {
 }
 
 impl Device for FileDevice {
+    fn lost(&self) -> Option<&Error> {
+        self.whole.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.whole.check(&self.file)
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -232,6 +270,7 @@ impl Device for FileDevice {
 
     fn read(&self, offset_bytes: u64, buf: &mut [u8]) -> Result<()> {
         self.limits.check("read", offset_bytes, buf.len() as u64)?;
+        self.whole.refuse_if_lost()?;
         self.counts.add(Operation::Read, buf.len());
         if self.is_aligned(buf.as_ptr()) {
             return self.read_all(offset_bytes, buf);
@@ -264,6 +303,7 @@ impl Device for FileDevice {
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.check_writable("discard", offset_bytes, len_bytes)?;
+        self.whole.refuse_if_lost()?;
         if len_bytes == 0 {
             return Ok(());
         }
@@ -294,7 +334,6 @@ impl Device for FileDevice {
 const MAX_SECTOR_BYTES: u32 = 4096;
 const BLKDISCARD: libc::c_ulong = 0x1277;
 const BLKSSZGET: libc::c_ulong = 0x1268;
-const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 
 /// The open file, and why it is not direct although that was asked for.
 fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)> {
@@ -305,7 +344,7 @@ fn open_file(path: &Path, options: OpenOptions) -> Result<(File, Option<String>)
     let is_block = kind.is_block_device();
     check_kind(kind)?;
     let mut flags = libc::O_CLOEXEC | if options.read_only { libc::O_RDONLY } else { libc::O_RDWR };
-    if is_block && !options.read_only {
+    if is_block && !options.read_only && !options.force {
         flags |= libc::O_EXCL;
     }
     let open = |flags: i32| {
@@ -344,13 +383,6 @@ fn clear_direct(file: &File) -> Result<()> {
         libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT)
     };
     if result < 0 { Err(Error::new("fcntl", last_errno())) } else { Ok(()) }
-}
-
-fn block_device_size(file: &File) -> Result<u64> {
-    let mut size = 0u64;
-    // SAFETY: the ioctl writes one u64.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &mut size) };
-    if result == 0 { Ok(size) } else { Err(Error::new("size", last_errno())) }
 }
 
 fn block_device_sector(file: &File) -> Result<u32> {

@@ -18,8 +18,18 @@ fn unsyncable() -> FileDevice {
     let file = File::from(OwnedFd::from(writer));
     let (flushing, failed_flush) = (Mutex::new(()), OnceLock::new());
     let file = LockedFile::exclusive_already(file);
-    let counts = Arc::default();
-    FileDevice { file, limits, fallback: None, is_block_device: false, flushing, failed_flush, counts }
+    let (counts, whole) = (Arc::default(), Whole::new(0, false));
+    FileDevice {
+        file,
+        _backing: None,
+        limits,
+        fallback: None,
+        is_block_device: false,
+        flushing,
+        failed_flush,
+        counts,
+        whole,
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod error;
 mod eventfd;
 mod fault;
 mod file;
+mod host_use;
 mod immediate;
 mod io_counts;
 mod lock;
@@ -29,6 +30,7 @@ pub mod sync;
 mod threads;
 mod time;
 mod uring;
+mod whole;
 
 pub use aligned::{Aligned, AlignedBuf, LineBuf};
 pub use container::{ContainerOptions, create_container, create_container_with};

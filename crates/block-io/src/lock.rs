@@ -11,8 +11,8 @@ use crate::{Error, Result};
 
 /// How long a lock is waited for: the kernel takes a killed process's ring apart, and closes the file that it had registered,
 /// a moment after the process is gone.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// An open file with an OFD lock, which belongs to the opening: a second one is refused in the same process too.
 ///

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
+use crate::host_use::refuse_looped;
 use crate::lock::LockedFile;
 use crate::os_error::{last_errno, os};
 use crate::sync::Mutex;
+use crate::whole::Whole;
 use crate::{Dax, Device, Error, IoCounts, IoTotals, Limits, Operation, Result};
 
 /// An open container file that is mapped as a whole.
@@ -24,6 +26,7 @@ pub struct MappedDevice {
     /// The first failed flush is the last.
     failed_flush: OnceLock<Error>,
     counts: Arc<IoCounts>,
+    whole: Whole,
 }
 
 /// Memory that is ours until it is unmapped.
@@ -79,8 +82,9 @@ impl MappedDevice {
     ///
     /// # Errors
     /// EOPNOTSUPP where the host keeps the file's bytes elsewhere than in the memory it maps; ENOSPC if they do not fit
-    /// there; EBUSY if another opening excludes this one; EINVAL for what is no regular file or is empty.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self> {
+    /// there; EBUSY if another opening excludes this one, or if the host's kernel has it in use and it is not
+    /// forced; EINVAL for what is no regular file or is empty.
+    pub fn open(path: &Path, read_only: bool, force: bool) -> Result<Self> {
         let named = |error: Error| error.with_detail(path.display().to_string());
         // Asked before opening: opening a FIFO would wait for its other end.
         if !std::fs::metadata(path).map_err(|error| named(os("open", &error)))?.is_file() {
@@ -100,6 +104,9 @@ impl MappedDevice {
             return Err(Error::new("map", libc::EOPNOTSUPP).with_detail(why));
         }
         let file = LockedFile::new(file, read_only)?;
+        if !force {
+            refuse_looped(&metadata, read_only)?;
+        }
         let size = metadata.len();
         let len = usize::try_from(size).map_err(|_| named(Error::new("map", libc::EFBIG)))?;
         if !read_only {
@@ -124,6 +131,7 @@ impl MappedDevice {
             flushing: Mutex::new(()),
             failed_flush: OnceLock::new(),
             counts: Arc::default(),
+            whole: Whole::new(size, false),
         })
     }
 
@@ -133,6 +141,7 @@ impl MappedDevice {
     }
 
     fn check(&self, operation: &'static str, offset: u64, len: usize) -> Result<()> {
+        self.whole.refuse_if_lost()?;
         let end = offset.checked_add(len as u64);
         if end.is_some_and(|end| end <= self.limits.size_bytes) {
             return Ok(());
@@ -142,10 +151,12 @@ impl MappedDevice {
 
     fn flush_now(&self) -> Result<()> {
         let _one_at_a_time = self.flushing.lock();
-        match self.failed_flush.get() {
-            Some(error) => Err(error.clone()),
-            None => self.map.sync().map_err(|error| self.failed_flush.get_or_init(|| error).clone()),
+        self.whole.refuse_if_lost()?;
+        if let Some(error) = self.failed_flush.get() {
+            return Err(error.clone());
         }
+        self.map.sync().map_err(|error| self.failed_flush.get_or_init(|| error).clone())?;
+        self.check_whole()
     }
 }
 
@@ -193,6 +204,14 @@ impl Dax for MappedDevice {
 }
 
 impl Device for MappedDevice {
+    fn lost(&self) -> Option<&Error> {
+        self.whole.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.whole.check(&self.file)
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -225,6 +244,7 @@ impl Device for MappedDevice {
     /// The bytes read as zeros afterwards; their space stays (a hole could not be filled again without a risk).
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {
         self.limits.check("discard", offset_bytes, len_bytes)?;
+        self.whole.refuse_if_lost()?;
         if self.limits.read_only {
             return Err(Error::at("discard", offset_bytes, libc::EROFS));
         }
@@ -264,7 +284,7 @@ mod tests {
     #[test]
     fn stores_are_the_files_bytes() {
         let Some(file) = container(1 << 20) else { return };
-        let device = MappedDevice::open(file.path(), false).unwrap();
+        let device = MappedDevice::open(file.path(), false, false).unwrap();
         device.store(4095, b"across a page").unwrap();
         device.write(8192, &[7; 512], true).unwrap();
         let bytes = std::fs::read(file.path()).unwrap();
@@ -284,33 +304,49 @@ mod tests {
     #[test]
     fn nothing_outside_and_nothing_read_only() {
         let Some(file) = container(4096) else { return };
-        let device = MappedDevice::open(file.path(), false).unwrap();
+        let device = MappedDevice::open(file.path(), false, false).unwrap();
         for (offset, len) in [(4096, 1), (4095, 2), (u64::MAX, 1), (1 << 40, 0)] {
             let (mut out, bytes) = (vec![0; len], vec![0; len]);
             assert_eq!(device.load(offset, &mut out).unwrap_err().errno, libc::EINVAL);
             assert_eq!(device.store(offset, &bytes).unwrap_err().errno, libc::EINVAL);
         }
         assert_eq!(device.read(1, &mut [0; 512]).unwrap_err().errno, libc::EINVAL);
-        assert_eq!(MappedDevice::open(file.path(), false).unwrap_err().errno, libc::EBUSY);
+        assert_eq!(MappedDevice::open(file.path(), false, false).unwrap_err().errno, libc::EBUSY);
         drop(device);
-        let device = MappedDevice::open(file.path(), true).unwrap();
+        let device = MappedDevice::open(file.path(), true, false).unwrap();
         assert_eq!(device.store(0, &[1]).unwrap_err().errno, libc::EROFS);
         assert_eq!(device.write(0, &[1; 512], false).unwrap_err().errno, libc::EROFS);
         assert_eq!(device.discard(0, 512).unwrap_err().errno, libc::EROFS);
         device.flush().unwrap();
     }
 
+    /// What lay behind the cut cannot be told from zeros any more; a flush that succeeded called it durable.
+    #[test]
+    fn a_flush_finds_a_file_that_was_cut() {
+        let Some(file) = container(1 << 20) else { return };
+        let device = MappedDevice::open(file.path(), false, false).unwrap();
+        device.store(0, b"x").unwrap();
+        file.as_file().set_len(4096).unwrap();
+        assert_eq!(device.flush().unwrap_err().errno, libc::EIO);
+        file.as_file().set_len(1 << 20).unwrap();
+        assert_eq!(device.flush().unwrap_err().errno, libc::EIO, "for good");
+        assert_eq!(device.store(0, b"x").unwrap_err().errno, libc::EIO);
+        assert_eq!(device.load(0, &mut [0]).unwrap_err().errno, libc::EIO);
+        let without_barrier = crate::NoBarrierDevice::new(Arc::new(device));
+        assert_eq!(without_barrier.flush().unwrap_err().errno, libc::EIO);
+    }
+
     #[test]
     fn only_files_that_are_in_memory() {
         let Some(empty) = container(0) else { return };
-        assert_eq!(MappedDevice::open(empty.path(), false).unwrap_err().errno, libc::EINVAL);
-        assert_eq!(MappedDevice::open(Path::new("/dev/null"), false).unwrap_err().errno, libc::EINVAL);
+        assert_eq!(MappedDevice::open(empty.path(), false, false).unwrap_err().errno, libc::EINVAL);
+        assert_eq!(MappedDevice::open(Path::new("/dev/null"), false, false).unwrap_err().errno, libc::EINVAL);
         let elsewhere = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         elsewhere.as_file().set_len(4096).unwrap();
         if is_in_memory(elsewhere.as_file()) {
             eprintln!("skipped: the sources are in memory");
             return;
         }
-        assert_eq!(MappedDevice::open(elsewhere.path(), false).unwrap_err().errno, libc::EOPNOTSUPP);
+        assert_eq!(MappedDevice::open(elsewhere.path(), false, false).unwrap_err().errno, libc::EOPNOTSUPP);
     }
 }

@@ -16,6 +16,14 @@ impl NoBarrierDevice {
 }
 
 impl Device for NoBarrierDevice {
+    fn lost(&self) -> Option<&crate::Error> {
+        self.0.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.0.check_whole()
+    }
+
     fn limits(&self) -> &Limits {
         self.0.limits()
     }
@@ -33,7 +41,7 @@ impl Device for NoBarrierDevice {
     }
 
     fn flush(&self) -> Result<()> {
-        Ok(())
+        self.0.check_whole()
     }
 
     fn discard(&self, offset_bytes: u64, len_bytes: u64) -> Result<()> {

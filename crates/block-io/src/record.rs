@@ -118,6 +118,14 @@ impl RecordingDevice {
 }
 
 impl Device for RecordingDevice {
+    fn lost(&self) -> Option<&crate::Error> {
+        self.inner.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.inner.check_whole()
+    }
+
     fn limits(&self) -> &Limits {
         self.inner.limits()
     }

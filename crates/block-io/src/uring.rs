@@ -144,6 +144,9 @@ impl UringQueue {
     /// The host's limits, which it would enforce only in part (a file grows where a device ends), and the latch.
     fn check(&self, request: &Request) -> Result<()> {
         let limits = self.device.limits();
+        if let Some(lost) = self.device.lost() {
+            return Err(lost.clone());
+        }
         if matches!(request.operation, Operation::Flush | Operation::Write { fua: true })
             && let Some(failed) = self.device.failed_flush()
         {
@@ -156,6 +159,9 @@ impl UringQueue {
         limits.check(name, offset, request.memory.len() as u64)?;
         if limits.read_only && request.operation != Operation::Read {
             return Err(Error::at(name, offset, libc::EROFS));
+        }
+        if request.operation != Operation::Read {
+            self.device.before_write(offset + request.memory.len() as u64)?;
         }
         let start = match &request.memory {
             Memory::Owned(buf) => buf.as_ptr(),
@@ -234,11 +240,20 @@ impl UringQueue {
             }));
         }
         if request.operation == Operation::Flush {
-            return Some(Ok(()));
+            return Some(self.device.check_whole());
         }
         *moved += result as usize;
         if *moved == request.memory.len() {
-            return Some(Ok(()));
+            // What is said to be durable, or was under way when the container was found cut.
+            let is_fua = request.operation == Operation::Write { fua: true };
+            return Some(match self.device.lost() {
+                None if is_fua => self.device.check_whole(),
+                None => Ok(()),
+                Some(lost) => Err(lost.clone()),
+            });
+        }
+        if let Err(cut) = self.device.check_whole() {
+            return Some(Err(cut));
         }
         let lbs = self.device.limits().logical_block_bytes as usize;
         if result == 0 || (self.device.limits().direct && !moved.is_multiple_of(lbs)) {

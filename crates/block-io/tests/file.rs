@@ -15,8 +15,8 @@ fn errno(result: block_io::Result<FileDevice>) -> i32 {
     result.err().expect("an error").errno
 }
 
-const RW: OpenOptions = OpenOptions { read_only: false, direct: false };
-const RO: OpenOptions = OpenOptions { read_only: true, direct: false };
+const RW: OpenOptions = OpenOptions { read_only: false, force: false, direct: false };
+const RO: OpenOptions = OpenOptions { read_only: true, force: false, direct: false };
 
 #[test]
 fn a_writer_excludes_all_others_and_readers_share() {
@@ -144,7 +144,10 @@ fn direct_or_a_reason_why_not() {
     assert_eq!((limits.logical_block_bytes, limits.memory_alignment_bytes, limits.direct), (512, 1, false));
     drop(buffered);
     // procfs files are regular and cannot do direct I/O.
-    let proc = FileDevice::open(Path::new("/proc/version"), OpenOptions { read_only: true, direct: true });
+    let proc = FileDevice::open(
+        Path::new("/proc/version"),
+        OpenOptions { read_only: true, force: false, direct: true },
+    );
     match proc {
         Ok(device) => assert!(!device.limits().direct && device.direct_fallback_reason().is_some()),
         Err(error) => eprintln!("skipped: {error}"),

@@ -38,7 +38,9 @@ fn open_under_the_filter(errno: i32) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("container");
     create_container(&path, 1 << 20).unwrap();
-    let device = Arc::new(FileDevice::open(&path, OpenOptions { read_only: false, direct: true }).unwrap());
+    let device = Arc::new(
+        FileDevice::open(&path, OpenOptions { read_only: false, force: false, direct: true }).unwrap(),
+    );
     let event = || Arc::new(EventFd::new().unwrap());
     let (_queue, chosen) = open_queue(&device, Engine::Auto, event()).unwrap();
     assert_eq!(chosen.name, "threads");

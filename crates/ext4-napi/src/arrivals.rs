@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 
 use block_io::sync::Mutex;
 use block_io::{Device, EventFd, FileDevice, MemoryContainer};
-use ext4::mkfs::{self, FormatOptions, FormatReport};
+use ext4::mkfs::{self, FormatReport};
 use ext4::{Cancel, Error, Fs, MountOptions, Recovery, Result, errno};
 
 use crate::container::{Container, memory_name, path_of};
-use crate::options::{OpenVolume, RecoverVolume};
+use crate::options::{FormatVolume, OpenVolume, RecoverVolume};
 
 /// A mounted volume that has no engine yet.
 pub struct Mounted {
@@ -54,7 +54,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// EAGAIN where the host gives no thread.
-    pub fn format(&mut self, op: u32, path: Vec<u8>, options: FormatOptions) -> Result<()> {
+    pub fn format(&mut self, op: u32, path: Vec<u8>, options: FormatVolume) -> Result<()> {
         self.spawn(op, move || Arrival::Formatted(caught(|| format(&path_of(&path), options))))
     }
 
@@ -79,9 +79,9 @@ impl Arrivals {
     pub fn recover(&mut self, op: u32, path: Vec<u8>, options: RecoverVolume) -> Result<()> {
         self.spawn(op, move || {
             Arrival::Recovered(caught(|| {
-                let RecoverVolume { dry_run, journal } = options;
-                let container = Container::open(&path_of(&path), dry_run, false)?;
-                ext4::recover(container.device(), open_journal(journal.as_deref(), dry_run)?, dry_run)
+                let RecoverVolume { dry_run, force, journal } = options;
+                let container = Container::open(&path_of(&path), dry_run, false, force)?;
+                ext4::recover(container.device(), open_journal(journal.as_deref(), dry_run, force)?, dry_run)
             }))
         })
     }
@@ -123,9 +123,18 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         .unwrap_or_else(|_| Err(Error::refused(errno::EIO, "the operation panicked; please report this")))
 }
 
-const READ_WRITE: block_io::OpenOptions = block_io::OpenOptions { read_only: false, direct: true };
+const READ_WRITE: block_io::OpenOptions =
+    block_io::OpenOptions { read_only: false, force: false, direct: true };
 
-fn format(path: &Path, options: FormatOptions) -> Result<FormatReport> {
+/// EEXIST if formatting would destroy something that is known, and does not have to.
+fn refuse_to_destroy(device: &dyn Device, force: bool) -> Result<()> {
+    match if force { None } else { mkfs::found_on(device)? } {
+        None => Ok(()),
+        Some(found) => Err(Error::refused(errno::EEXIST, format!("{found}; force to replace it"))),
+    }
+}
+
+fn format(path: &Path, options: FormatVolume) -> Result<FormatReport> {
     if let Some(name) = memory_name(path) {
         return format_memory(path, name, options);
     }
@@ -139,12 +148,16 @@ fn format(path: &Path, options: FormatOptions) -> Result<FormatReport> {
 }
 
 /// Makes a container in memory, or makes one anew.
-fn format_memory(path: &Path, name: &[u8], mut options: FormatOptions) -> Result<FormatReport> {
+fn format_memory(path: &Path, name: &[u8], options: FormatVolume) -> Result<FormatReport> {
+    let FormatVolume { format: mut options, force } = options;
+    if MemoryContainer::size_of(name).is_some() {
+        refuse_to_destroy(&MemoryContainer::open(name, true)?, force)?;
+    }
     let size = options.size_bytes.or_else(|| MemoryContainer::size_of(name));
     let size = size.ok_or(Error::errno_only(errno::ENOENT))?;
     MemoryContainer::create(name, size / 512 * 512)?;
     options.assume_zeroed = true;
-    let made = Container::open(path, false, true)
+    let made = Container::open(path, false, true, false)
         .and_then(|container| mkfs::format(container.device().as_ref(), &options));
     if made.is_err() {
         let _nothing_is_left = MemoryContainer::remove(name);
@@ -154,13 +167,13 @@ fn format_memory(path: &Path, name: &[u8], mut options: FormatOptions) -> Result
 
 fn format_container(
     path: &Path,
-    mut options: FormatOptions,
+    FormatVolume { format: mut options, force }: FormatVolume,
     existing: Option<std::fs::Metadata>,
 ) -> Result<FormatReport> {
     let is_file = existing.as_ref().is_none_or(std::fs::Metadata::is_file);
     if existing.is_some() {
         // Whoever has it open keeps it: nothing is resized under a mounted volume.
-        drop(FileDevice::open(path, READ_WRITE)?);
+        refuse_to_destroy(&FileDevice::open(path, READ_WRITE)?, force)?;
     }
     if is_file {
         let old_size = existing.as_ref().map_or(0, std::fs::Metadata::len);
@@ -179,14 +192,15 @@ fn format_container(
 }
 
 /// The device of an external journal.
-fn open_journal(path: Option<&[u8]>, read_only: bool) -> Result<Option<Arc<dyn Device>>> {
-    path.map(|path| Ok(Container::open(&path_of(path), read_only, false)?.device())).transpose()
+fn open_journal(path: Option<&[u8]>, read_only: bool, force: bool) -> Result<Option<Arc<dyn Device>>> {
+    path.map(|path| Ok(Container::open(&path_of(path), read_only, false, force)?.device())).transpose()
 }
 
 fn mount(path: &Path, options: &OpenVolume) -> Result<Mounted> {
     let read_only = options.mount.read_only;
-    let container = Container::open(path, read_only, options.mount.dax)?.with_faults(&options.faults);
-    let journal_device = open_journal(options.journal.as_deref(), read_only)?;
+    let force = options.force;
+    let container = Container::open(path, read_only, options.mount.dax, force)?.with_faults(&options.faults);
+    let journal_device = open_journal(options.journal.as_deref(), read_only, force)?;
     let mount = MountOptions { journal_device, dax: container.has_dax(), ..options.mount.clone() };
     let (fs, report) = Fs::mount(container.device(), &mount)?;
     let transactions_replayed = report.transactions_replayed;

@@ -64,19 +64,19 @@ pub enum Container {
 }
 
 impl Container {
-    /// Opens what `path` names.
+    /// Opens what `path` names; with `force` also what the host's kernel has in use.
     ///
     /// # Errors
     /// Those of opening it; EOPNOTSUPP for `dax` on a file that is not in memory.
-    pub fn open(path: &Path, read_only: bool, dax: bool) -> Result<Self> {
+    pub fn open(path: &Path, read_only: bool, dax: bool, force: bool) -> Result<Self> {
         if let Some(name) = memory_name(path) {
             return Ok(Self::Memory(Arc::new(MemoryContainer::open(name, read_only)?)));
         }
         // Read-only there is no DAX: an overlay lies in between.
         if dax && !read_only {
-            return Ok(Self::Mapped(Arc::new(MappedDevice::open(path, read_only)?)));
+            return Ok(Self::Mapped(Arc::new(MappedDevice::open(path, read_only, force)?)));
         }
-        let options = block_io::OpenOptions { read_only, direct: true };
+        let options = block_io::OpenOptions { read_only, force, direct: true };
         Ok(Self::File(Arc::new(FileDevice::open(path, options)?)))
     }
 

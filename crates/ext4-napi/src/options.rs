@@ -17,6 +17,8 @@ pub struct OpenVolume {
     pub engine: Engine,
     /// Path of an external journal.
     pub journal: Option<Vec<u8>>,
+    /// Open what the host's kernel has in use, too.
+    pub force: bool,
     /// Failures of its container; the API has no option for them.
     pub faults: Faults,
 }
@@ -25,8 +27,18 @@ pub struct OpenVolume {
 pub struct RecoverVolume {
     /// Only say what there is to do.
     pub dry_run: bool,
+    /// Open what the host's kernel has in use, too.
+    pub force: bool,
     /// Path of an external journal.
     pub journal: Option<Vec<u8>>,
+}
+
+/// How a volume is made.
+pub struct FormatVolume {
+    /// For mkfs.
+    pub format: FormatOptions,
+    /// Over what is there already, too.
+    pub force: bool,
 }
 
 fn invalid(name: &str) -> Error {
@@ -125,7 +137,8 @@ pub fn open_volume(json: &[u8]) -> Result<OpenVolume> {
     let engine = option(&options, "engine", |value| value.as_str()?.parse().ok())?.unwrap_or_default();
     let faults = |name| option(&options, name, faults).map(Option::unwrap_or_default);
     let faults = Faults { queued: faults("queuedFaults")?, blocking: faults("blockingFaults")? };
-    Ok(OpenVolume { mount, engine, journal, faults })
+    let force = mount.force;
+    Ok(OpenVolume { mount, engine, journal, force, faults })
 }
 
 /// A list of [read or write or flush, which one of them, errno].
@@ -151,14 +164,15 @@ fn faults(value: &Value) -> Option<Vec<Fault>> {
 pub fn recover_volume(json: &[u8]) -> Result<RecoverVolume> {
     let options = object(json)?;
     let dry_run = option(&options, "dryRun", Value::as_bool)?.unwrap_or(false);
-    Ok(RecoverVolume { dry_run, journal: option(&options, "journal", path)? })
+    let force = option(&options, "force", Value::as_bool)?.unwrap_or(false);
+    Ok(RecoverVolume { dry_run, force, journal: option(&options, "journal", path)? })
 }
 
 /// The options of formatVolume.
 ///
 /// # Errors
 /// EINVAL.
-pub fn format_volume(json: &[u8]) -> Result<FormatOptions> {
+pub fn format_volume(json: &[u8]) -> Result<FormatVolume> {
     let options = object(json)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -172,7 +186,8 @@ pub fn format_volume(json: &[u8]) -> Result<FormatOptions> {
     format.inode_ratio = option(&options, "inodeRatio", u32_of)?;
     format.inodes_count = option(&options, "inodeCount", u32_of)?;
     format.journal_blocks = option(&options, "journalBlocks", u32_of)?;
-    Ok(format)
+    let force = option(&options, "force", Value::as_bool)?.unwrap_or(false);
+    Ok(FormatVolume { format, force })
 }
 
 #[cfg(test)]
@@ -199,7 +214,8 @@ mod tests {
         assert_eq!((faults.queued.len(), faults.queued[0].nth, faults.blocking.len()), (2, 3, 0));
         assert!(open_volume(br#"{"queuedFaults":[["seek",3,5]]}"#).is_err());
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";
-        let format = format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap();
+        let format =
+            format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap().format;
         assert_eq!(format.uuid.unwrap()[..3], [0, 0x11, 0x22]);
         assert_eq!(format.size_bytes, Some(4096));
         assert!(format_volume(br#"{"uuid":"0011"}"#).is_err());

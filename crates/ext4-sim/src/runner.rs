@@ -49,7 +49,7 @@ pub enum Backend {
 
 /// Opens a container for reading and writing.
 pub fn open_device(image: &Path) -> Arc<FileDevice> {
-    let options = OpenOptions { read_only: false, direct: true };
+    let options = OpenOptions { read_only: false, force: false, direct: true };
     // A tool that another test starts just now holds a copy of every file of this process until it executes, locks
     // included; each try waits for the lock.
     let mut tries = 0..3;
@@ -94,7 +94,8 @@ impl Runner {
     /// # Errors
     /// Those of a mount.
     pub fn mount_read_only(image: &Path) -> Result<Self> {
-        let device = Arc::new(FileDevice::open(image, OpenOptions { read_only: true, direct: true })?);
+        let device =
+            Arc::new(FileDevice::open(image, OpenOptions { read_only: true, force: false, direct: true })?);
         let event = Arc::new(EventFd::new()?);
         let queue = Box::new(ThreadsQueue::new(device.clone(), event.clone())?);
         Self::with_options(device, queue, event, &MountOptions { read_only: true, ..MountOptions::default() })

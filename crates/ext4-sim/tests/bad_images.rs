@@ -120,7 +120,7 @@ fn refused_at_mount() {
 fn container_in_use_or_read_only() {
     use block_io::{FileDevice, OpenOptions};
     let (_dir, image) = image_of("");
-    let open = |read_only| FileDevice::open(&image, OpenOptions { read_only, direct: true });
+    let open = |read_only| FileDevice::open(&image, OpenOptions { read_only, force: false, direct: true });
     let volume = Runner::mount(&image, Backend::Threads);
     assert_eq!(open(false).err().unwrap().errno, EBUSY);
     assert_eq!(open(true).err().unwrap().errno, EBUSY);

@@ -219,7 +219,7 @@ fn mapped_files() {
         let fixed = ["-q", "-F", "-b", block_size];
         tool_ok("mke2fs", &[&fixed[..], options, &[image.to_str().unwrap()]].concat());
         fs::write(KernelMount::new(&image, "rw").path().join("file"), pattern::bytes(1, 700_000)).unwrap();
-        let device = match MappedDevice::open(&image, false) {
+        let device = match MappedDevice::open(&image, false, false) {
             Err(error) if error.errno == EOPNOTSUPP => {
                 return eprintln!("skipped: {test}: /dev/shm is no tmpfs");
             }

@@ -171,7 +171,8 @@ impl Fs {
         if self.shut_down.load(Ordering::Acquire) {
             return Err(Error::refused(errno::EIO, "the volume was shut down"));
         }
-        Ok(())
+        // A container that was cut is as a volume that was shut down: the device carries out nothing more.
+        self.device.lost().map_or(Ok(()), |lost| Err(Error::Device(lost.clone())))
     }
 
     /// The transaction that a change made now would be part of: the running one, or the next.
@@ -187,7 +188,7 @@ impl Fs {
     /// A step for a thread that calls it in a loop, and does nothing else: the sign of life that other hosts wait for (M4).
     /// Returns the milliseconds until the next useful call.
     pub fn claim_step(&self) -> u64 {
-        if self.shut_down.load(Ordering::Acquire) {
+        if self.check_alive().is_err() {
             return IDLE_MS;
         }
         match self.mmp.lock().as_ref().map(MmpClaim::tick) {
@@ -204,7 +205,7 @@ impl Fs {
     /// A step for a thread that calls it in a loop: what the journal waits for (T14). Returns the milliseconds until the next
     /// useful call.
     pub fn tick(&self) -> u64 {
-        if self.shut_down.load(Ordering::Acquire) {
+        if self.check_alive().is_err() {
             return IDLE_MS;
         }
         // An error here has aborted the journal, which says so to whoever comes next.

@@ -39,6 +39,14 @@ impl Overlay {
 }
 
 impl Device for Overlay {
+    fn lost(&self) -> Option<&block_io::Error> {
+        self.below.lost()
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        self.below.check_whole()
+    }
+
     fn limits(&self) -> &Limits {
         &self.limits
     }

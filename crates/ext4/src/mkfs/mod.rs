@@ -4,6 +4,7 @@ mod files;
 mod layout;
 mod params;
 mod runs;
+mod signatures;
 mod write;
 
 #[cfg(test)]
@@ -15,6 +16,8 @@ use ext4_format::features::{incompat, ro_compat};
 
 use crate::error::errno;
 use crate::{Error, Result};
+
+pub use signatures::found_on;
 
 /// What to create. [`FormatOptions::new`] has mke2fs's defaults.
 #[derive(Debug, Clone, PartialEq)]
