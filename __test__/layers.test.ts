@@ -7,6 +7,7 @@ import test from 'ava';
 /** Module (or folder) of src → its layer; a module imports from its own layer and those below. */
 const LAYERS: readonly (readonly string[])[] = [
   ['native/boundary', 'native/errno', 'native/load'],
+  ['turns'],
   ['engine'],
   ['inode-lock', 'write-gate', 'open-inode', 'kiocb', 'sizes', 'write-counts', 'direct-waiter'],
   ['write-iter', 'read-iter', 'range-ops'],

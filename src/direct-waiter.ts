@@ -25,6 +25,8 @@ export class DirectWaiter implements Waiter {
     const io = this.#io;
     if (result < 0) io.failure = io.engine.failureOf(this.#token);
     io.inode.lock.endDio();
-    this.#settle(io, result, this.#view, this.#resolve);
+    const { turns } = io.engine;
+    if (turns.isFree()) this.#settle(io, result, this.#view, this.#resolve);
+    else turns.hold((bytes) => this.#settle(io, bytes, this.#view, this.#resolve), result);
   }
 }

@@ -3,6 +3,7 @@
  * completion or a lock's grant. Two drivers run it: `run` resumes it from completion batches, `runSync` pumps.
  */
 import type { Native, NativeFailure, Token } from './native/boundary.js';
+import { Turns } from './turns.js';
 
 /** A piece of policy. It yields the token that it waits for, and is resumed with that token's result. */
 export type Task<T> = Generator<Token, T, number>;
@@ -19,9 +20,6 @@ export interface Waiter {
 
 /** Pairs per batch; the native layer keeps what does not fit for the next one. */
 const BATCH_PAIRS = 4096;
-
-/** So many promises in a row may be settled without a turn of the event loop: a loop of cache hits must not starve it. */
-const MAX_SETTLED_AT_ONCE = 64;
 
 /** How long one pump waits before it looks again. Only a safety net: completions end it at once. */
 const PUMP_TIMEOUT_MS = 1000;
@@ -63,23 +61,33 @@ class PromiseRun<T> implements Waiter {
     this.step(result);
   }
 
-  /** Whether it is over. */
-  done = false;
+  /** Begins; what ends without waiting counts against this turn of the loop. */
+  begin(): void {
+    this.#goOn(0, true);
+  }
 
   step(result: number): void {
+    this.#goOn(result, false);
+  }
+
+  #goOn(result: number, atOnce: boolean): void {
     try {
       const next = this.#task.next(result);
       if (next.done === true) {
-        this.done = true;
-        this.#resolve(next.value);
+        this.#settle(this.#resolve, next.value, atOnce);
         return;
       }
       this.#token = next.value;
       this.#engine.wait(next.value, this);
     } catch (error) {
-      this.done = true;
-      this.#reject(error);
+      this.#settle(this.#reject, error, atOnce);
     }
+  }
+
+  #settle<V>(settle: (value: V) => void, value: V, atOnce: boolean): void {
+    const { turns } = this.#engine;
+    if (atOnce ? turns.mayGoOn() : turns.isFree()) settle(value);
+    else turns.hold(settle, value);
   }
 }
 
@@ -96,8 +104,8 @@ export class Engine {
   #ready: { token: Token; result: number }[] = [];
   #resuming = false;
   #doorbellQueued = false;
-  /** Promises that were settled without a turn of the event loop. */
-  #settledAtOnce = 0;
+  /** How much is settled in one turn of the event loop. */
+  readonly turns = new Turns();
   readonly #ringDoorbell = (): void => {
     this.#doorbellQueued = false;
     this.native.submit();
@@ -185,28 +193,15 @@ export class Engine {
 
   /** The promise driver: an asynchronous kiocb. */
   run<T>(task: Task<T>, operation: Operation): Promise<T> {
-    let settledAtOnce = false;
-    const promise = new Promise<T>((resolve, reject) => {
-      const run = new PromiseRun(this, task, operation, resolve, reject);
-      run.step(0);
-      settledAtOnce = run.done;
+    return new Promise<T>((resolve, reject) => {
+      new PromiseRun(this, task, operation, resolve, reject).begin();
       this.doorbell();
     });
-    if (!settledAtOnce || !this.#owesTurn()) return promise;
-    return Promise.all([promise, turnOfTheLoop()]).then(([value]) => value);
   }
 
-  /** The promise of a value that is there already: as a rule settled, now and then after a turn of the event loop. */
+  /** The promise of a value that is there already: settled, unless this turn of the loop has had its share. */
   settled<T>(value: T): Promise<T> {
-    return this.#owesTurn() ? turnOfTheLoop().then(() => value) : Promise.resolve(value);
-  }
-
-  /** Counts a promise that is settled at once; true for one of so many. */
-  #owesTurn(): boolean {
-    this.#settledAtOnce += 1;
-    if (this.#settledAtOnce < MAX_SETTLED_AT_ONCE) return false;
-    this.#settledAtOnce = 0;
-    return true;
+    return this.turns.settled(value);
   }
 
   /** The sync driver: a synchronous kiocb. Dispatches everybody's completions until its own task is done. */
@@ -231,16 +226,12 @@ export class Engine {
 
   #dispatch(count: number): void {
     const slots = this.#slots;
-    for (let pair = 0; pair < count; pair += 1) {
-      this.complete(slots[2 * pair] as number, slots[2 * pair + 1] as number);
-    }
+    this.turns.batch(count, () => {
+      for (let pair = 0; pair < count; pair += 1) {
+        this.complete(slots[2 * pair] as number, slots[2 * pair + 1] as number);
+      }
+    });
   }
-}
-
-function turnOfTheLoop(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }
 
 /** Starts one native call; a throw gives the token back. */

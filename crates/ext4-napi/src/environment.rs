@@ -16,6 +16,9 @@ use crate::js::{Js, JsResult, Thrown, Value};
 use crate::state::State;
 use crate::uv::{Poll, Polled};
 
+/// How long completions are delivered in one turn of the event loop; one batch always is.
+const TURN_BUDGET: Duration = Duration::from_millis(1);
+
 /// What `start` was given.
 #[derive(Clone, Copy)]
 struct Batches {
@@ -157,11 +160,13 @@ impl Environment {
         Ok(count)
     }
 
-    /// Delivers everything that is over, batch by batch.
+    /// Delivers what is over, batch by batch. What reactions to it begin may be over by then: for how long that goes on in one
+    /// turn of the loop is bounded, and what is left comes with the next.
     fn deliver(&self) -> JsResult<()> {
         let Some(batches) = self.batches.get() else { return Ok(()) };
         self.event.clear();
-        loop {
+        let started = Instant::now();
+        while started.elapsed() < TURN_BUDGET {
             let count = self.js.scoped(|| {
                 self.state().collect(self.js);
                 self.fill_slots()
@@ -176,6 +181,8 @@ impl Environment {
             // The continuations have run: what they queued goes to the host now.
             self.submit();
         }
+        self.event.signal();
+        Ok(())
     }
 }
 
