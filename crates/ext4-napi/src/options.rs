@@ -213,7 +213,8 @@ mod tests {
         assert_eq!((faults.queued.len(), faults.queued[0].nth, faults.blocking.len()), (2, 3, 0));
         assert!(open_volume(br#"{"queuedFaults":[["seek",3,5]]}"#).is_err());
         let uuid = "00112233-4455-6677-8899-aabbccddeeff";
-        let format = format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap().format;
+        let format =
+            format_volume(format!(r#"{{"uuid":"{uuid}","sizeBytes":4096}}"#).as_bytes()).unwrap().format;
         assert_eq!(format.uuid.unwrap()[..3], [0, 0x11, 0x22]);
         assert_eq!(format.size_bytes, Some(4096));
         assert!(format_volume(br#"{"uuid":"0011"}"#).is_err());

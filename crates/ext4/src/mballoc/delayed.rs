@@ -48,11 +48,12 @@ impl Allocator {
         self.delayed.load(Relaxed)
     }
 
-    /// What ordinary allocations leave: the reserve (D14), and the leaves that extents of one block each would fill if
+    /// What ordinary allocations leave: what lies in damaged groups, the reserve (D14), and the leaves that extents of one block each would fill if
     /// everything delayed, and `more`, ended up so scattered.
     pub(super) fn kept_clusters(&self, more: u64) -> u64 {
         let per_leaf = u64::from(self.sb.block_size()) / 12 - 1;
         let delayed = self.delayed.load(Relaxed) + more;
-        self.reserved_clusters() + if delayed > 0 { delayed.div_ceil(per_leaf) } else { 0 }
+        let unusable = self.condemned.load(Relaxed);
+        unusable + self.reserved_clusters() + if delayed > 0 { delayed.div_ceil(per_leaf) } else { 0 }
     }
 }

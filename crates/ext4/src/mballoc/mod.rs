@@ -49,6 +49,8 @@ pub struct Allocator {
     free: AtomicU64,
     /// Of those, what no running allocation has set its eyes on (D14).
     unclaimed: AtomicU64,
+    /// Free clusters of groups whose bitmaps are damaged, counted as free, and used for nothing.
+    condemned: AtomicU64,
     /// Set aside for data in memory that has no blocks yet. Not among the unclaimed ones.
     delayed: AtomicU64,
     pub(crate) free_inodes: AtomicU64,
@@ -105,6 +107,7 @@ impl Allocator {
         Ok(Self {
             free: free.into(),
             unclaimed: free.into(),
+            condemned: 0.into(),
             delayed: 0.into(),
             free_inodes: sum(&|desc| desc.free_inodes).into(),
             dirs: sum(&|desc| desc.used_dirs).into(),
@@ -130,7 +133,7 @@ impl Allocator {
 
     /// Free clusters as the descriptors count them: those that wait for a commit included.
     pub fn free_clusters(&self) -> u64 {
-        self.free.load(Relaxed)
+        self.free.load(Relaxed).saturating_sub(self.condemned.load(Relaxed))
     }
 
     /// D14, F36: clusters kept for unwritten conversion and removal.
