@@ -63,6 +63,8 @@ pub struct MountOptions {
     pub noload: bool,
     /// File data is loaded and stored in place, past the page cache (A18). On a read-only mount there is nothing to gain.
     pub dax: bool,
+    /// Process the orphans of a volume with errors, too, where they are sound (O7): a recovery does that.
+    pub orphans_despite_errors: bool,
 }
 
 impl Default for MountOptions {
@@ -82,12 +84,13 @@ impl Default for MountOptions {
             barrier: true,
             noload: false,
             dax: false,
+            orphans_despite_errors: false,
         }
     }
 }
 
 /// What a mount had to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountReport {
     /// Transactions replayed from the journal.
     pub transactions_replayed: u32,
@@ -248,7 +251,7 @@ impl Fs {
         report.first_tid = fs.next_tid();
         fs.load_orphan_file_blocks()?;
         if !read_only {
-            report.orphans = fs.process_orphans()?;
+            report.orphans = fs.process_orphans(options.orphans_despite_errors)?;
             fs.record_mount()?;
             fs.take_over_abort()?;
         } else {

@@ -57,6 +57,18 @@ impl Allocator {
         }
     }
 
+    /// Whether all blocks of a run are in use, going by sound bitmaps. EUCLEAN outside the volume or upon metadata.
+    pub(crate) fn blocks_in_use(&self, meta: &dyn Meta, start: Pblk, len: u32) -> Result<bool> {
+        for (group, first, count) in self.parts(start, len)? {
+            let mut state = self.slot(group).lock();
+            self.load_group(meta, group, &mut state)?;
+            if !self.disk_bits_are(meta, group, &state, (first, count), true)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The range as clusters of each group.
     pub(super) fn parts(&self, start: Pblk, len: u32) -> Result<Vec<(Group, u32, u32)>> {
         let last = start.0.checked_add(u64::from(len) - 1).ok_or_else(|| refuse(start, len, "outside"))?;
