@@ -20,7 +20,7 @@ for (const engine of ['io_uring', 'threads'] as const) {
       const volume = await Volume.open(image, { engine, direct });
       const file = await volume.open('/f', 'r+');
       const page = allocAligned(4096).fill(1);
-      const [{ physical = 0 } = {}] = await file.extents();
+      const physical = (await file.extents())[0]?.physical ?? 0;
       truncateSync(image, physical + MiB);
       const eio = { code: 'EIO' };
       // Found by a flush, or by a read that is short.
