@@ -122,7 +122,15 @@ test('recover: the status of a dry run says whether there is something to do', a
   t.is(did.status, 0);
   t.like(JSON.parse(did.out), { needed: true, dryRun: false, transactions: 3, orphansDeleted: 2 });
   native.recovery = { ...native.recovery, hasErrors: true };
-  t.regex((await cli('recover', 'image')).err, /e2fsck/);
+  t.like(await cli('recover', 'image'), {
+    status: 4,
+    err: 'uext4: errors were seen on image: check it with e2fsck',
+  });
+  native.recovery = { ...native.recovery, hasErrors: false, orphansLeft: [12, 13] };
+  t.like(await cli('recover', 'image'), {
+    status: 4,
+    err: 'uext4: damaged orphans were left on image: inode 12, 13',
+  });
   native.script.set('recoverVolume', [-117]);
   const failed = await cli('recover', 'image');
   t.is(failed.status, 1);

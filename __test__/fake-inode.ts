@@ -92,6 +92,7 @@ export const NO_RECOVERY: NativeRecovery = {
   orphansTruncated: 0,
   orphansBad: 0,
   orphansUnsupported: 0,
+  orphansLeft: [],
 };
 
 /** With limits of direct I/O of its own. */

@@ -1,6 +1,9 @@
+import { open, stat, type FileHandle } from 'node:fs/promises';
+
 import type { Engine } from './engine.js';
-import { AbortError } from './errors.js';
+import { AbortError, errnoError } from './errors.js';
 import type { IoLimits } from './kiocb.js';
+import { EIO, ENOENT } from './native/errno.js';
 import type { NativeFile, NativeOpenFile, NativeVolumeInfo, Token, VolumeHandle } from './native/boundary.js';
 import { OpenInode } from './open-inode.js';
 import { requestOrThrow, type Start } from './request.js';
@@ -22,6 +25,18 @@ interface Opened {
   readonly handle: VolumeHandle;
   readonly info: NativeVolumeInfo;
   readonly options: OpenOptions;
+  /** Device and inode of a container that is opened with `readOnly`; a name may lead elsewhere later. */
+  readonly identity: string | undefined;
+}
+
+const IN_MEMORY = /^memory:/;
+
+/** Which file a name leads to. */
+async function identityOf(file: {
+  stat: () => Promise<{ dev: bigint; ino: bigint; rdev: bigint }>;
+}): Promise<string> {
+  const { dev, ino, rdev } = await file.stat();
+  return `${dev} ${ino} ${rdev}`;
 }
 
 function limitsOf({ info, options }: Opened): IoLimits {
@@ -64,7 +79,9 @@ async function openContainer(engine: Engine, container: string, options: OpenOpt
       await closeContainer(engine, result);
       throw late;
     }
-    return { handle: result, info: engine.native.volumeInfo(result), options: kept };
+    const about = { stat: () => stat(container, { bigint: true }) };
+    const identity = options.readOnly === true ? await identityOf(about).catch(() => undefined) : undefined;
+    return { handle: result, info: engine.native.volumeInfo(result), options: kept, identity };
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw (code === 'ECANCELED' ? aborted() : undefined) ?? error;
@@ -128,13 +145,35 @@ export class Mount {
   async reopenWritable(): Promise<void> {
     const before = this.#opened.options;
     const { noload: _, ...options } = before;
-    await this.close();
+    const pinned = await this.#pinContainer();
     try {
-      this.#adopt(await openContainer(this.engine, this.#container, { ...options, readOnly: false }));
-    } catch (error) {
-      this.#adopt(await openContainer(this.engine, this.#container, before));
-      throw error;
+      await this.close();
+      try {
+        this.#adopt(await openContainer(this.engine, this.#container, { ...options, readOnly: false }));
+      } catch (error) {
+        // By what was pinned: the name may have gone meanwhile.
+        const path = pinned === undefined ? this.#container : `/proc/self/fd/${pinned.fd}`;
+        const { identity } = this.#opened;
+        this.#adopt({ ...(await openContainer(this.engine, path, before)), identity });
+        throw error;
+      }
+    } finally {
+      await pinned?.close();
     }
+  }
+
+  /** Makes sure that the name still leads to the container, and that this can be written, before anything is given up. */
+  async #pinContainer(): Promise<FileHandle | undefined> {
+    const { identity } = this.#opened;
+    if (identity === undefined || IN_MEMORY.test(this.#container)) return undefined;
+    const refused = (errno: number): Error => errnoError(errno, 'mount', { path: this.#container });
+    const file = await open(this.#container, 'r+').catch((error: NodeJS.ErrnoException) => {
+      throw refused(error.errno ?? -EIO);
+    });
+    const same = await identityOf({ stat: () => file.stat({ bigint: true }) }).catch(() => undefined);
+    if (same === identity) return file;
+    await file.close();
+    throw refused(-ENOENT);
   }
 
   #adopt(opened: Opened): void {

@@ -20,8 +20,9 @@ export function* thaw(mount: Mount): Task<number> {
 }
 
 export function* remount(mount: Mount, readOnly: boolean): Task<number> {
-  if (readOnly && mount.writers > 0) return -EBUSY;
-  return yield* withGateClosed(mount, (native, op) => native.remountVolume(op, mount.handle, readOnly));
+  const start = (native: Native, op: Token): void => native.remountVolume(op, mount.handle, readOnly);
+  // Asked for once the gate is closed, which whoever opens for writing passes: none can come after the answer.
+  return yield* withGateClosed(mount, start, () => (readOnly && mount.writers > 0 ? -EBUSY : 0));
 }
 
 export function* shutdown(mount: Mount, mode: number): Task<number> {
@@ -33,11 +34,16 @@ export function* shutdown(mount: Mount, mode: number): Task<number> {
   return result;
 }
 
-function* withGateClosed(mount: Mount, start: (native: Native, op: Token) => void): Task<number> {
+function* withGateClosed(
+  mount: Mount,
+  start: (native: Native, op: Token) => void,
+  check: () => number = () => 0,
+): Task<number> {
   if (mount.gate.closed) return -EBUSY;
   yield* mount.gate.close();
   try {
-    return yield begin(mount.engine, start);
+    const refusal = check();
+    return refusal < 0 ? refusal : yield begin(mount.engine, start);
   } finally {
     mount.gate.open();
   }

@@ -52,7 +52,8 @@ import {
   type VolumeStats,
 } from './volume-options.js';
 
-const { O_CREAT, O_DIRECT, O_TRUNC, W_OK } = constants;
+const { O_CREAT, O_DIRECT, O_RDONLY, O_TRUNC, W_OK } = constants;
+const O_ACCMODE = 3;
 /**
  * A mounted ext4 volume. Paths are absolute within it; "/" is its root.
  *
@@ -133,7 +134,8 @@ export class Volume {
     const all = this.#mount.direct ? asked | O_DIRECT : asked;
     const operation: Operation = { failure: undefined };
     const opening = this.#openTask(at, all, permissions);
-    const task = (all & (O_CREAT | O_TRUNC)) === 0 ? opening : this.#mount.gate.within(opening);
+    const changes = (all & (O_CREAT | O_TRUNC)) !== 0 || (all & O_ACCMODE) !== O_RDONLY;
+    const task = changes ? this.#mount.gate.within(opening) : opening;
     const opened = await this.#track('open', () => this.#engine.run(task, operation));
     if (typeof opened === 'number') throw errnoError(opened, 'open', { path: pathText(at), ...operation });
     return opened;

@@ -20,7 +20,7 @@ for (const engine of ['io_uring', 'threads'] as const) {
       const volume = await Volume.open(image, { engine, direct });
       const file = await volume.open('/f', 'r+');
       const page = allocAligned(4096).fill(1);
-      const [{ physical = 0 } = {}] = await file.extents();
+      const physical = (await file.extents())[0]?.physical ?? 0;
       truncateSync(image, physical + MiB);
       const eio = { code: 'EIO' };
       // Found by a flush, or by a read that is short.
@@ -123,4 +123,45 @@ e2e('format names what is there and replaces it by force alone', async (t) => {
   await t.throwsAsync(Volume.format(memory, {}), { code: 'EEXIST' });
   await Volume.format(memory, { force: true });
   await Volume.removeMemory(memory);
+});
+
+/*
+ * A remount that failed, because its container had been moved, left a volume behind that answered EBADF; and a file that was just
+ * being opened for writing was not seen by one that made the volume read-only.
+ */
+e2e('a remount that fails leaves the volume as it was', async (t) => {
+  const image = await makeImage(t);
+  const made = await Volume.open(image);
+  await made.writeFile('/f', 'content');
+  await made.close();
+  const volume = await Volume.open(image, { readOnly: true });
+  const asBefore = async (): Promise<void> => {
+    t.true(volume.info().readOnly);
+    t.is(await volume.readFile('/f', 'utf8'), 'content');
+    await t.throwsAsync(volume.mkdir('/d'), { code: 'EROFS' });
+  };
+  await rename(image, `${image}.moved`);
+  await t.throwsAsync(volume.remount({ readOnly: false }), { code: 'ENOENT' });
+  await asBefore();
+  // Another file under its name is not the volume.
+  await Volume.format(image, { sizeBytes: 16 * MiB });
+  await t.throwsAsync(volume.remount({ readOnly: false }), { code: 'ENOENT' });
+  await asBefore();
+  await rename(`${image}.moved`, image);
+  const other = await Volume.open(image, { readOnly: true });
+  await t.throwsAsync(volume.remount({ readOnly: false }), busy);
+  await asBefore();
+  await other.close();
+  await volume.remount({ readOnly: false });
+  await volume.mkdir('/d');
+  // Opened before the remount looks, or refused after it.
+  const outcomes = await Promise.allSettled([volume.open('/f', 'r+'), volume.remount({ readOnly: true })]);
+  t.is(outcomes[0].status, 'fulfilled');
+  t.like(outcomes[1], { status: 'rejected', reason: { code: 'EBUSY' } });
+  if (outcomes[0].status === 'fulfilled') await outcomes[0].value.close();
+  const turned = await Promise.allSettled([volume.remount({ readOnly: true }), volume.open('/f', 'r+')]);
+  t.is(turned[0].status, 'fulfilled');
+  t.like(turned[1], { status: 'rejected', reason: { code: 'EROFS' } });
+  await volume.close();
+  await assertClean(t, image);
 });

@@ -30,7 +30,8 @@ Usage:
 --force: over a file system that is there (mkfs); what the host's kernel has in use, too (all others)
 Sizes: bytes, or with K, M, G, T (powers of 1024), as in 64M or 2GiB.
 Options: --help, --version; all but mkfs: --journal PATH, the container of an external journal
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run)
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 recovery is needed (recover --dry-run),
+4 recovered as far as it goes: e2fsck has to look at the volume (recover)
 `;
 
 type Values = Record<string, string | boolean | undefined>;
@@ -84,16 +85,21 @@ const info: Command = (shell, [image], values) =>
   });
 
 const RECOVERY_NEEDED = 3;
+const ERRORS_LEFT = 4;
 
 const recover: Command = async (shell, [image], values) => {
   const dryRun = values['dry-run'] === true;
   const report = await shell.recover(image as string, { dryRun, ...journalOption(values) });
-  const { needed, hasErrors, ...counts } = report;
+  const { needed, hasErrors, orphansLeft, ...counts } = report;
   if (values['json'] === true) await shell.out(toJson({ dryRun, ...report }));
   else if (needed) await shell.out(`${dryRun ? 'to do' : 'done'}:\n${toLines(counts)}`);
   else await shell.out('nothing to do\n');
   if (hasErrors) shell.err(`uext4: errors were seen on ${image}: check it with e2fsck`);
-  return dryRun && needed ? RECOVERY_NEEDED : 0;
+  if (orphansLeft.length > 0)
+    shell.err(`uext4: damaged orphans were left on ${image}: inode ${orphansLeft.join(', ')}`);
+  if (dryRun && needed) return RECOVERY_NEEDED;
+  const isSuspect = hasErrors || orphansLeft.length + report.orphansBad + report.orphansUnsupported > 0;
+  return isSuspect ? ERRORS_LEFT : 0;
 };
 
 const ls: Command = (shell, [image, path], values) =>

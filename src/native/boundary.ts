@@ -150,6 +150,8 @@ export interface NativeRecovery {
   readonly orphansBad: number;
   /** Left for the kernel or e2fsck. */
   readonly orphansUnsupported: number;
+  /** Numbers of inodes that were left as they are: they, their maps or bitmaps are damaged. */
+  readonly orphansLeft: readonly number[];
 }
 
 /** What a finished `open` says about the file. */

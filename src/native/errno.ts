@@ -1,5 +1,6 @@
 /** The error numbers that the policy decides with (Linux). */
 export const EPERM = 1;
+export const ENOENT = 2;
 export const EIO = 5;
 export const ENXIO = 6;
 export const EBADF = 9;

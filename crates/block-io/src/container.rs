@@ -1,14 +1,14 @@
 //! Making container files.
-#![expect(unsafe_code, reason = "fallocate has no safe wrapper in std")]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::host_use::refuse_looped;
 use crate::lock::LockedFile;
-use crate::os_error::{last_errno, os};
+use crate::os_error::os;
 use crate::{Error, Result};
 
 /// How a container file is made.
@@ -40,7 +40,7 @@ pub fn create_container(path: &Path, size_bytes: u64) -> Result<()> {
 /// the size exceeds what a file can have; EOPNOTSUPP or ENOSPC where the host cannot preallocate; else those of
 /// open(2), ftruncate(2) and fsync(2).
 pub fn create_container_with(path: &Path, options: ContainerOptions) -> Result<()> {
-    let size = i64::try_from(options.size_bytes).map_err(|_| Error::new("truncate", libc::EINVAL))?;
+    i64::try_from(options.size_bytes).map_err(|_| Error::new("truncate", libc::EINVAL))?;
     let mut open = File::options();
     open.read(true).write(true).mode(options.mode);
     match options.must_be_new {
@@ -56,9 +56,9 @@ pub fn create_container_with(path: &Path, options: ContainerOptions) -> Result<(
     let file = LockedFile::new(file, false)?;
     refuse_looped(&metadata, false)?;
     file.set_len(options.size_bytes).map_err(|error| os("truncate", &error))?;
-    // SAFETY: no memory is passed.
-    if options.preallocate && size > 0 && unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {
-        return Err(Error::new("preallocate", last_errno()));
+    if options.preallocate && options.size_bytes > 0 {
+        fallocate(&*file, FallocateFlags::empty(), 0, options.size_bytes)
+            .map_err(|errno| Error::new("preallocate", errno.raw_os_error()))?;
     }
     file.sync_all().map_err(|error| os("sync", &error))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,9 +1,9 @@
 //! What the host's direct I/O asks of a request.
-#![expect(unsafe_code, reason = "system calls of the C library")]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::AlignedBuf;
 
@@ -33,13 +33,8 @@ pub(crate) fn dio_limits(file: &File) -> Option<DioLimits> {
 
 /// STATX_DIOALIGN's offset and memory alignment; zeros say that there is no direct I/O.
 pub(crate) fn told(file: &File) -> Option<(u32, u32)> {
-    // SAFETY: all zeros is a valid statx.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an empty path names the descriptor; the structure outlives the call.
-    let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat)
-    };
-    let told = result == 0 && stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let told = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
     told.then_some((stat.stx_dio_offset_align, stat.stx_dio_mem_align))
 }
 

@@ -1,10 +1,12 @@
 //! The descriptor that wakes an event loop.
-#![expect(unsafe_code, reason = "system calls of the C library")]
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 
 use crate::{Error, Result};
 
@@ -17,14 +19,9 @@ pub struct EventFd {
 impl EventFd {
     /// A new one, not signalled. EMFILE and the like where the host has no descriptors left.
     pub fn new() -> Result<Self> {
-        // SAFETY: no memory is passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
-            return Err(Error::new("eventfd", errno));
-        }
-        // SAFETY: just made.
-        Ok(Self { file: unsafe { File::from_raw_fd(fd) } })
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| Error::new("eventfd", errno.raw_os_error()))?;
+        Ok(Self { file: fd.into() })
     }
 
     /// Wakes whoever waits.
@@ -42,19 +39,16 @@ impl EventFd {
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            // Rounded up, so that the time is not spent spinning.
-            let milliseconds = deadline.map_or(-1, |deadline| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.map(|left| Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
             });
-            let mut poll = libc::pollfd { fd: self.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one structure that outlives the call.
-            match unsafe { libc::poll(&mut poll, 1, milliseconds) } {
-                0 => return false,
-                1.. => return true,
+            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], left.as_ref()) {
+                Ok(ready) => return ready > 0,
                 // A signal; poll fails for nothing else that passes by itself.
-                _ if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return false,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
             }
         }
     }

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_getfl, fcntl_setfl};
+
 use crate::dio_limits::dio_limits;
 use crate::host_use::{refuse_looped, refuse_taken};
 use crate::lock::LockedFile;
@@ -310,23 +312,18 @@ impl Device for FileDevice {
         let result = if self.is_block_device {
             let range = [offset_bytes, len_bytes];
             // SAFETY: the ioctl reads two u64.
-            unsafe { libc::ioctl(self.as_raw_fd(), BLKDISCARD, &range) }
+            match unsafe { libc::ioctl(self.as_raw_fd(), BLKDISCARD, &range) } {
+                0 => Ok(()),
+                _ => Err(last_errno()),
+            }
         } else {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            // SAFETY: no memory is passed.
-            unsafe { libc::fallocate(self.as_raw_fd(), mode, offset_bytes as i64, len_bytes as i64) }
+            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&*self.file, mode, offset_bytes, len_bytes).map_err(|errno| errno.raw_os_error())
         };
-        match result {
-            0 => Ok(()),
-            _ => Err(Error::at(
-                "discard",
-                offset_bytes,
-                match last_errno() {
-                    libc::ENOSYS | libc::ENOTTY => libc::EOPNOTSUPP,
-                    errno => errno,
-                },
-            )),
-        }
+        result.map_err(|errno| match errno {
+            libc::ENOSYS | libc::ENOTTY => Error::at("discard", offset_bytes, libc::EOPNOTSUPP),
+            errno => Error::at("discard", offset_bytes, errno),
+        })
     }
 }
 
@@ -377,12 +374,9 @@ fn open_error(path: &Path, errno: i32) -> Error {
 }
 
 fn clear_direct(file: &File) -> Result<()> {
-    // SAFETY: no memory is passed.
-    let result = unsafe {
-        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
-        libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT)
-    };
-    if result < 0 { Err(Error::new("fcntl", last_errno())) } else { Ok(()) }
+    fcntl_getfl(file)
+        .and_then(|flags| fcntl_setfl(file, flags - OFlags::DIRECT))
+        .map_err(|errno| Error::new("fcntl", errno.raw_os_error()))
 }
 
 fn block_device_sector(file: &File) -> Result<u32> {

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{AtFlags, FallocateFlags, StatxAttributes, StatxFlags, fallocate, fstatfs, statx};
+
 use crate::host_use::refuse_looped;
 use crate::lock::LockedFile;
 use crate::os_error::{last_errno, os};
@@ -110,11 +112,8 @@ impl MappedDevice {
         let size = metadata.len();
         let len = usize::try_from(size).map_err(|_| named(Error::new("map", libc::EFBIG)))?;
         if !read_only {
-            let size = i64::try_from(size).map_err(|_| named(Error::new("map", libc::EFBIG)))?;
-            // SAFETY: no memory is passed.
-            if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } != 0 {
-                return Err(named(Error::new("allocate", last_errno())));
-            }
+            fallocate(&*file, FallocateFlags::empty(), 0, size)
+                .map_err(|errno| named(Error::new("allocate", errno.raw_os_error())))?;
         }
         let limits = Limits {
             size_bytes: size,
@@ -162,24 +161,14 @@ impl MappedDevice {
 
 /// The host says that it maps this file's own memory (STATX_ATTR_DAX).
 fn is_dax(file: &File) -> bool {
-    const STATX_ATTR_DAX: u64 = 0x0020_0000;
-    // SAFETY: all zeros is a valid statx.
-    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an empty path names the descriptor; the structure outlives the call.
-    let result = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS, &mut stat)
-    };
-    result == 0 && stat.stx_attributes & stat.stx_attributes_mask & STATX_ATTR_DAX != 0
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
+    stat.is_ok_and(|stat| (stat.stx_attributes & stat.stx_attributes_mask).contains(StatxAttributes::DAX))
 }
 
 /// TMPFS_MAGIC and RAMFS_MAGIC, or the host says that it does DAX.
 fn is_in_memory(file: &File) -> bool {
     const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58F6];
-    // SAFETY: all zeros are a valid statfs, which the call fills.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure outlives the call.
-    let known = unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) } == 0;
-    known && IN_MEMORY.contains(&(stat.f_type as u64)) || is_dax(file)
+    fstatfs(file).is_ok_and(|stat| IN_MEMORY.contains(&(stat.f_type as u64))) || is_dax(file)
 }
 
 impl Dax for MappedDevice {

@@ -278,6 +278,8 @@ fn recovery_object(js: Js, recovery: &Recovery) -> JsResult<Value> {
             (c"orphansUnsupported", f64::from(report.orphans.unsupported)),
         ],
     )?;
+    let left = js.array(report.orphans.left.iter().map(|ino| js.number(f64::from(*ino))))?;
+    js.set(object, c"orphansLeft", left)?;
     Ok(object)
 }
 

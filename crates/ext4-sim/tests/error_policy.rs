@@ -10,7 +10,7 @@ use block_io::Device;
 use ext4::{ErrorMode, Fs, MountOptions, NewInode, Result, errno};
 use ext4_format::superblock::state;
 use ext4_sim::memory::MemoryDevice;
-use ext4_sim::oracle::{Need, available, tool_ok};
+use ext4_sim::oracle::{Need, available, tool, tool_ok};
 use ext4_sim::runner::format;
 
 const DIR: NewInode = NewInode { mode: 0o755, uid: 0, gid: 0 };
@@ -105,6 +105,61 @@ fn goes_on_and_records_it_through_the_journal() {
     fs.unmount().unwrap();
     assert_recorded(&device, &image, block);
     assert!(ext4::read_superblock(&*device).unwrap().error_count > count, "earlier errors still count");
+}
+
+/// X44. One damaged bitmap, of the only group with space, made a volume with errors=continue EROFS for good after one EUCLEAN,
+/// and what had been acknowledged and not synced was lost. As on Linux the group is used no more: what needs space is ENOSPC, what
+/// is freed there waits for e2fsck, all else goes on.
+#[test]
+fn goes_on_without_the_groups_whose_bitmaps_are_damaged() {
+    const BLOCK: u64 = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    format(&image, 64 << 20, |options| options.block_size = Some(4096));
+    let formatted = fs::read(&image).unwrap();
+    for inode_bitmap in [false, true] {
+        let device = Arc::new(MemoryDevice::new(formatted.clone()));
+        let (fs, _) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
+        for name in [&b"/old"[..], b"/gone"] {
+            fs.mkdir(name, DIR).unwrap();
+        }
+        fs.unmount().unwrap();
+        let mut block = block_io::AlignedBuf::zeroed(BLOCK as usize);
+        // The descriptors follow the superblock; there is one, of the only group.
+        device.read(BLOCK, &mut block).unwrap();
+        let at = if inode_bitmap { 4 } else { 0 };
+        let bitmap = u64::from(u32::from_le_bytes(block[at..at + 4].try_into().unwrap()));
+        device.read(bitmap * BLOCK, &mut block).unwrap();
+        block[1000] ^= 1;
+        device.write(bitmap * BLOCK, &block, false).unwrap();
+
+        let fs = mount(&device, ErrorMode::Continue);
+        fs.rename(b"/old", b"/kept").unwrap();
+        let create = || fs.create(b"/no-block", NewInode { mode: 0o100_644, ..DIR }, false).map(drop);
+        assert_eq!(create().err().map(|error| error.errno()), inode_bitmap.then_some(errno::EBADMSG));
+        let mkdir = || fs.mkdir(b"/new", DIR).map(drop).unwrap_err().errno();
+        // Who finds it hears of it.
+        assert_eq!(mkdir(), if inode_bitmap { errno::ENOSPC } else { errno::EBADMSG });
+        assert_eq!([mkdir(), mkdir()], [errno::ENOSPC; 2]);
+        fs.rmdir(b"/gone").unwrap();
+        fs.tick();
+        fs.sync().unwrap();
+        fs.shut_down();
+        drop(fs);
+        let (fs, _) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
+        assert!(fs.lookup(b"/kept", true).is_ok());
+        assert_eq!(fs.lookup(b"/no-block", true).is_ok(), !inode_bitmap);
+        assert!(fs.lookup(b"/gone", true).is_err());
+        fs.sync().unwrap();
+        fs.unmount().unwrap();
+        assert_ne!(ext4::read_superblock(&*device).unwrap().state & state::ERROR, 0);
+        if available(Need::E2fsprogs, "error_policy") {
+            fs::write(&image, device.snapshot()).unwrap();
+            let repaired = tool("e2fsck", &["-fy", image.to_str().unwrap()]);
+            assert_eq!(repaired.status.code(), Some(1), "{}", String::from_utf8_lossy(&repaired.stdout));
+            tool_ok("e2fsck", &["-fn", image.to_str().unwrap()]);
+        }
+    }
 }
 
 /// X44. On Linux 6.18 too an error under errors=remount-ro makes direct and buffered writes, fsync and opening for writing EROFS,

@@ -69,27 +69,66 @@ fn the_overlay_is_what_the_kernel_replays() {
     }
 }
 
-/// O7. A volume with errors keeps its orphans for e2fsck; a read-write mount lets go of the list, as Linux does.
+/// O7. A mount of a volume with errors forgot the list of its orphans, as Linux does, and a recovery did nothing about them and said
+/// that all was well: e2fsck found them. Now a mount keeps them, and a recovery processes those that are sound and names the rest.
 #[test]
-fn orphans_of_a_volume_with_errors_stay() {
+fn orphans_of_a_volume_with_errors() {
     use ext4::NewInode;
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
-    ext4_sim::runner::format(&image, 16 << 20, |options| options.features = "^orphan_file".into());
-    let device = Arc::new(MemoryDevice::new(fs::read(image).unwrap()));
     let new = NewInode { mode: 0o100_644, uid: 0, gid: 0 };
-    let (mounted, _) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
-    let (_open, _) = mounted.create(b"/gone", new, false).unwrap();
-    mounted.unlink(b"/gone").unwrap();
-    mounted.unmount().unwrap();
-    let mut bytes = device.snapshot();
-    let mut superblock = ext4_format::Superblock::decode(&bytes[1024..2048]).unwrap();
-    assert_ne!(superblock.last_orphan, 0);
-    superblock.state |= state::ERROR;
-    bytes[1024..2048].copy_from_slice(&superblock.encode());
-    let device = Arc::new(MemoryDevice::new(bytes));
-    let (mounted, report) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
-    assert_eq!(report.orphans, ext4::OrphansProcessed::default());
-    mounted.unmount().unwrap();
-    assert_eq!(ext4::read_superblock(&*device).unwrap().last_orphan, 0);
+    for features in ["^orphan_file", ""] {
+        ext4_sim::runner::format(&image, 16 << 20, |options| options.features = features.into());
+        let device = Arc::new(MemoryDevice::new(fs::read(&image).unwrap()));
+        let (mounted, _) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
+        let unlinked = |name: &[u8]| {
+            let (inode, _) = mounted.create(name, new, false).unwrap();
+            mounted.buffered_write(&inode, 0, &[7; 100_000]).unwrap();
+            mounted.sync().unwrap();
+            mounted.unlink(name).unwrap();
+            inode
+        };
+        let damaged = unlinked(b"/damaged");
+        let _sound = unlinked(b"/sound");
+        let location = mounted.superblock().inode_location(damaged.ino).unwrap();
+        mounted.unmount().unwrap();
+        let mut bytes = device.snapshot();
+        let mut superblock = ext4_format::Superblock::decode(&bytes[1024..2048]).unwrap();
+        superblock.state |= state::ERROR;
+        bytes[1024..2048].copy_from_slice(&superblock.encode());
+        // Blocks of 1 KiB: the first descriptor, which says where the inode table is, lies at 2048.
+        let table = u64::from(u32::from_le_bytes(bytes[2048 + 8..2048 + 12].try_into().unwrap()));
+        let inode_at =
+            (table + u64::from(location.table_block)) as usize * 1024 + location.offset_bytes as usize;
+        let i_mtime = inode_at + 0x10;
+        bytes[i_mtime] ^= 1;
+        let device = Arc::new(MemoryDevice::new(bytes));
+
+        let (mounted, report) = Fs::mount(device.clone(), &MountOptions::default()).unwrap();
+        assert_eq!(report.orphans, ext4::OrphansProcessed::default());
+        // New ones come and go beside them.
+        let (another, _) = mounted.create(b"/another", new, false).unwrap();
+        mounted.unlink(b"/another").unwrap();
+        mounted.release(&another).unwrap();
+        mounted.unmount().unwrap();
+        let before = ext4::read_superblock(&*device).unwrap();
+        assert_eq!(before.last_orphan != 0, features == "^orphan_file", "they are still known");
+
+        for deleted in [1, 0] {
+            let recovery = ext4::recover(device.clone(), None, false).unwrap();
+            assert!(recovery.needed && recovery.has_errors);
+            let orphans = recovery.report.orphans;
+            assert_eq!((orphans.deleted, orphans.left), (deleted, vec![damaged.ino.0]));
+        }
+        // What was damaged is well again.
+        let mut bytes = device.snapshot();
+        bytes[i_mtime] ^= 1;
+        let device = Arc::new(MemoryDevice::new(bytes));
+        let orphans = ext4::recover(device.clone(), None, false).unwrap().report.orphans;
+        assert_eq!((orphans.deleted, orphans.left), (1, vec![]));
+        if available(Need::E2fsprogs, "orphans_of_a_volume_with_errors") {
+            fs::write(&image, device.snapshot()).unwrap();
+            ext4_sim::oracle::e2fsck(&image).unwrap();
+        }
+    }
 }

@@ -103,6 +103,8 @@ pub(crate) struct Orphans {
     /// The list, head first; each in memory, because deleting one rewrites its predecessor.
     pub list: Vec<Arc<Inode>>,
     pub file: Option<OrphanFile>,
+    /// Those of the file that a mount left alone (O7): they know their slots as long as they are in memory.
+    pub kept: Vec<Arc<Inode>>,
 }
 
 impl Fs {
@@ -277,6 +279,7 @@ impl Fs {
         mut f: impl FnMut(&mut Handle<'_>) -> Result<R>,
     ) -> Result<R> {
         let mut tries = 0;
+        let mut stepped_over = None;
         loop {
             let releases = self.allocator.releases();
             let mut handle = Handle::start(self, credits, revokes)?;
@@ -290,6 +293,7 @@ impl Fs {
             };
             if let Some(damage) = self.allocator.take_damage() {
                 self.error_found(&damage, "mballoc");
+                stepped_over = Some(damage);
             }
             match result {
                 Err(error) if error.errno() == errno::ENOSPC && tries < 3 => {
@@ -298,10 +302,10 @@ impl Fs {
                     if self.allocator.pending_frees() > 0 {
                         self.journal.commit_running()?;
                     } else if self.allocator.releases() == releases {
-                        return Err(error);
+                        return Err(no_space(error, stepped_over));
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(no_space(error, stepped_over)),
                 Ok(value) => {
                     stopped?;
                     return Ok(value);
@@ -340,5 +344,16 @@ impl Fs {
     /// The block that holds the primary superblock.
     pub(crate) fn superblock_block(&self) -> Pblk {
         Pblk(u64::from(self.sealer.superblock_offset == 0))
+    }
+}
+
+/// Whoever finds a group damaged hears of that where the rest has no space, as on Linux; later calls get ENOSPC. It is a refusal:
+/// nothing was left half done.
+fn no_space(error: Error, stepped_over: Option<Error>) -> Error {
+    match stepped_over {
+        Some(damage) if error.errno() == errno::ENOSPC => {
+            Error::refused(damage.errno(), format!("no space beside what is damaged: {damage}"))
+        }
+        _ => error,
     }
 }

@@ -54,7 +54,6 @@ impl Allocator {
         let parent = self.sb.inode_location(request.parent).map_or(Group(0), |location| location.group);
         let first =
             if request.is_dir { self.directory_group(request, parent) } else { self.file_group(parent) };
-        let mut damage = None;
         for step in 0..self.group_count() {
             let group = self.group_after(first, step);
             if self.slot(group).free_inodes.load(Relaxed) == 0 {
@@ -63,17 +62,16 @@ impl Allocator {
             match self.take_inode(meta, group, request.is_dir) {
                 Ok(Some(inode)) => return Ok(inode),
                 Ok(None) => {}
-                Err(error @ Error::Corrupt { .. }) => {
-                    damage.get_or_insert(error);
-                }
+                // As if it were full; its damage was noted.
+                Err(Error::Corrupt { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(damage.unwrap_or(Error::errno_only(errno::ENOSPC)))
+        Err(Error::errno_only(errno::ENOSPC))
     }
 
     /// Frees an inode in this handle: bit, counts and checksums. EUCLEAN if it is free or reserved. Needs two
-    /// credits.
+    /// credits. Where the bitmap is damaged the inode is lost until e2fsck has seen it.
     pub fn free_inode(&self, meta: &mut dyn Meta, ino: Ino, is_dir: bool) -> Result<()> {
         let refuse = |why: &str| Error::corrupt_inode(ino.0, Corrupt::structure("freeing", why));
         let location = self.sb.inode_location(ino).ok_or_else(|| refuse("outside the volume"))?;
@@ -82,7 +80,11 @@ impl Allocator {
         }
         let slot = self.slot(location.group);
         let mut state = slot.lock();
-        let bits = self.inode_bitmap(meta, location.group, &mut state)?;
+        let bits = match self.inode_bitmap(meta, location.group, &mut state) {
+            Ok(bits) => bits,
+            Err(Error::Corrupt { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         if !bitmap::test(&bits, location.index) {
             return Err(refuse("free already"));
         }
@@ -137,7 +139,9 @@ impl Allocator {
             if state.desc.free_inodes != ipg {
                 let corrupt =
                     Corrupt::structure("group descriptor", "inodes in use in a group without inode bitmap");
-                return Err(Error::corrupt_block(state.desc.inode_bitmap, corrupt));
+                let error = Error::corrupt_block(state.desc.inode_bitmap, corrupt);
+                self.note_damage(&error);
+                return Err(error);
             }
             let mut bits = vec![0; self.sb.block_size() as usize];
             bitmap::set_padding(&mut bits, ipg);

@@ -123,7 +123,7 @@ impl Fs {
         report.first_tid = fs.next_tid();
         fs.load_orphan_file_blocks()?;
         if !read_only {
-            report.orphans = fs.process_orphans()?;
+            report.orphans = fs.process_orphans(options.orphans_despite_errors)?;
             fs.record_mount()?;
             fs.take_over_abort()?;
         } else {

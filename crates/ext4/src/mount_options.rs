@@ -47,6 +47,8 @@ pub struct MountOptions {
     pub noload: bool,
     /// File data is loaded and stored in place, past the page cache (A18). On a read-only mount there is nothing to gain.
     pub dax: bool,
+    /// Process the orphans of a volume with errors, too, where they are sound (O7): a recovery does that.
+    pub orphans_despite_errors: bool,
 }
 
 impl Default for MountOptions {
@@ -68,6 +70,7 @@ impl Default for MountOptions {
             barrier: true,
             noload: false,
             dax: false,
+            orphans_despite_errors: false,
         }
     }
 }
@@ -79,7 +82,7 @@ impl MountOptions {
 }
 
 /// What a mount had to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountReport {
     /// Transactions replayed from the journal.
     pub transactions_replayed: u32,

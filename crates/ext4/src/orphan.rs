@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use ext4_format::inode::{flags, special::ROOT};
 use ext4_format::superblock::state;
-use ext4_format::{Corrupt, Ino, Timestamp, orphan};
+use ext4_format::{Corrupt, Ino, Pblk, Timestamp, orphan};
 
 use crate::credits::ORPHAN_CREDITS;
 use crate::fs::{Fs, OrphanFile, Orphans};
 use crate::handle::Handle;
 use crate::inode::{Change, Iget, Inode, OrphanPlace};
 use crate::meta::{BlockKind, Meta};
+use crate::ranges::RangeExtent;
 use crate::{Error, Result};
 
 /// What rmdir takes from a directory.
@@ -50,8 +51,11 @@ impl Handle<'_> {
             inode.state.lock().orphan = Some(place);
             return Ok(());
         }
-        let next = orphans.list.first().map_or(0, |head| head.ino.0);
-        fs.change_superblock(self, |superblock| superblock.last_orphan = inode.ino.0)?;
+        let mut next = 0;
+        fs.change_superblock(self, |superblock| {
+            // The list in memory may be shorter than the one on disk, where that is damaged.
+            next = std::mem::replace(&mut superblock.last_orphan, inode.ino.0);
+        })?;
         self.change_inode(inode, Change::Attributes, |state| {
             state.disk.dtime = next;
             state.orphan = Some(OrphanPlace::List);
@@ -107,7 +111,8 @@ impl Handle<'_> {
                 let Some(index) = orphans.list.iter().position(|other| other.ino == inode.ino) else {
                     return Ok(());
                 };
-                let next = orphans.list.get(index + 1).map_or(0, |next| next.ino.0);
+                // Not by the list in memory, which may be shorter than the one on disk.
+                let next = inode.state.lock().disk.dtime;
                 if index == 0 {
                     fs.change_superblock(self, |superblock| superblock.last_orphan = next)?;
                 } else {
@@ -128,35 +133,65 @@ impl Handle<'_> {
 impl Fs {
     /// O6: after recovery, before anything else changes. The list first, then the file. What remains recorded
     /// (a bad number) is skipped and reported as damage by the count returned.
-    pub(crate) fn process_orphans(&self) -> Result<OrphansProcessed> {
-        let mut processed = OrphansProcessed::default();
+    ///
+    /// O7: on a volume with errors nothing is freed by what may be damaged. Unlike Linux, a mount keeps the list for
+    /// [`crate::recover`], which (`despite_errors`) processes those orphans that are sound, and leaves and names the rest.
+    pub(crate) fn process_orphans(&self, despite_errors: bool) -> Result<OrphansProcessed> {
         let has_errors = self.superblock.lock().state & state::ERROR != 0;
-        if has_errors {
-            // O7: nothing is freed by what may be damaged.
-            return self.drop_orphan_list().map(|()| processed);
+        if !has_errors {
+            let mut processed = OrphansProcessed::default();
+            for inode in self.load_orphans(&mut processed, Unreadable::Fails)? {
+                self.finish_orphan(&inode, &mut processed)?;
+            }
+            return Ok(processed);
         }
-        for inode in self.load_orphans(&mut processed)? {
-            self.finish_orphan(&inode, &mut processed)?;
+        let mut processed = OrphansProcessed::default();
+        let inodes = self.load_orphans(&mut processed, Unreadable::IsLeft)?;
+        if !despite_errors {
+            self.orphans.lock().kept = inodes;
+            return Ok(OrphansProcessed::default());
+        }
+        for inode in inodes {
+            match self.is_sound(&inode) {
+                true => self.finish_orphan(&inode, &mut processed)?,
+                false => processed.left.push(inode.ino.0),
+            }
         }
         Ok(processed)
     }
 
     /// The inodes of the list, then those of the file, which know from here on that they are orphans.
-    pub(crate) fn load_orphans(&self, processed: &mut OrphansProcessed) -> Result<Vec<Arc<Inode>>> {
-        self.load_orphan_list(processed)?;
-        let from_file = self.load_orphan_file(processed)?;
+    pub(crate) fn load_orphans(
+        &self,
+        processed: &mut OrphansProcessed,
+        unreadable: Unreadable,
+    ) -> Result<Vec<Arc<Inode>>> {
+        self.load_orphan_list(processed, unreadable)?;
+        let from_file = self.load_orphan_file(processed, unreadable)?;
         let mut inodes = self.orphans.lock().list.clone();
         inodes.extend(from_file);
         Ok(inodes)
     }
 
-    fn drop_orphan_list(&self) -> Result<()> {
-        if self.superblock.lock().last_orphan == 0 {
-            return Ok(());
+    /// Whether an orphan's map can be read and leads to blocks that are in use and no metadata, in groups whose bitmaps are
+    /// sound. Its inode was read, and its bit is set.
+    fn is_sound(&self, inode: &Arc<Inode>) -> bool {
+        if inode.check_data_supported().is_err() {
+            return false;
         }
-        self.with_handle(ORPHAN_CREDITS, |handle| {
-            self.change_superblock(handle, |superblock| superblock.last_orphan = 0)
-        })
+        if !inode.has_map() {
+            return true;
+        }
+        let block_size = self.block_size() as u64;
+        let is_in_use = |extent: &RangeExtent| {
+            let (start, len) = (Pblk(extent.physical / block_size), extent.len.div_ceil(block_size));
+            u32::try_from(len).is_ok_and(|len| {
+                let reader = crate::handle::Reader(self);
+                self.allocator.blocks_in_use(&reader, start, len).unwrap_or(false)
+            })
+        };
+        let extents = self.extents(inode, 0, i64::MAX as u64, usize::MAX);
+        extents.is_ok_and(|extents| extents.iter().all(is_in_use))
     }
 
     fn finish_orphan(&self, inode: &Arc<Inode>, processed: &mut OrphansProcessed) -> Result<()> {
@@ -176,7 +211,7 @@ impl Fs {
     }
 
     /// Follows s_last_orphan. A bad number or a loop drops the rest of the list (O6).
-    fn load_orphan_list(&self, processed: &mut OrphansProcessed) -> Result<()> {
+    fn load_orphan_list(&self, processed: &mut OrphansProcessed, unreadable: Unreadable) -> Result<()> {
         let mut next = self.superblock.lock().last_orphan;
         let mut list: Vec<Arc<Inode>> = Vec::new();
         let mut seen = HashSet::new();
@@ -186,7 +221,14 @@ impl Fs {
                 processed.bad += 1;
                 break;
             }
-            let inode = self.iget(ino, Iget::Normal)?;
+            let inode = match (self.iget(ino, Iget::Normal), unreadable) {
+                (Ok(inode), _) => inode,
+                (Err(Error::Corrupt { .. }), Unreadable::IsLeft) => {
+                    processed.left.push(ino.0);
+                    break;
+                }
+                (Err(error), _) => return Err(error),
+            };
             next = {
                 let mut state = inode.state.lock();
                 state.orphan = Some(OrphanPlace::List);
@@ -195,7 +237,7 @@ impl Fs {
             list.push(inode);
         }
         self.orphans.lock().list = list;
-        if processed.bad > 0 {
+        if processed.bad > 0 && unreadable == Unreadable::Fails {
             self.with_handle(ORPHAN_CREDITS, |handle| self.cut_orphan_list(handle))?;
         }
         Ok(())
@@ -210,7 +252,11 @@ impl Fs {
     }
 
     /// Every slot of the orphan file; the file is scanned at every mount, flag or not (O4).
-    fn load_orphan_file(&self, processed: &mut OrphansProcessed) -> Result<Vec<Arc<Inode>>> {
+    fn load_orphan_file(
+        &self,
+        processed: &mut OrphansProcessed,
+        unreadable: Unreadable,
+    ) -> Result<Vec<Arc<Inode>>> {
         let (blocks, seed) = match self.orphans.lock().file.as_ref() {
             Some(file) => (file.blocks.clone(), file.seed),
             None => return Ok(Vec::new()),
@@ -223,12 +269,17 @@ impl Fs {
                 if number == 0 {
                     continue;
                 }
-                let inode = match self.may_be_orphan(Ino(number)) {
-                    true => self.iget(Ino(number), Iget::Normal)?,
-                    false => {
-                        processed.bad += 1;
+                if !self.may_be_orphan(Ino(number)) {
+                    processed.bad += 1;
+                    continue;
+                }
+                let inode = match (self.iget(Ino(number), Iget::Normal), unreadable) {
+                    (Ok(inode), _) => inode,
+                    (Err(Error::Corrupt { .. }), Unreadable::IsLeft) => {
+                        processed.left.push(number);
                         continue;
                     }
+                    (Err(error), _) => return Err(error),
                 };
                 inode.state.lock().orphan = Some(OrphanPlace::File { block, slot });
                 found.push(inode);
@@ -243,8 +294,17 @@ impl Fs {
     }
 }
 
+/// What becomes of an orphan whose inode is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// The mount fails.
+    Fails,
+    /// It stays recorded, and is named.
+    IsLeft,
+}
+
 /// What a mount found among the orphans.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrphansProcessed {
     /// Unlinked inodes that were deleted.
     pub deleted: u32,
@@ -254,4 +314,6 @@ pub struct OrphansProcessed {
     pub bad: u32,
     /// Inodes with a map that is not built; they stay orphans, for the kernel or e2fsck.
     pub unsupported: u32,
+    /// Numbers of inodes that a recovery left as they are, because they, their maps or bitmaps are damaged.
+    pub left: Vec<u32>,
 }

@@ -12,7 +12,7 @@ use crate::superblock_io::needs_recovery;
 use crate::{Error, Fs, MountOptions, MountReport, Result, read_superblock};
 
 /// What a recovery found and did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// The volume was not unmounted, or has orphans: there is something to do, or was.
     pub needed: bool,
@@ -47,7 +47,10 @@ pub fn recover(
         false => device,
     };
     let journal_device = journal_device.map(over);
-    let (fs, report) = Fs::mount(over(device), &MountOptions { journal_device, ..MountOptions::default() })?;
+    let (fs, report) = Fs::mount(
+        over(device),
+        &MountOptions { journal_device, orphans_despite_errors: true, ..MountOptions::default() },
+    )?;
     fs.unmount()?;
     Ok(Recovery { needed: true, has_errors: fs.superblock().state & state::ERROR != 0, report })
 }

@@ -20,6 +20,7 @@ use jbd2::LogMap;
 use crate::clock::Clock;
 use crate::fs::Fs;
 use crate::meta::Image;
+use crate::orphan::Unreadable;
 use crate::overlay::Overlay;
 use crate::{MountOptions, OrphansProcessed, Result};
 
@@ -56,7 +57,7 @@ pub(crate) fn replay(
     }
     fs.load_orphan_file_blocks()?;
     // An inode without links stays, or becomes, an orphan: what to do with it is the mount's affair (O6, R18).
-    let _orphans = fs.load_orphans(&mut OrphansProcessed::default())?;
+    let _orphans = fs.load_orphans(&mut OrphansProcessed::default(), Unreadable::Fails)?;
     replay::Replay::new(&fs).run(&commits.tags)?;
     overlay.written_blocks(superblock.block_size() as usize)
 }

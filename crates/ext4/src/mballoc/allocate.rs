@@ -128,9 +128,8 @@ impl Allocator {
         if let Some(run) = self.allocate_preallocated(meta, request, &wish, &mut claim)? {
             return Ok(run);
         }
-        let mut damage = None;
         for _ in 0..TRIES {
-            if let Some(run) = self.search(meta, request, &wish, &mut claim, &mut damage)? {
+            if let Some(run) = self.search(meta, request, &wish, &mut claim)? {
                 return Ok(run);
             }
             wish.window = wish.len;
@@ -138,7 +137,7 @@ impl Allocator {
                 break;
             }
         }
-        Err(damage.unwrap_or(Error::errno_only(errno::ENOSPC)))
+        Err(Error::errno_only(errno::ENOSPC))
     }
 
     fn wish(&self, request: &Request) -> Wish {
@@ -183,7 +182,7 @@ impl Allocator {
         let (pool, kept) = match request.kind {
             RequestKind::Delayed => (&self.delayed, 0),
             RequestKind::Split => (&self.claimed, 0),
-            _ if request.may_use_reserve => (&self.unclaimed, 0),
+            _ if request.may_use_reserve => (&self.unclaimed, self.condemned.load(Relaxed)),
             _ => (&self.unclaimed, self.kept_clusters(0)),
         };
         let mut clusters = 0;
@@ -222,6 +221,7 @@ impl Allocator {
         let mut state = slot.lock();
         match self.take(meta, piece.group, &mut state, (piece.start, piece.len), claim) {
             Ok(()) => Ok(Some(self.run(request, wish, piece.group, (piece.start, piece.len)))),
+            Err(Error::Corrupt { .. }) => Ok(None),
             Err(error) => {
                 drop(state);
                 self.release(piece.group, piece.start, piece.len);
@@ -237,7 +237,6 @@ impl Allocator {
         request: &Request,
         wish: &Wish,
         claim: &mut Claim<'_>,
-        damage: &mut Option<Error>,
     ) -> Result<Option<Run>> {
         use Criterion::{Any, AverageFragment, Buddy, TotalFree};
         let (goal_group, goal) = wish.goal;
@@ -246,7 +245,7 @@ impl Allocator {
             (len >= wish.len.min(GOAL_RUN).max(wish.min)).then_some((goal, len))
         };
         if self.is_allowed(goal_group, request) && self.slot(goal_group).available.load(Relaxed) > 0 {
-            let found = self.allocate_in(meta, request, wish, goal_group, &at_goal, claim, damage)?;
+            let found = self.allocate_in(meta, request, wish, goal_group, &at_goal, claim)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -264,7 +263,7 @@ impl Allocator {
                 }
                 let near = if step == 0 { goal } else { 0 };
                 let pick = |buddy: &super::Buddy| pick(buddy, criterion, len, wish.min, near);
-                let found = self.allocate_in(meta, request, wish, group, &pick, claim, damage)?;
+                let found = self.allocate_in(meta, request, wish, group, &pick, claim)?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -280,7 +279,6 @@ impl Allocator {
     }
 
     /// Takes what `pick` chooses in a group, and sets the rest of the window aside.
-    #[expect(clippy::too_many_arguments, reason = "the state of one search")]
     fn allocate_in(
         &self,
         meta: &mut dyn Meta,
@@ -289,27 +287,20 @@ impl Allocator {
         group: Group,
         pick: &dyn Fn(&Buddy) -> Option<(u32, u32)>,
         claim: &mut Claim<'_>,
-        damage: &mut Option<Error>,
     ) -> Result<Option<Run>> {
         let slot = self.slot(group);
         let mut state = slot.lock();
         match self.load_group(meta, group, &mut state) {
             Ok(()) => {}
-            // A damaged group is stepped over.
-            Err(error @ Error::Corrupt { .. }) => {
-                damage.get_or_insert(error);
-                return Ok(None);
-            }
+            // A damaged group is stepped over, as if it were full; its damage was noted.
+            Err(Error::Corrupt { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
         let Some((start, found)) = pick(state.buddy()) else { return Ok(None) };
         let len = found.min(wish.len);
         match self.take(meta, group, &mut state, (start, len), claim) {
             Ok(()) => {}
-            Err(error @ Error::Corrupt { .. }) => {
-                damage.get_or_insert(error);
-                return Ok(None);
-            }
+            Err(Error::Corrupt { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
         state.buddy().mark_used(start, found);

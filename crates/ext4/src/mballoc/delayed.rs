@@ -48,11 +48,11 @@ impl Allocator {
         self.delayed.load(Relaxed)
     }
 
-    /// What ordinary allocations leave: the reserve (D14), and the leaves of delayed data.
+    /// What ordinary allocations leave: what lies in damaged groups, the reserve (D14), and the leaves of delayed data.
     pub(super) fn kept_clusters(&self, more: u64) -> u64 {
         // What splits have claimed of the reserve is out of sight already.
         let reserve = self.reserved_clusters().saturating_sub(self.claimed.load(Relaxed));
-        reserve + self.kept_leaves(more)
+        self.condemned.load(Relaxed) + reserve + self.kept_leaves(more)
     }
 
     /// The leaves that extents of one block each would fill if everything delayed, and `more`, ended up so scattered.

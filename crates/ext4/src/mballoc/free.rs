@@ -20,16 +20,25 @@ pub(crate) struct Freed {
 impl Allocator {
     /// Frees `len` blocks in this handle: bits, counts and checksums. They are allocatable after
     /// [`Allocator::committed`]. Clusters touched are freed whole: the caller frees one with its last user (D16).
+    /// In a group whose bitmap is damaged they are lost until e2fsck has seen it.
     /// EUCLEAN, and nothing is changed, if any of them is free already, metadata (F27) or outside the volume.
     /// Needs two credits per group touched.
     pub fn free(&self, meta: &mut dyn Meta, start: Pblk, len: u32) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
-        let parts = self.parts(start, len)?;
+        let mut parts = self.parts(start, len)?;
+        let mut sound = Ok(());
+        parts.retain(|(group, ..)| match self.is_sound(meta, *group) {
+            Ok(is_sound) => is_sound,
+            Err(error) => {
+                sound = Err(error);
+                true
+            }
+        });
+        sound?;
         for (group, first, count) in &parts {
-            let mut state = self.slot(*group).lock();
-            self.load_group(meta, *group, &mut state)?;
+            let state = self.slot(*group).lock();
             if !self.disk_bits_are(meta, *group, &state, (*first, *count), true)? {
                 return Err(refuse(start, len, "free already"));
             }
@@ -37,6 +46,27 @@ impl Allocator {
             meta.read(self.sb.desc_location(*group).0, BlockKind::Plain)?;
         }
         parts.into_iter().try_for_each(|part| self.free_in_group(meta, part))
+    }
+
+    /// Whether the group's bitmap can be used; its damage is noted.
+    fn is_sound(&self, meta: &dyn Meta, group: Group) -> Result<bool> {
+        match self.load_group(meta, group, &mut self.slot(group).lock()) {
+            Ok(()) => Ok(true),
+            Err(Error::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether all blocks of a run are in use, going by sound bitmaps. EUCLEAN outside the volume or upon metadata.
+    pub(crate) fn blocks_in_use(&self, meta: &dyn Meta, start: Pblk, len: u32) -> Result<bool> {
+        for (group, first, count) in self.parts(start, len)? {
+            let mut state = self.slot(group).lock();
+            self.load_group(meta, group, &mut state)?;
+            if !self.disk_bits_are(meta, group, &state, (first, count), true)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The range as clusters of each group.
@@ -60,7 +90,11 @@ impl Allocator {
 
     fn free_in_group(&self, meta: &mut dyn Meta, (group, start, len): (Group, u32, u32)) -> Result<()> {
         let mut state = self.slot(group).lock();
-        self.load_group(meta, group, &mut state)?;
+        match self.load_group(meta, group, &mut state) {
+            Ok(()) => {}
+            Err(Error::Corrupt { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
         // Again, now that the lock is held: a double free by two threads.
         if !self.disk_bits_are(meta, group, &state, (start, len), true)? {
             return Err(refuse(self.block_of(group, start), len, "free already"));

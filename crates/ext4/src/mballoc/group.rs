@@ -120,6 +120,9 @@ impl Allocator {
     /// Notes that the group's block bitmap is damaged; nothing is allocated or freed there again.
     pub(crate) fn condemn(&self, group: Group, state: &mut GroupState, corrupt: Corrupt) -> Error {
         let error = Error::corrupt_block(state.desc.block_bitmap, corrupt);
+        if state.bad.is_none() {
+            self.condemned.fetch_add(state.desc.free_clusters.into(), Relaxed);
+        }
         state.bad = Some(error.clone());
         self.slot(group).publish(state);
         self.note_damage(&error);

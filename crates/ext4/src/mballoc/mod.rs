@@ -51,6 +51,8 @@ pub struct Allocator {
     free: AtomicU64,
     /// Of those, what no running allocation has set its eyes on (D14).
     unclaimed: AtomicU64,
+    /// Free clusters of groups whose bitmaps are damaged, counted as free, and used for nothing.
+    condemned: AtomicU64,
     /// Set aside for data in memory that has no blocks yet. Not among the unclaimed ones.
     delayed: AtomicU64,
     /// Kept for the splits of conversions ([`SplitClaim`]). Not among the unclaimed ones.
@@ -109,6 +111,7 @@ impl Allocator {
         Ok(Self {
             free: free.into(),
             unclaimed: free.into(),
+            condemned: 0.into(),
             delayed: 0.into(),
             claimed: 0.into(),
             free_inodes: sum(&|desc| desc.free_inodes).into(),
@@ -135,7 +138,7 @@ impl Allocator {
 
     /// Free clusters as the descriptors count them: those that wait for a commit included.
     pub fn free_clusters(&self) -> u64 {
-        self.free.load(Relaxed)
+        self.free.load(Relaxed).saturating_sub(self.condemned.load(Relaxed))
     }
 
     /// D14, F36: clusters kept for unwritten conversion and removal.

@@ -80,8 +80,8 @@ impl Drop for SplitClaim {
 
 impl Allocator {
     fn take_for_splits(&self, clusters: u64) -> Result<()> {
-        // Only what delayed data will need to be mapped is kept from it.
-        let kept = self.kept_leaves(0);
+        // Only what delayed data will need to be mapped is kept from it, and what lies in damaged groups is nobody's.
+        let kept = self.condemned.load(Relaxed) + self.kept_leaves(0);
         let taken = self.unclaimed.fetch_update(Relaxed, Relaxed, |unclaimed| {
             unclaimed.checked_sub(clusters).filter(|left| clusters == 0 || *left >= kept)
         });

@@ -243,7 +243,11 @@ fn a_damaged_bitmap_is_stepped_over() {
     let run = allocator.allocate(&mut volume, &request(goal, 16)).unwrap();
     assert_ne!(volume.sb.group_of_block(run.start), Some(Group(1)));
     assert_eq!(allocator.take_damage().unwrap().errno(), errno::EBADMSG);
-    assert_eq!(allocator.free(&mut volume, Pblk(goal), 1).unwrap_err().errno(), errno::EBADMSG);
+    // As on Linux, what is freed there is lost: a truncation must not fail in its midst.
+    let before = allocator.free_clusters();
+    allocator.free(&mut volume, Pblk(goal), 1).unwrap();
+    assert_eq!(allocator.free_clusters(), before);
+    assert_eq!(volume.get(block)[..], bytes[..]);
 }
 
 #[test]
