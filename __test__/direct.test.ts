@@ -35,15 +35,37 @@ test('allocAligned: the memory cannot be detached, and the native layer hears of
   const buffer = allocAligned(4096);
   buffer[0] = 7;
   try {
-    structuredClone(buffer.buffer, { transfer: [buffer.buffer as ArrayBuffer] });
+    structuredClone(buffer.buffer, { transfer: [buffer.buffer] });
   } catch {
     // Newer Node throws, 20 copies.
   }
   t.is(buffer.length, 4096);
   t.is(buffer[0], 7);
   const heard: Uint8Array[] = [];
-  onMemory((memory) => heard.push(memory));
+  onMemory({ registerMemory: (memory) => void heard.push(memory), memoryInUse: () => false });
   t.true(heard.some((memory) => memory.buffer === buffer.buffer));
+});
+
+const place = (buffer: Buffer) => [buffer.buffer, buffer.byteOffset];
+
+test('allocAligned: what is released is used again, zeroed, and not while somebody uses it', (t) => {
+  let busy: ArrayBufferLike | undefined;
+  onMemory({ registerMemory: () => undefined, memoryInUse: (memory) => memory.buffer === busy });
+  const first = allocAligned(12_288).fill(7);
+  const was = place(first);
+  first.release();
+  first.release();
+  const second = allocAligned(12_000);
+  t.deepEqual(place(second), was);
+  t.true(second.every((byte) => byte === 0));
+  t.notDeepEqual(place(allocAligned(12_288)), was, 'released once is free once');
+  busy = second.buffer;
+  second[Symbol.dispose]();
+  t.notDeepEqual(place(allocAligned(12_288)), was);
+  busy = undefined;
+  t.deepEqual(place(allocAligned(12_288)), was);
+  t.true(Buffer.isBuffer(second));
+  t.is(typeof (second.subarray(1) as { release?: unknown }).release, 'undefined');
 });
 
 test('O_DIRECT in the flags, or the whole volume: an overwrite is one native write', async (t) => {

@@ -82,6 +82,10 @@ export class FakeNative implements Native {
     this.#results.delete(op);
     return result;
   }
+  memoryInUse(): boolean {
+    return false;
+  }
+
   registerMemory(memory: Uint8Array): void {
     this.memories.push(memory);
   }

@@ -44,10 +44,10 @@ test('a turn gives so much time to callers that need not wait, however many they
     const loop = new FakeLoop();
     const turns = new Turns(loop);
     const calls = Array<number>(callers).fill(0);
-    let stop = false;
+    const until = { stop: false };
     const all = Promise.all(
       calls.map(async (_, index) => {
-        while (!stop) {
+        while (!until.stop) {
           loop.time += 0.01;
           calls[index] = (calls[index] as number) + 1;
           await turns.settled(index);
@@ -65,7 +65,7 @@ test('a turn gives so much time to callers that need not wait, however many they
       calls.every((count) => count > 1),
       'nobody is left behind',
     );
-    stop = true;
+    until.stop = true;
     while (!loop.isIdle) await loop.turn();
     await all;
   }

@@ -26,7 +26,7 @@ export class FaultyEngine {
     const openVolume: Native['openVolume'] = (op, path, optionsJson) =>
       native.openVolume(op, path, JSON.stringify({ ...JSON.parse(optionsJson), ...this.planned }));
     this.engine = new Engine({ ...native, openVolume } satisfies Native);
-    onMemory((memory) => native.registerMemory(memory));
+    onMemory(native);
   }
 }
 

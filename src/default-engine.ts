@@ -9,7 +9,7 @@ export function defaultEngine(): Engine {
   if (engine === undefined) {
     const native = loadNative();
     engine = new Engine(native);
-    onMemory((memory) => native.registerMemory(memory));
+    onMemory(native);
   }
   return engine;
 }

@@ -4,7 +4,7 @@ import { constants as fsConstants } from 'node:fs';
 /** node:fs's constants, O_DIRECT among them. */
 export const constants: typeof fsConstants = fsConstants;
 
-export { allocAligned } from './aligned-memory.js';
+export { allocAligned, type AlignedBuffer } from './aligned-memory.js';
 export type { EncodingOption } from './encoding.js';
 export type { Ext4Error } from './errors.js';
 export { FileHandle } from './file-handle.js';

@@ -29,7 +29,7 @@ e2eSerial(`E28: ${OPS} operations, seed ${seed}`, async (t) => {
 /** The native layer, of which one call does less than it says. */
 function brokenEngine(): Engine {
   const native = loadNative();
-  onMemory((memory) => native.registerMemory(memory));
+  onMemory(native);
   const bufferedWrite: Native['bufferedWrite'] = (op, file, flags, buffer, offset, length, pos) => {
     const isLost = pos > 100_000 && length > 30_000;
     // What is written in its place is what is there: the answer is right and nothing has changed.

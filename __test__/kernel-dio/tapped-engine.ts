@@ -31,7 +31,7 @@ export class TappedEngine {
       native.sync(op, file, datasync);
     };
     this.engine = new Engine({ ...native, open, sync } satisfies Native);
-    onMemory((memory) => native.registerMemory(memory));
+    onMemory(native);
   }
 
   /** What the file is mapped to is in memory afterwards, holes too. The file was synced last. */

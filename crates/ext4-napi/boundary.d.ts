@@ -7,6 +7,7 @@ export declare function submit(): void;
 export declare function pump(timeoutMs: number): number;
 export declare function takeResult(op: number): unknown;
 export declare function registerMemory(memory: Uint8Array): void;
+export declare function memoryInUse(memory: Uint8Array): boolean;
 export declare function formatVolume(op: number, path: string, optionsJson: string): void;
 export declare function openVolume(op: number, path: string, optionsJson: string): void;
 export declare function cancelOpen(op: number): void;

@@ -221,6 +221,8 @@ export interface Native {
    * and are judged by their own address. Every other buffer is copied and so aligned by construction.
    */
   registerMemory(memory: Uint8Array): void;
+  /** Whether a request under way uses the registered memory around these bytes. */
+  memoryInUse(memory: Uint8Array): boolean;
 
   formatVolume(op: Token, path: string, optionsJson: string): void;
   /** takeResult: {@link NativeRecovery}. */

@@ -255,6 +255,40 @@ impl Js {
         Ok(reference)
     }
 
+    /// Remembers an object without keeping it from the collector.
+    pub fn keep_weakly(self, object: Value) -> JsResult<sys::napi_ref> {
+        let mut reference = ptr::null_mut();
+        // SAFETY: a value of this environment.
+        ok(unsafe { sys::napi_create_reference(self.env, object, 0, &mut reference) })?;
+        Ok(reference)
+    }
+
+    /// Keeps what is remembered weakly, if it is there still.
+    pub fn strengthen(self, reference: sys::napi_ref) -> JsResult<()> {
+        // SAFETY: made by `keep_weakly`; no count is asked for.
+        ok(unsafe { sys::napi_reference_ref(self.env, reference, ptr::null_mut()) })
+    }
+
+    /// Ends what [`Js::strengthen`] began.
+    pub fn weaken(self, reference: sys::napi_ref) {
+        // SAFETY: as above.
+        let _stays_at_most = unsafe { sys::napi_reference_unref(self.env, reference, ptr::null_mut()) };
+    }
+
+    /// Whether the collector has not taken what is remembered weakly.
+    pub fn is_alive(self, reference: sys::napi_ref) -> bool {
+        let mut value = ptr::null_mut();
+        // SAFETY: made by `keep_weakly`; the value is written to.
+        let status = unsafe { sys::napi_get_reference_value(self.env, reference, &mut value) };
+        status == sys::Status::napi_ok && !value.is_null()
+    }
+
+    /// The ArrayBuffer of a typed array.
+    pub fn array_buffer_of(self, array: Value) -> JsResult<Value> {
+        let found = self.typed_array(array).map(|(_, _, _, buffer)| buffer);
+        found.ok_or_else(|| Thrown::Type("memory must be a Uint8Array".into()))
+    }
+
     /// What [`Js::keep`] keeps.
     pub fn kept(self, reference: sys::napi_ref) -> JsResult<Value> {
         made!(napi_get_reference_value, self.env, reference)

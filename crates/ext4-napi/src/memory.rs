@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "registered memory is known by its address")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use block_io::{AlignedBuf, Memory};
 use napi::sys;
@@ -14,10 +16,31 @@ const SMALLEST: usize = 4096;
 /// Buffers kept per size.
 const POOLED: usize = 64;
 
+/// An ArrayBuffer that stays in place as long as it lives: until the collector takes it, unless I/O pins it.
+struct Registered {
+    len: usize,
+    /// Weak while nothing is pinned.
+    reference: sys::napi_ref,
+    is_strong: bool,
+    /// Requests that use it.
+    pins: Arc<AtomicUsize>,
+}
+
+/// A request's hold on registered memory.
+struct Pin(Arc<AtomicUsize>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
 /// Registered memory and pooled buffers of an environment.
 pub struct Memories {
-    /// First byte and length.
-    registered: BTreeMap<usize, usize>,
+    /// By first byte.
+    registered: BTreeMap<usize, Registered>,
+    /// First bytes of those whose reference is strong.
+    strong: Vec<usize>,
     pool: [Vec<AlignedBuf>; CLASSES],
 }
 
@@ -38,24 +61,82 @@ fn class_of(len: usize) -> Option<usize> {
 impl Memories {
     /// Nothing registered, nothing pooled.
     pub fn new() -> Self {
-        Self { registered: BTreeMap::new(), pool: Default::default() }
+        Self { registered: BTreeMap::new(), strong: Vec::new(), pool: Default::default() }
     }
 
-    /// Remembers memory that stays in place for good; the reference to it is never given up.
+    /// Remembers the memory of a whole ArrayBuffer that nobody can detach.
     pub fn register(&mut self, js: Js, array: Value, view: View) -> JsResult<()> {
-        if view.len > 0 && !self.is_registered(view.start, view.len) {
-            js.keep(array)?;
-            self.registered.insert(view.start as usize, view.len);
+        if view.len > 0 && self.find(js, view.start, view.len).is_none() {
+            let start = view.start as usize;
+            // What lies there belongs to an ArrayBuffer that is no more.
+            let stale: Vec<_> = self.registered.range(start..start + view.len).map(|(&at, _)| at).collect();
+            stale.into_iter().for_each(|at| self.forget(js, at));
+            let entry = Registered {
+                len: view.len,
+                reference: js.keep_weakly(js.array_buffer_of(array)?)?,
+                is_strong: false,
+                pins: Arc::default(),
+            };
+            self.registered.insert(start, entry);
         }
         Ok(())
     }
 
-    fn is_registered(&self, start: *const u8, len: usize) -> bool {
+    fn forget(&mut self, js: Js, first: usize) {
+        if let Some(entry) = self.registered.remove(&first) {
+            js.forget(entry.reference);
+            self.strong.retain(|at| *at != first);
+        }
+    }
+
+    /// The first byte of the registered memory around some bytes. An address alone proves nothing: the collector may have given
+    /// it to others.
+    fn find(&mut self, js: Js, start: *const u8, len: usize) -> Option<usize> {
         let start = start as usize;
-        self.registered
-            .range(..=start)
-            .next_back()
-            .is_some_and(|(&first, &size)| start - first <= size && len <= size - (start - first))
+        let (&first, entry) = self.registered.range(..=start).next_back()?;
+        if start - first > entry.len || len > entry.len - (start - first) {
+            return None;
+        }
+        if !entry.is_strong && !js.is_alive(entry.reference) {
+            self.forget(js, first);
+            return None;
+        }
+        Some(first)
+    }
+
+    /// Keeps registered memory for a request. `None`: it is to be copied.
+    fn pin(&mut self, js: Js, range: Slice) -> Option<Memory> {
+        let first = self.find(js, range.start, range.len)?;
+        let entry = self.registered.get_mut(&first)?;
+        if !entry.is_strong {
+            js.strengthen(entry.reference).ok()?;
+            entry.is_strong = true;
+            self.strong.push(first);
+        }
+        entry.pins.fetch_add(1, Ordering::Relaxed);
+        let keeper = Box::new(Pin(entry.pins.clone()));
+        Some(Memory::Pinned { start: range.start, len: range.len, keeper })
+    }
+
+    /// Whether a request uses the memory that some bytes lie in.
+    pub fn is_in_use(&mut self, js: Js, view: View) -> bool {
+        let first = self.find(js, view.start, view.len);
+        let entry = first.and_then(|first| self.registered.get(&first));
+        entry.is_some_and(|entry| entry.pins.load(Ordering::Acquire) > 0)
+    }
+
+    /// Leaves to the collector what no request uses any more.
+    pub fn relax(&mut self, js: Js) {
+        let registered = &mut self.registered;
+        self.strong.retain(|first| {
+            let Some(entry) = registered.get_mut(first) else { return false };
+            let is_pinned = entry.pins.load(Ordering::Acquire) > 0;
+            if !is_pinned {
+                js.weaken(entry.reference);
+                entry.is_strong = false;
+            }
+            is_pinned
+        });
     }
 
     /// Zeroed or used memory of `len` bytes.
@@ -74,9 +155,9 @@ impl Memories {
     }
 
     /// Memory with the bytes `range` of an array, to be written.
-    pub fn for_write(&mut self, range: Slice) -> Memory {
-        if self.is_registered(range.start, range.len) {
-            return range.pinned();
+    pub fn for_write(&mut self, js: Js, range: Slice) -> Memory {
+        if let Some(pinned) = self.pin(js, range) {
+            return pinned;
         }
         let mut copy = self.take(range.len);
         copy.copy_from_slice(range.bytes());
@@ -85,8 +166,8 @@ impl Memories {
 
     /// Memory to read into, and where its bytes go afterwards unless they are in place.
     pub fn for_read(&mut self, js: Js, array: Value, range: Slice) -> JsResult<(Memory, Option<CopyBack>)> {
-        if self.is_registered(range.start, range.len) {
-            return Ok((range.pinned(), None));
+        if let Some(pinned) = self.pin(js, range) {
+            return Ok((pinned, None));
         }
         let copy = range.copy_back(js, array)?;
         Ok((Memory::Owned(self.take(range.len)), Some(copy)))
@@ -172,10 +253,5 @@ impl Slice {
         }
         // SAFETY: inside the array; no JavaScript runs while the slice is used.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
-    }
-
-    fn pinned(self) -> Memory {
-        // The environment holds a reference to registered memory, and stops its engines before it ends.
-        Memory::Pinned { start: self.start, len: self.len, keeper: Box::new(()) }
     }
 }

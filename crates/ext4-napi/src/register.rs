@@ -84,6 +84,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"pump" => volumes::pump [1],
         c"takeResult" => volumes::take_result [1],
         c"registerMemory" => volumes::register_memory [1],
+        c"memoryInUse" => volumes::memory_in_use [1],
         c"formatVolume" => volumes::format_volume [3],
         c"recoverVolume" => volumes::recover_volume [3],
         c"openVolume" => volumes::open_volume [3],

@@ -318,6 +318,7 @@ impl State {
             }
         }
         self.finished = finished;
+        self.memory.relax(js);
         self.submit();
     }
 

@@ -62,7 +62,7 @@ pub fn direct_write(call: &Call<'_, 8>) -> JsResult<Value> {
         state.succeed(op, 0);
         return Ok(UNDEFINED);
     }
-    let memory = state.memory.for_write(slice);
+    let memory = state.memory.for_write(call.js, slice);
     state.bind(op, volume, Ending::Plain);
     let write = DirectWrite {
         op: u64::from(op),

@@ -61,6 +61,13 @@ pub fn register_memory(call: &Call<'_, 1>) -> JsResult<Value> {
     Ok(UNDEFINED)
 }
 
+/// memoryInUse(memory): whether a request uses registered memory.
+pub fn memory_in_use(call: &Call<'_, 1>) -> JsResult<Value> {
+    let view = call.js.get_view(call.arguments[0], "memory")?;
+    let in_use = call.environment.state().memory.is_in_use(call.js, view);
+    call.js.boolean(in_use)
+}
+
 /// formatVolume(op, path, optionsJson)
 pub fn format_volume(call: &Call<'_, 3>) -> JsResult<Value> {
     let (op, path) = (call.op()?, call.js.get_path(call.arguments[1], "path")?);
