@@ -354,3 +354,17 @@ fn a_failure_at_each_write() {
         }
     }
 }
+
+/// One write of more than the cache holds: nothing of it could be written back before its end, and each page looked for room
+/// among all that were there, so that the cost grew with the square of the length.
+#[test]
+fn one_write_of_several_times_the_cache_is_written_back_on_the_way() {
+    const CACHE: usize = 4 << 20;
+    let volume = Volume::new(64 << 20, 4096, |options| options.page_cache_bytes = CACHE as u64);
+    let inode = volume.create("/large");
+    let data = pattern::bytes(1, 8 * CACHE);
+    assert_eq!(volume.fs.buffered_write(&inode, 0, &data).unwrap(), data.len());
+    let dirty = volume.fs.next_dirty(&inode, 0, u64::MAX).unwrap_or(u64::MAX..u64::MAX);
+    assert!(dirty.start >= (5 * CACHE) as u64, "{dirty:?} waits");
+    volume.finish(&[("/large", inode, data)], "one large write");
+}

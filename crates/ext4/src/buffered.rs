@@ -23,6 +23,9 @@ use crate::meta::Meta;
 use crate::page_splits::PageSplits;
 use crate::{Error, Result, errno, mballoc};
 
+/// Bytes of one buffered write between two looks at memory, and at what others wait for.
+const WRITE_STEP_BYTES: usize = 4 << 20;
+
 /// Space to set aside for a block of data: in a block map, where none is kept for metadata (D14), its tables too.
 fn reserved_per_block(inode: &Inode) -> u64 {
     if inode.is_bitmap_format() { 1 + indirect::MAX_TABLES } else { 1 }
@@ -287,6 +290,23 @@ impl Fs {
         if pos > size {
             self.zero_eof_block(inode, size)?;
         }
+        let mut done = 0;
+        for part in data.chunks(WRITE_STEP_BYTES) {
+            match self.write_step(inode, pos + done as u64, part) {
+                Ok(taken) => done += taken,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            if done % WRITE_STEP_BYTES != 0 {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// A part of a buffered write. i_size rises with each: what lies beyond it nobody can write back, so that one write of more
+    /// than the cache holds would look for room in vain at every page.
+    fn write_step(self: &Arc<Self>, inode: &Arc<Inode>, pos: u64, data: &[u8]) -> Result<usize> {
         let (taken, result) = match self.pages(inode).write(pos, data) {
             Ok(()) => (data.len(), Ok(data.len())),
             Err((0, error)) => (0, Err(error)),
