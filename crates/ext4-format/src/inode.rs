@@ -321,6 +321,24 @@ impl Inode {
         }
     }
 
+    /// F49: what remains of a time of change or access once this inode stores it.
+    pub fn as_stored(&self, time: Timestamp) -> Timestamp {
+        time.stored(has_field(self.extra_isize, Self::I_MTIME_EXTRA, 4))
+    }
+
+    /// Makes each time what remains of it once it is stored, so that nobody sees more than is there after the next mount.
+    pub fn keep_stored_times(&mut self) {
+        let extra_isize = self.extra_isize;
+        let stored = |time: Timestamp, offset| time.stored(has_field(extra_isize, offset, 4));
+        self.atime = stored(self.atime, Self::I_ATIME_EXTRA);
+        self.ctime = stored(self.ctime, Self::I_CTIME_EXTRA);
+        self.mtime = stored(self.mtime, Self::I_MTIME_EXTRA);
+        self.crtime = match has_field(extra_isize, Self::I_CRTIME, 4) {
+            true => stored(self.crtime, Self::I_CRTIME_EXTRA),
+            false => Timestamp::default(),
+        };
+    }
+
     fn put_times(&self, bytes: &mut [u8]) {
         let times = [
             (Self::I_ATIME, Self::I_ATIME_EXTRA, self.atime),

@@ -179,7 +179,7 @@ impl Fs {
 
     /// Whether file_modified would have something to do: times of an earlier tick, or privileges to strip (A4.9).
     pub(crate) fn needs_modified(&self, state: &InodeState) -> bool {
-        let now = self.timestamp();
+        let now = state.disk.as_stored(self.timestamp());
         state.disk.mtime != now || state.disk.ctime != now || may_strip_privileges(state)
     }
 
@@ -254,7 +254,8 @@ impl Fs {
 
     /// Whether a read has the time of access moved: that of a file that changed since, or once a day (relatime).
     pub(crate) fn access_is_due(&self, state: &InodeState) -> bool {
-        let (now, disk) = (self.timestamp(), &state.disk);
+        let disk = &state.disk;
+        let now = disk.as_stored(self.timestamp());
         let is_stale = disk.atime <= disk.mtime
             || disk.atime <= disk.ctime
             || now.sec.saturating_sub(disk.atime.sec) >= DAY_SECONDS;

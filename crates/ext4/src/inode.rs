@@ -247,6 +247,7 @@ impl Handle<'_> {
         if change == Change::Data {
             state.datasync_tid = Tid(tid);
         }
+        state.disk.keep_stored_times();
         let bytes = state.disk.encode(&fs.geometry, inode.ino);
         self.update(block, BlockKind::Plain, &mut |image| {
             image[offset..offset + bytes.len()].copy_from_slice(&bytes);
