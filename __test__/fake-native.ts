@@ -82,10 +82,7 @@ export class FakeNative implements Native {
     this.#results.delete(op);
     return result;
   }
-  memoryInUse(): boolean {
-    return false;
-  }
-
+  readonly memoryInUse = (): boolean => false;
   registerMemory(memory: Uint8Array): void {
     this.memories.push(memory);
   }
@@ -105,7 +102,6 @@ export class FakeNative implements Native {
     this.#run(op, 'recoverVolume', () => [0, this.recovery]);
   }
   cancelOpen(): void {}
-
   openVolume(op: Token): void {
     this.#run(op, 'openVolume', () => [7, this.info]);
   }
@@ -320,9 +316,10 @@ export class FakeNative implements Native {
     atimeNsec: number,
     mtimeSec: number,
     mtimeNsec: number,
+    follow: boolean,
   ): void {
     this.#run(op, 'utimes', () => {
-      this.#must(text(path), true).times = { atimeSec, atimeNsec, mtimeSec, mtimeNsec };
+      this.#must(text(path), follow).times = { atimeSec, atimeNsec, mtimeSec, mtimeNsec };
       return [0];
     });
   }

@@ -158,3 +158,13 @@ export function parseTime(time: unknown, name: string): { seconds: number; nanos
   const seconds = Math.floor(micros / 1e6);
   return { seconds, nanoseconds: Math.max(0, micros - seconds * 1e6) * 1000 };
 }
+
+/** Seconds and nanoseconds of access, then of modification. */
+export type Times = readonly [number, number, number, number];
+
+/** The two times of utimes. @throws as {@link parseTime} */
+export function parseTimes(atime: TimeLike, mtime: TimeLike): Times {
+  const a = parseTime(atime, 'time');
+  const m = parseTime(mtime, 'time');
+  return [a.seconds, a.nanoseconds, m.seconds, m.nanoseconds];
+}

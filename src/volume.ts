@@ -20,7 +20,7 @@ import {
   bytesOf,
   parseFlags,
   parseMode,
-  parseTime,
+  parseTimes,
   parseXattrFlag,
   pathText,
   validateBuffer,
@@ -30,9 +30,11 @@ import {
   validateXattrName,
   type PathLike,
   type TimeLike,
+  type Times,
 } from './validate.js';
 import {
   readWhole,
+  withFile,
   writeWhole,
   type FileData,
   type ReadFileOptions,
@@ -342,11 +344,18 @@ export class Volume {
 
   /** Sets the times of access and modification; of a symbolic link's target. */
   async utimes(path: PathLike, atime: TimeLike, mtime: TimeLike): Promise<void> {
+    await this.#utimes('utime', path, parseTimes(atime, mtime), true);
+  }
+
+  /** Sets the times of access and modification; of a symbolic link its own. */
+  async lutimes(path: PathLike, atime: TimeLike, mtime: TimeLike): Promise<void> {
+    await this.#utimes('lutime', path, parseTimes(atime, mtime), false);
+  }
+
+  async #utimes(syscall: string, path: PathLike, times: Times, follow: boolean): Promise<void> {
     const at = validatePath(path);
-    const a = parseTime(atime, 'time');
-    const m = parseTime(mtime, 'time');
-    await this.#change({ syscall: 'utime', path: pathText(at) }, (native, op) =>
-      native.utimes(op, this.#mount.handle, at, a.seconds, a.nanoseconds, m.seconds, m.nanoseconds),
+    await this.#change({ syscall, path: pathText(at) }, (native, op) =>
+      native.utimes(op, this.#mount.handle, at, ...times, follow),
     );
   }
 
@@ -431,12 +440,7 @@ export class Volume {
 
   /** Makes a file `length` bytes long. */
   async truncate(path: PathLike, length: number | null = 0): Promise<void> {
-    const file = await this.open(path, 'r+');
-    try {
-      await file.truncate(length);
-    } finally {
-      await file.close();
-    }
+    await withFile(this.open(path, 'r+'), (file) => file.truncate(length));
   }
 
   /** Replaces (or with flag 'a' appends to) a file. With direct I/O, the tail below one device block is buffered. */
@@ -550,10 +554,7 @@ export class Volume {
 
   /** Waits until no call is under way. */
   async #settled(): Promise<void> {
-    if (this.#active === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#idle = resolve;
-    });
+    if (this.#active > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
   }
 
   #check(syscall: string): void {

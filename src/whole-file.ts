@@ -250,3 +250,16 @@ export async function writeWhole(
     await file.close();
   }
 }
+
+/** Runs `work` with a file that is being opened, and closes it. */
+export async function withFile<F extends { close(): Promise<void> }>(
+  opening: Promise<F>,
+  work: (file: F) => Promise<void>,
+): Promise<void> {
+  const file = await opening;
+  try {
+    await work(file);
+  } finally {
+    await file.close();
+  }
+}

@@ -49,9 +49,12 @@ function allocated(extents: readonly Extent[]): readonly (readonly number[])[] {
   return all;
 }
 
+// Of several writes each answers with its bytes, or with the name of its error.
+const isError = (ret: number | string): boolean => typeof ret === 'string';
+
 /** A refused or failed request leaves what the kernel's policy says; so does a short one. */
 function hasFailure(about: Case): boolean {
-  return about.result.ops.some(({ err, rets }) => err !== undefined || rets?.some(Number.isNaN) === true);
+  return about.result.ops.some(({ err, rets }) => err !== undefined || rets?.some(isError) === true);
 }
 
 function compareMapping(differences: Differences, ours: Observed, about: Case): void {

@@ -136,7 +136,7 @@ test('arguments of a wrong type or out of range throw, and start nothing', async
   t.throws(() => loose['directWrite']?.(9, file, 2, 0, bytes, 0, 1, 0), range);
   t.throws(() => native.stat(9, volume, 7 as unknown as string, true), type);
   t.throws(() => native.stat(9, volume, '/', 1 as unknown as boolean), type);
-  t.throws(() => native.utimes(9, volume, '/', 1, 1e9, 1, 0), range);
+  t.throws(() => native.utimes(9, volume, '/', 1, 1e9, 1, 0, true), range);
   t.throws(() => native.inodeSizes(file, new Float64Array(1)), range);
   t.throws(() => native.pump(-1), range);
   t.throws(() => native.start(new Float64Array(2), () => {}));

@@ -44,7 +44,7 @@ export declare function chown(
   follow: boolean,
 ): void;
 export declare function fchown(op: number, file: number, uid: number, gid: number): void;
-export declare function utimes(op: number, volume: number, path: string | Uint8Array, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
+export declare function utimes(op: number, volume: number, path: string | Uint8Array, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number, follow: boolean): void;
 export declare function futimes(op: number, file: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): void;
 export declare function getxattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array): void;
 export declare function setxattr(op: number, volume: number, path: string | Uint8Array, name: string | Uint8Array, value: Uint8Array, flags: number): void;

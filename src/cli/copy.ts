@@ -1,24 +1,79 @@
-/** put, get and cat: files, directories and symbolic links with their modes and times. */
+/** put, get and cat: trees with their owners, modes, times, hard links and holes, as `cp -a` copies them. */
+import { constants } from 'node:fs';
 import {
-  chmod,
+  lchown,
+  link,
   lstat,
+  lutimes,
   mkdir,
   open,
   readdir,
   readlink,
   symlink,
-  utimes,
+  unlink,
   type FileHandle as HostFile,
 } from 'node:fs/promises';
-import { basename, join as hostJoin } from 'node:path';
+import { basename, posix } from 'node:path';
 
-import { allocAligned, type FileHandle, type Volume } from '../index.js';
-import { join } from './list.js';
+import { allocAligned, type BigIntStats, type FileHandle, type Volume } from '../index.js';
+import { compareBytes, escapeName, joinBytes, pathOf } from './bytes.js';
 import type { Shell } from './shell.js';
 import { timeOf } from './time.js';
 
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 const CHUNK_BYTES = 4 * 1024 * 1024;
+const HOLE_BYTES = 4096;
 const PERMISSIONS = 0o7777;
+const SET_IDS = 0o6000;
+const PRIVATE = 0o600;
+const PRIVATE_DIRECTORY = 0o700;
+
+/** What both sides say of an inode. */
+type Inode = Pick<
+  BigIntStats,
+  'dev' | 'ino' | 'mode' | 'nlink' | 'uid' | 'gid' | 'atimeNs' | 'mtimeNs' | 'isDirectory'
+>;
+
+/** A copy under way: what could not be kept, and which inodes it has made. */
+class Copy {
+  #isWhole = true;
+  readonly #first = new Map<string, Buffer>();
+
+  constructor(readonly shell: Shell) {}
+
+  /** The exit status so far. */
+  get status(): number {
+    return this.#isWhole ? 0 : 1;
+  }
+
+  /** Says what is not kept. */
+  lost(what: string, path: Buffer): void {
+    this.#isWhole = false;
+    this.shell.err(`uext4: ${what}: ${escapeName(path)}`);
+  }
+
+  /** Where the copy of another name of the same inode lies; else `path` is remembered for it. */
+  twin(stats: Inode, path: Buffer): Buffer | undefined {
+    if (stats.nlink < 2n || stats.isDirectory()) return undefined;
+    const key = `${stats.dev}:${stats.ino}`;
+    const found = this.#first.get(key);
+    if (found === undefined) this.#first.set(key, path);
+    return found;
+  }
+}
+
+/** An error that names no path names the file that was copied. */
+async function naming<T>(path: Buffer, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof Error && (error as NodeJS.ErrnoException).path === undefined) {
+      error.message += `: ${path.toString()}`;
+      Object.assign(error, { path: path.toString() });
+    }
+    throw error;
+  }
+}
 
 /** Whether a path of the volume leads to a directory. */
 export async function isDirectory(volume: Volume, path: string): Promise<boolean> {
@@ -30,48 +85,77 @@ export async function isDirectory(volume: Volume, path: string): Promise<boolean
   }
 }
 
-/** `put`: as `cp`, into a directory that exists, else under the name given. */
-export async function put(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
-  const target = (await isDirectory(volume, to)) ? join(to, basename(from)) : to;
-  await putOne(shell, volume, from, target, allocAligned(CHUNK_BYTES));
+/** `put`: as `cp -a`, into a directory that exists, else under the name given. Resolves with the exit status. */
+export async function put(shell: Shell, volume: Volume, from: string, to: string): Promise<number> {
+  const target = (await isDirectory(volume, to)) ? posix.join(to, basename(from)) : to;
+  const copy = new Copy(shell);
+  const chunk = allocAligned(CHUNK_BYTES);
+  await putOne(copy, volume, Buffer.from(from), Buffer.from(target), chunk);
+  return copy.status;
 }
 
-async function putOne(shell: Shell, volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
+async function putOne(copy: Copy, volume: Volume, from: Buffer, to: Buffer, chunk: Buffer): Promise<void> {
   const stats = await lstat(from, { bigint: true });
+  const at = pathOf(to);
+  const twin = copy.twin(stats, to);
+  if (twin !== undefined) {
+    await volume.link(pathOf(twin), at);
+    return;
+  }
   if (stats.isSymbolicLink()) {
-    await volume.symlink(await readlink(from), to);
-    return;
-  }
-  if (stats.isDirectory()) {
-    await volume.mkdir(to, { recursive: true });
-    const names = await readdir(from);
-    names.sort();
-    for (const name of names) await putOne(shell, volume, hostJoin(from, name), join(to, name), chunk);
+    await volume.symlink(await readlink(from, 'buffer'), at);
+  } else if (stats.isDirectory()) {
+    await putDirectory(copy, volume, from, to, chunk);
   } else if (stats.isFile()) {
-    await putFile(volume, from, to, chunk);
+    await naming(to, () => putFile(volume, from, at, Number(stats.blocks) * 512 < Number(stats.size), chunk));
   } else {
-    shell.err(`skipped, neither file, directory nor symbolic link: ${from}`);
+    copy.lost('not copied, neither file, directory nor symbolic link', from);
     return;
   }
-  // After the content, which would move the time of modification.
-  await volume.chmod(to, Number(stats.mode) & PERMISSIONS);
-  await volume.utimes(to, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
+  // After the content, which would move the time of modification; the owner before the mode, whose bits it may cost.
+  await volume.lchown(at, Number(stats.uid), Number(stats.gid));
+  if (!stats.isSymbolicLink()) await volume.chmod(at, Number(stats.mode) & PERMISSIONS);
+  await volume.lutimes(at, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
 }
 
-async function putFile(volume: Volume, from: string, to: string, chunk: Buffer): Promise<void> {
-  const source = await open(from, 'r');
+async function putDirectory(
+  copy: Copy,
+  volume: Volume,
+  from: Buffer,
+  to: Buffer,
+  chunk: Buffer,
+): Promise<void> {
+  const at = pathOf(to);
   try {
-    const target = await volume.open(to, 'w');
+    await volume.mkdir(at, typeof at === 'string' ? { recursive: true } : PRIVATE_DIRECTORY);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || !(await volume.stat(at)).isDirectory())
+      throw error;
+  }
+  const names = await readdir(from, 'buffer');
+  names.sort(compareBytes);
+  for (const name of names) await putOne(copy, volume, joinBytes(from, name), joinBytes(to, name), chunk);
+}
+
+async function putFile(
+  volume: Volume,
+  from: Buffer,
+  to: string | Buffer,
+  isSparse: boolean,
+  chunk: Buffer,
+): Promise<void> {
+  const source = await open(from, O_RDONLY | O_NOFOLLOW);
+  try {
+    const target = await volume.open(to, 'w', PRIVATE);
     try {
+      let position = 0;
       for (;;) {
-        const { bytesRead } = await source.read(chunk, 0, chunk.length, null);
+        const { bytesRead } = await source.read(chunk, 0, chunk.length, position);
         if (bytesRead === 0) break;
-        let offset = 0;
-        while (offset < bytesRead) {
-          const { bytesWritten } = await target.write(chunk, offset, bytesRead - offset, null);
-          offset += bytesWritten;
-        }
+        await writeParts(target, chunk.subarray(0, bytesRead), position, isSparse);
+        position += bytesRead;
       }
+      if (isSparse) await target.truncate(position);
     } finally {
       await target.close();
     }
@@ -80,44 +164,140 @@ async function putFile(volume: Volume, from: string, to: string, chunk: Buffer):
   }
 }
 
-/** `get`: as `cp`, out of the volume, into a directory that exists, else under the name given. */
-export async function get(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
-  const there = await lstat(to).catch(() => undefined);
-  const name = basename(from);
-  const target = there?.isDirectory() === true && name !== '' ? hostJoin(to, name) : to;
-  await getOne(shell, volume, from, target);
+/** Writes a piece; of a file with holes, without the blocks of zeros. */
+async function writeParts(
+  target: FileHandle,
+  data: Buffer,
+  position: number,
+  isSparse: boolean,
+): Promise<void> {
+  const isZero = (at: number): boolean => data.subarray(at, at + HOLE_BYTES).every((byte) => byte === 0);
+  for (let start = 0; start < data.length;) {
+    let end = isSparse ? start : data.length;
+    while (end < data.length && !isZero(end)) end += HOLE_BYTES;
+    end = Math.min(end, data.length);
+    while (start < end) {
+      const { bytesWritten } = await target.write(data, start, end - start, position + start);
+      start += bytesWritten;
+    }
+    start = isSparse ? end + HOLE_BYTES : end;
+  }
 }
 
-async function getOne(shell: Shell, volume: Volume, from: string, to: string): Promise<void> {
-  const stats = await volume.lstat(from, { bigint: true });
+/** `get`: as `cp -a`, out of the volume, into a directory that exists, else under the name given. The exit status. */
+export async function get(shell: Shell, volume: Volume, from: string, to: string): Promise<number> {
+  const copy = new Copy(shell);
+  const there = await lstat(to).catch(() => undefined);
+  const name = basename(from);
+  const target = there?.isDirectory() === true && name !== '' ? posix.join(to, name) : to;
+  await getOne(copy, volume, Buffer.from(from), { at: Buffer.from(target), called: Buffer.from(target) });
+  return copy.status;
+}
+
+/** A place on the host: how it is reached, without a link on the way, and what it is called. */
+interface Place {
+  readonly at: Buffer;
+  readonly called: Buffer;
+}
+
+async function getOne(copy: Copy, volume: Volume, from: Buffer, to: Place): Promise<void> {
+  const path = pathOf(from);
+  const stats = await volume.lstat(path, { bigint: true });
+  const twin = copy.twin(stats, to.called);
+  if (!stats.isDirectory()) await makeRoom(to.at);
+  if (twin !== undefined) {
+    await link(twin, to.at);
+    return;
+  }
   if (stats.isSymbolicLink()) {
-    await symlink(await volume.readlink(from), to);
+    await symlink(await volume.readlink(path, 'buffer'), to.at);
+    if (!(await keepOwner(stats, to.at))) copy.lost('the owner is not kept', to.called);
+    await lutimes(to.at, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
     return;
   }
   if (stats.isDirectory()) {
-    await mkdir(to, { recursive: true });
-    const names = await volume.readdir(from);
-    names.sort();
-    // A name is a plain name in a sound volume; a damaged one must not lead out of `to`.
-    for (const name of names) {
-      if (name === '' || name === '.' || name === '..' || name.includes('/'))
-        throw new Error(`a name that is none in ${from}: ${JSON.stringify(name)}`);
-      await getOne(shell, volume, join(from, name), hostJoin(to, name));
-    }
+    await getDirectory(copy, volume, from, to, stats);
   } else if (stats.isFile()) {
-    await getFile(volume, from, to);
+    await naming(to.called, () => getFile(copy, volume, path, to, stats));
   } else {
-    shell.err(`skipped, neither file, directory nor symbolic link: ${from}`);
+    copy.lost('not copied, neither file, directory nor symbolic link', from);
     return;
   }
-  await chmod(to, Number(stats.mode) & PERMISSIONS);
-  await utimes(to, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
+  const attributes = await volume.listxattr(path);
+  if (attributes.length > 0) copy.lost(`attributes are not kept (${attributes.join(' ')})`, to.called);
 }
 
-async function getFile(volume: Volume, from: string, to: string): Promise<void> {
+/** A file or link that is there goes: nothing is written through it. */
+async function makeRoom(at: Buffer): Promise<void> {
+  const there = await lstat(at).catch(() => undefined);
+  if (there !== undefined && !there.isDirectory()) await unlink(at);
+}
+
+/** Whether the owner is as in the volume. Only root may give files away. */
+async function keepOwner({ uid, gid }: Inode, at: Buffer): Promise<boolean> {
+  const now = await lstat(at, { bigint: true });
+  if (now.uid === uid && now.gid === gid) return true;
+  return lchown(at, Number(uid), Number(gid)).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Owner, mode and times of what is open. Without its owner nothing is set-user-ID or set-group-ID. */
+async function keepAttributes(copy: Copy, stats: Inode, file: HostFile, called: Buffer): Promise<void> {
+  const kept = await chownOpen(stats, file);
+  if (!kept) copy.lost('the owner is not kept', called);
+  await file.chmod(Number(stats.mode) & (kept ? PERMISSIONS : PERMISSIONS & ~SET_IDS));
+  await file.utimes(timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
+}
+
+async function chownOpen({ uid, gid }: Inode, file: HostFile): Promise<boolean> {
+  const now = await file.stat({ bigint: true });
+  if (now.uid === uid && now.gid === gid) return true;
+  return file.chown(Number(uid), Number(gid)).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function getDirectory(
+  copy: Copy,
+  volume: Volume,
+  from: Buffer,
+  to: Place,
+  stats: Inode,
+): Promise<void> {
+  await mkdir(to.at, PRIVATE_DIRECTORY).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+  // Below a descriptor: what an entry of the volume is called leads nowhere else, and no link is followed.
+  const directory = await open(to.at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  try {
+    const names = await volume.readdir(pathOf(from), 'buffer');
+    names.sort(compareBytes);
+    for (const name of names) {
+      // A name is a plain name in a sound volume; a damaged one must not lead out of `to`.
+      if (['', '.', '..'].includes(name.toString()) || name.includes('/'))
+        throw new Error(`a name that is none in ${escapeName(from)}: ${escapeName(name)}`);
+      const at = joinBytes(Buffer.from(`/proc/self/fd/${directory.fd}`), name);
+      await getOne(copy, volume, joinBytes(from, name), { at, called: joinBytes(to.called, name) });
+    }
+    await keepAttributes(copy, stats, directory, to.called);
+  } finally {
+    await directory.close();
+  }
+}
+
+async function getFile(
+  copy: Copy,
+  volume: Volume,
+  from: string | Buffer,
+  to: Place,
+  stats: Inode,
+): Promise<void> {
   const source = await volume.open(from, 'r');
   try {
-    const target = await open(to, 'w');
+    const target = await open(to.at, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, PRIVATE);
     try {
       const { size } = await source.stat();
       const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
@@ -128,6 +308,7 @@ async function getFile(volume: Volume, from: string, to: string): Promise<void> 
         await copyRange(source, target, { start, end, chunk });
       }
       await target.truncate(size);
+      await keepAttributes(copy, stats, target, to.called);
     } finally {
       await target.close();
     }

@@ -1,12 +1,13 @@
 import type { Dirent, Stats, Volume } from '../index.js';
+import { compareBytes, escapeName, isText, joinBytes, pathOf } from './bytes.js';
 import type { Shell } from './shell.js';
 
 interface Entry {
-  readonly path: string;
-  readonly name: string;
+  readonly path: Buffer;
+  readonly name: Buffer;
   readonly type: string;
   readonly stats: Stats | undefined;
-  readonly target: string | undefined;
+  readonly target: Buffer | undefined;
 }
 
 /** Options of `ls`. */
@@ -16,7 +17,7 @@ export interface ListOptions {
   readonly json: boolean;
 }
 
-function typeOf(inode: Dirent | Stats): string {
+function typeOf(inode: Dirent<Buffer> | Stats): string {
   if (inode.isFile()) return 'file';
   if (inode.isDirectory()) return 'directory';
   if (inode.isSymbolicLink()) return 'symlink';
@@ -43,15 +44,15 @@ function modeText(type: string, mode: number): string {
 
 async function* entries(
   volume: Volume,
-  path: string,
-  base: string,
+  path: Buffer,
+  base: Buffer,
   options: ListOptions,
 ): AsyncGenerator<Entry> {
-  const children = await volume.readdir(path, { withFileTypes: true });
-  children.sort((a, b) => (a.name < b.name ? -1 : 1));
+  const children = await volume.readdir(pathOf(path), { withFileTypes: true, encoding: 'buffer' });
+  children.sort((a, b) => compareBytes(a.name, b.name));
   for (const child of children) {
-    const full = join(path, child.name);
-    const name = base === '' ? child.name : `${base}/${child.name}`;
+    const full = joinBytes(path, child.name);
+    const name = base.length === 0 ? child.name : joinBytes(base, child.name);
     yield await entry(volume, full, name, typeOf(child), options);
     if (options.recursive && child.isDirectory()) yield* entries(volume, full, name, options);
   }
@@ -59,29 +60,32 @@ async function* entries(
 
 async function entry(
   volume: Volume,
-  path: string,
-  name: string,
+  path: Buffer,
+  name: Buffer,
   type: string,
   options: ListOptions,
 ): Promise<Entry> {
   const detailed = options.long || options.json;
-  const stats = detailed ? await volume.lstat(path) : undefined;
-  const target = detailed && type === 'symlink' ? await volume.readlink(path) : undefined;
+  const stats = detailed ? await volume.lstat(pathOf(path)) : undefined;
+  const target = detailed && type === 'symlink' ? await volume.readlink(pathOf(path), 'buffer') : undefined;
   return { path, name, type, stats, target };
 }
 
 function longLine({ name, type, stats, target }: Entry): string {
   const { mode, nlink, uid, gid, size, mtime } = stats as Stats;
-  const arrow = target === undefined ? '' : ` -> ${target}`;
+  const arrow = target === undefined ? '' : ` -> ${escapeName(target)}`;
   const time = mtime.toISOString().slice(0, 19).replace('T', ' ');
-  return `${modeText(type, mode)} ${nlink} ${uid} ${gid} ${String(size).padStart(12)} ${time} ${name}${arrow}`;
+  return `${modeText(type, mode)} ${nlink} ${uid} ${gid} ${String(size).padStart(12)} ${time} ${escapeName(name)}${arrow}`;
 }
 
 function jsonEntry({ path, name, type, stats, target }: Entry): object {
   const { ino, mode, nlink, uid, gid, size, blocks, atime, mtime, ctime } = stats as Stats;
+  // Bytes that are no text: what stands for them in a string does not lead back.
+  const exact = isText(path) ? {} : { pathHex: path.toString('hex'), nameHex: name.toString('hex') };
   return {
-    path,
-    name,
+    path: path.toString(),
+    name: name.toString(),
+    ...exact,
     type,
     ino,
     mode: mode & 0o7777,
@@ -93,7 +97,7 @@ function jsonEntry({ path, name, type, stats, target }: Entry): object {
     atime,
     mtime,
     ctime,
-    target,
+    target: target?.toString(),
   };
 }
 
@@ -101,12 +105,12 @@ function jsonEntry({ path, name, type, stats, target }: Entry): object {
 export async function list(shell: Shell, volume: Volume, path: string, options: ListOptions): Promise<void> {
   const stats = await volume.lstat(path);
   const found = stats.isDirectory()
-    ? entries(volume, path, '', options)
-    : [await entry(volume, path, path, typeOf(stats), options)];
+    ? entries(volume, Buffer.from(path), Buffer.alloc(0), options)
+    : [await entry(volume, Buffer.from(path), Buffer.from(path), typeOf(stats), options)];
   const all: object[] = [];
   for await (const one of found) {
     if (options.json) all.push(jsonEntry(one));
-    else await shell.out(`${options.long ? longLine(one) : one.name}\n`);
+    else await shell.out(`${options.long ? longLine(one) : escapeName(one.name)}\n`);
   }
   if (options.json) await shell.out(`${JSON.stringify(all, undefined, 2)}\n`);
 }

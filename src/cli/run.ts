@@ -4,6 +4,7 @@ import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 import type { FormatOptions } from '../index.js';
 import { cat, get, put } from './copy.js';
+import { escapeText } from './bytes.js';
 import { extents } from './extents.js';
 import { list } from './list.js';
 import { link, move } from './names.js';
@@ -21,8 +22,8 @@ Usage:
   uext4 cat IMAGE PATH
   uext4 extents IMAGE PATH [--json]
                                what a file lies on: position, length, place on the device in bytes; state
-  uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume
-  uext4 get IMAGE FROM TO      copies one out of it; holes stay holes
+  uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume, as cp -a
+  uext4 get IMAGE FROM TO      copies one out of it; what cannot be kept is said, exit status 1
   uext4 mv IMAGE FROM TO       renames; into a directory that exists
   uext4 ln IMAGE TARGET TO [-s]
 
@@ -287,7 +288,7 @@ export async function run(shell: Shell, argv: readonly string[], version: () => 
       shell.err(`uext4: ${error.message}\nTry: uext4 --help`);
       return 2;
     }
-    shell.err(`uext4: ${error instanceof Error ? error.message : String(error)}`);
+    shell.err(`uext4: ${escapeText(error instanceof Error ? error.message : String(error))}`);
     return 1;
   }
 }

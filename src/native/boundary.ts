@@ -272,6 +272,7 @@ export interface Native {
     atimeNsec: number,
     mtimeSec: number,
     mtimeNsec: number,
+    follow: boolean,
   ): void;
   futimes(
     op: Token,

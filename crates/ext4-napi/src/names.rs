@@ -283,10 +283,11 @@ pub fn chown(call: &Call<'_, 6>) -> JsResult<Value> {
     })
 }
 
-/// utimes(op, volume, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec)
-pub fn utimes(call: &Call<'_, 7>) -> JsResult<Value> {
+/// utimes(op, volume, path, atimeSec, atimeNsec, mtimeSec, mtimeNsec, follow)
+pub fn utimes(call: &Call<'_, 8>) -> JsResult<Value> {
     let (atime, mtime) = call.times(3)?;
+    let follow = call.js.get_bool(call.arguments[7], "follow")?;
     call.on_path(2, Ending::Plain, move |fs, path| {
-        nothing(fs.at_path(path, true, |inode| fs.set_times(inode, atime, mtime)))
+        nothing(fs.at_path(path, follow, |inode| fs.set_times(inode, atime, mtime)))
     })
 }

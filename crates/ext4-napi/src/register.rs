@@ -109,7 +109,7 @@ pub fn register(exports: Object<'_>, env: Env) -> napi::Result<()> {
         c"readlink" => names::readlink [3],
         c"chmod" => names::chmod [4],
         c"chown" => names::chown [6],
-        c"utimes" => names::utimes [7],
+        c"utimes" => names::utimes [8],
         c"getxattr" => names::getxattr [4],
         c"setxattr" => names::setxattr [6],
         c"listxattr" => names::listxattr [3],

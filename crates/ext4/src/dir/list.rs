@@ -199,7 +199,7 @@ fn listed<'a>(record: &Dirent<'a>, lblk: u32) -> Listed<'a> {
 /// A name that no caller could use as one must not reach it.
 fn check_listable(params: &DirParams, record: &Dirent<'_>) -> Result<()> {
     if record.name.contains(&0) || record.name.contains(&b'/') {
-        return Err(params.damage("directory entry", format!("name {:?}", record.name.escape_ascii())));
+        return Err(params.damage("directory entry", format!("name \"{}\"", record.name.escape_ascii())));
     }
     Ok(())
 }
