@@ -27,8 +27,8 @@ try {
   page.write('hello');
   await Promise.all([7, 8, 9].map((number) => pages.write(page, 0, PAGE_BYTES, number * PAGE_BYTES)));
 
-  const { buffer } = await pages.read(page, 0, PAGE_BYTES, 7 * PAGE_BYTES);
-  console.log(buffer.toString('utf8', 0, 5), await volume.readFile('/db/log', 'utf8'));
+  await pages.read(page, 0, PAGE_BYTES, 7 * PAGE_BYTES);
+  console.log(page.toString('utf8', 0, 5), await volume.readFile('/db/log', 'utf8'));
   console.log(volume.info().backend, volume.stats().writes);
 
   await log.close();

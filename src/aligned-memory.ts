@@ -17,6 +17,7 @@ const MAX_KEPT = 4;
 
 /** A Buffer from {@link allocAligned}. */
 export interface AlignedBuffer extends Buffer<ArrayBuffer> {
+  toString(encoding?: BufferEncoding, start?: number, end?: number): string;
   /**
    * Gives the memory back, to be used by the next {@link allocAligned}: neither this buffer nor a view of it may be used any
    * more. Twice is once. What is never released is collected, with all that shares its memory.

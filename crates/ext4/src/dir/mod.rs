@@ -268,7 +268,9 @@ pub(crate) fn dots(dir: &dyn DirBlocks, params: &DirParams) -> Result<[Found; 2]
     let decode = |offset, name: &[u8], previous: Option<usize>| {
         let record = format.decode(&image, offset, format.block_size).map_err(|e| params.corrupt(e))?;
         if record.name != name || record.ino.0 == 0 || (previous.is_none() && record.rec_len != 12) {
-            return Err(params.damage("directory", format!("does not start with \"{}\"", name.escape_ascii())));
+            return Err(
+                params.damage("directory", format!("does not start with \"{}\"", name.escape_ascii()))
+            );
         }
         let entry = Entry { ino: record.ino, file_type: record.file_type, lblk: 0 };
         Ok(Found { entry, offset, previous })
