@@ -9,6 +9,7 @@ import {
   open,
   readdir,
   readlink,
+  stat,
   symlink,
   unlink,
   type FileHandle as HostFile,
@@ -16,7 +17,7 @@ import {
 import { basename, posix } from 'node:path';
 
 import { allocAligned, type BigIntStats, type FileHandle, type Volume } from '../index.js';
-import { compareBytes, escapeName, joinBytes, pathOf } from './bytes.js';
+import { compareBytes, escapeName, escapeText, joinBytes, pathOf } from './bytes.js';
 import type { Shell } from './shell.js';
 import { timeOf } from './time.js';
 
@@ -49,17 +50,22 @@ class Copy {
   /** Says what is not kept. */
   lost(what: string, path: Buffer): void {
     this.#isWhole = false;
-    this.shell.err(`uext4: ${what}: ${escapeName(path)}`);
+    this.shell.err(`uext4: ${escapeText(what)}: ${escapeName(path)}`);
   }
 
-  /** Where the copy of another name of the same inode lies; else `path` is remembered for it. */
-  twin(stats: Inode, path: Buffer): Buffer | undefined {
-    if (stats.nlink < 2n || stats.isDirectory()) return undefined;
-    const key = `${stats.dev}:${stats.ino}`;
-    const found = this.#first.get(key);
-    if (found === undefined) this.#first.set(key, path);
-    return found;
+  /** Where the copy of another name of the same inode lies. */
+  twin(stats: Inode): Buffer | undefined {
+    return this.#first.get(keyOf(stats));
   }
+
+  /** What has more names than the one that lies at `path` now. */
+  made(stats: Inode, path: Buffer): void {
+    if (stats.nlink > 1n && !stats.isDirectory()) this.#first.set(keyOf(stats), path);
+  }
+}
+
+function keyOf({ dev, ino }: Inode): string {
+  return `${dev}:${ino}`;
 }
 
 /** An error that names no path names the file that was copied. */
@@ -97,13 +103,16 @@ export async function put(shell: Shell, volume: Volume, from: string, to: string
 async function putOne(copy: Copy, volume: Volume, from: Buffer, to: Buffer, chunk: Buffer): Promise<void> {
   const stats = await lstat(from, { bigint: true });
   const at = pathOf(to);
-  const twin = copy.twin(stats, to);
+  const twin = copy.twin(stats);
   if (twin !== undefined) {
+    await makeRoomIn(volume, at);
     await volume.link(pathOf(twin), at);
     return;
   }
   if (stats.isSymbolicLink()) {
-    await volume.symlink(await readlink(from, 'buffer'), at);
+    const target = await readlink(from, 'buffer');
+    await makeRoomIn(volume, at);
+    await volume.symlink(target, at);
   } else if (stats.isDirectory()) {
     await putDirectory(copy, volume, from, to, chunk);
   } else if (stats.isFile()) {
@@ -112,10 +121,17 @@ async function putOne(copy: Copy, volume: Volume, from: Buffer, to: Buffer, chun
     copy.lost('not copied, neither file, directory nor symbolic link', from);
     return;
   }
+  copy.made(stats, to);
   // After the content, which would move the time of modification; the owner before the mode, whose bits it may cost.
   await volume.lchown(at, Number(stats.uid), Number(stats.gid));
   if (!stats.isSymbolicLink()) await volume.chmod(at, Number(stats.mode) & PERMISSIONS);
   await volume.lutimes(at, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
+}
+
+/** A file or link of the volume that is there goes: nothing is written through it, nor read by others meanwhile. */
+async function makeRoomIn(volume: Volume, at: string | Buffer): Promise<void> {
+  const there = await volume.lstat(at).catch(() => undefined);
+  if (there !== undefined && !there.isDirectory()) await volume.unlink(at);
 }
 
 async function putDirectory(
@@ -146,7 +162,8 @@ async function putFile(
 ): Promise<void> {
   const source = await open(from, O_RDONLY | O_NOFOLLOW);
   try {
-    const target = await volume.open(to, 'w', PRIVATE);
+    await makeRoomIn(volume, to);
+    const target = await volume.open(to, 'wx', PRIVATE);
     try {
       let position = 0;
       for (;;) {
@@ -187,7 +204,8 @@ async function writeParts(
 /** `get`: as `cp -a`, out of the volume, into a directory that exists, else under the name given. The exit status. */
 export async function get(shell: Shell, volume: Volume, from: string, to: string): Promise<number> {
   const copy = new Copy(shell);
-  const there = await lstat(to).catch(() => undefined);
+  // The one link that is followed: the user has named it.
+  const there = await stat(to).catch(() => undefined);
   const name = basename(from);
   const target = there?.isDirectory() === true && name !== '' ? posix.join(to, name) : to;
   await getOne(copy, volume, Buffer.from(from), { at: Buffer.from(target), called: Buffer.from(target) });
@@ -203,14 +221,17 @@ interface Place {
 async function getOne(copy: Copy, volume: Volume, from: Buffer, to: Place): Promise<void> {
   const path = pathOf(from);
   const stats = await volume.lstat(path, { bigint: true });
-  const twin = copy.twin(stats, to.called);
-  if (!stats.isDirectory()) await makeRoom(to.at);
+  const twin = copy.twin(stats);
   if (twin !== undefined) {
+    await makeRoom(to.at);
     await link(twin, to.at);
     return;
   }
   if (stats.isSymbolicLink()) {
-    await symlink(await volume.readlink(path, 'buffer'), to.at);
+    const target = await volume.readlink(path, 'buffer');
+    await makeRoom(to.at);
+    await symlink(target, to.at);
+    copy.made(stats, to.called);
     if (!(await keepOwner(stats, to.at))) copy.lost('the owner is not kept', to.called);
     await lutimes(to.at, timeOf(stats.atimeNs), timeOf(stats.mtimeNs));
     return;
@@ -223,6 +244,7 @@ async function getOne(copy: Copy, volume: Volume, from: Buffer, to: Place): Prom
     copy.lost('not copied, neither file, directory nor symbolic link', from);
     return;
   }
+  copy.made(stats, to.called);
   const attributes = await volume.listxattr(path);
   if (attributes.length > 0) copy.lost(`attributes are not kept (${attributes.join(' ')})`, to.called);
 }
@@ -297,6 +319,7 @@ async function getFile(
 ): Promise<void> {
   const source = await volume.open(from, 'r');
   try {
+    await makeRoom(to.at);
     const target = await open(to.at, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, PRIVATE);
     try {
       const { size } = await source.stat();

@@ -22,7 +22,7 @@ Usage:
   uext4 cat IMAGE PATH
   uext4 extents IMAGE PATH [--json]
                                what a file lies on: position, length, place on the device in bytes; state
-  uext4 put IMAGE FROM TO      copies a file, directory or symbolic link into the volume, as cp -a
+  uext4 put IMAGE FROM TO      copies a file or tree into the volume, as cp -a, but for its attributes
   uext4 get IMAGE FROM TO      copies one out of it; what cannot be kept is said, exit status 1
   uext4 mv IMAGE FROM TO       renames; into a directory that exists
   uext4 ln IMAGE TARGET TO [-s]
