@@ -65,8 +65,8 @@ e2e('a tree goes into a volume and comes out the same', async (t) => {
   t.true((await volume.stat('/t/sparse')).blocks * 512 < 1 << 20, 'holes stay holes');
   await volume.close();
   // Over what is there, and again.
-  t.like(await cli('put', image, `${join(folder, 'src')}`, '/'), { status: 0, err: '' });
-  t.like(await cli('put', image, `${join(folder, 'src')}`, '/'), { status: 0, err: '' });
+  t.like(await cli('put', image, join(folder, 'src'), '/'), { status: 0, err: '' });
+  t.like(await cli('put', image, join(folder, 'src'), '/'), { status: 0, err: '' });
   t.like(await cli('get', image, '/t', join(folder, 'back')), { status: 0, err: '' });
   await compare(t, join(folder, 'src'), join(folder, 'back'));
   const listed = await cli('ls', image, '/t');
