@@ -81,7 +81,7 @@ e2e('killed in the middle of its work', async (t) => {
   const image = await makeImage(t);
   let last = -1;
   for (const acknowledged of [1, 4, 12]) {
-    await Volume.format(image, { sizeBytes: 64 * 1024 * 1024 });
+    await Volume.format(image, { sizeBytes: 64 * 1024 * 1024, force: true });
     last = await writeAndKill(image, acknowledged);
     t.true(last >= acknowledged * 5 - 1);
 
@@ -116,7 +116,7 @@ e2e('killed at random moments', async (t) => {
   let random = 20;
   for (let n = 0; n < KILLS; n += 1) {
     random = (random * 48_271) % 0x7fff_ffff;
-    await Volume.format(image, { sizeBytes: 16 * 1024 * 1024 });
+    await Volume.format(image, { sizeBytes: 16 * 1024 * 1024, force: true });
     const last = await writeAndKill(image, 1, random % 100);
     const volume = await Volume.open(image);
     await assertDurable(t, volume, last);
