@@ -2,6 +2,7 @@
 import { Engine } from '../src/engine.js';
 import type { Kiocb } from '../src/kiocb.js';
 import { OpenInode } from '../src/open-inode.js';
+import type { Turns } from '../src/turns.js';
 import { newWriteCounts, type WriteCounts } from '../src/write-counts.js';
 import { writeIter } from '../src/write-iter/write-iter.js';
 import { directKiocb } from './direct-kiocb.js';
@@ -18,9 +19,9 @@ export interface Setup {
 }
 
 /** A file of two 4 KiB blocks. */
-export function setup(sizeBytes = 8192): Setup {
+export function setup(sizeBytes = 8192, turns?: Turns): Setup {
   const native = new FakeNative();
-  const engine = new Engine(native);
+  const engine = new Engine(native, turns);
   const fake = native.addFile('/file', new Uint8Array(sizeBytes));
   const file = native.openInode(fake);
   const limits = {

@@ -105,14 +105,15 @@ export class Engine {
   #resuming = false;
   #doorbellQueued = false;
   /** How much is settled in one turn of the event loop. */
-  readonly turns = new Turns();
+  readonly turns: Turns;
   readonly #ringDoorbell = (): void => {
     this.#doorbellQueued = false;
     this.native.submit();
   };
 
-  constructor(native: Native) {
+  constructor(native: Native, turns = new Turns()) {
     this.native = native;
+    this.turns = turns;
     native.start(this.#slots, (count) => this.#dispatch(count));
   }
 

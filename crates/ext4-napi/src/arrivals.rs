@@ -40,7 +40,7 @@ pub struct Arrivals {
     done: Arc<Mutex<Vec<(u32, Arrival)>>>,
     event: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
-    /// What ends the wait of each mount, by operation.
+    /// What ends the wait of each mount and recovery, by operation.
     cancels: Vec<(u32, Cancel)>,
 }
 
@@ -77,11 +77,15 @@ impl Arrivals {
     /// # Errors
     /// EAGAIN where the host gives no thread.
     pub fn recover(&mut self, op: u32, path: Vec<u8>, options: RecoverVolume) -> Result<()> {
+        let cancel = Cancel::default();
+        self.cancels.push((op, cancel.clone()));
         self.spawn(op, move || {
             Arrival::Recovered(caught(|| {
                 let RecoverVolume { dry_run, force, journal } = options;
                 let container = Container::open(&path_of(&path), dry_run, false, force)?;
-                ext4::recover(container.device(), open_journal(journal.as_deref(), dry_run, force)?, dry_run)
+                let journal_device = open_journal(journal.as_deref(), dry_run, force)?;
+                let mount = MountOptions { journal_device, cancel, force, ..MountOptions::default() };
+                ext4::recover(container.device(), mount, dry_run)
             }))
         })
     }

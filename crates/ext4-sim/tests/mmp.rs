@@ -71,6 +71,16 @@ fn volume(dir: &Path, features: &str) -> Arc<MemoryDevice> {
     Arc::new(MemoryDevice::new(fs::read(&image).unwrap()))
 }
 
+/// A clean volume with the feature, and a clock; nothing where mke2fs is missing.
+fn start() -> Option<(tempfile::TempDir, Arc<MemoryDevice>, Waiting)> {
+    if !available(Need::E2fsprogs, "mmp") {
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let device = volume(dir.path(), "");
+    Some((dir, device, Waiting::default()))
+}
+
 fn mount(device: &Arc<MemoryDevice>, clock: &Waiting) -> Result<(Arc<Fs>, MountReport)> {
     Fs::mount(device.clone(), &MountOptions { clock: Arc::new(clock.clone()), ..MountOptions::default() })
 }
@@ -199,12 +209,7 @@ fn a_volume_in_use_is_busy_and_is_not_written() {
 /// X43.
 #[test]
 fn updates_and_a_takeover() {
-    if !available(Need::E2fsprogs, "mmp") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let device = volume(dir.path(), "");
-    let clock = Waiting::default();
+    let Some((_dir, device, clock)) = start() else { return };
     let (fs, _) = mount(&device, &clock).unwrap();
     let first = seq(&*device);
     fs.claim_step();
@@ -233,12 +238,7 @@ fn updates_and_a_takeover() {
 /// was written to.
 #[test]
 fn a_clock_set_back_stops_neither_the_sign_of_life_nor_commits() {
-    if !available(Need::E2fsprogs, "mmp") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let device = volume(dir.path(), "");
-    let clock = Waiting::default();
+    let Some((dir, device, clock)) = start() else { return };
     let (fs, _) = mount(&device, &clock).unwrap();
     let first = seq(&*device);
     clock.0.lock().set_by = -3600;
@@ -256,12 +256,7 @@ fn a_clock_set_back_stops_neither_the_sign_of_life_nor_commits() {
 /// A machine that is paused as a whole has no clock that tells: the block is read before it is written.
 #[test]
 fn a_takeover_that_no_clock_has_seen_is_noticed() {
-    if !available(Need::E2fsprogs, "mmp") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let device = volume(dir.path(), "");
-    let clock = Waiting::default();
+    let Some((_dir, device, clock)) = start() else { return };
     let (fs, _) = mount(&device, &clock).unwrap();
     change(&*device, |mmp, _| mmp.seq = 99);
     clock.pass(5);
@@ -274,13 +269,8 @@ fn a_takeover_that_no_clock_has_seen_is_noticed() {
 /// An interval of hours is no interval: it was taken for 300 seconds, and so was a wait cut short that another host relied on.
 #[test]
 fn intervals_that_no_tool_writes_are_damage_unless_forced() {
-    if !available(Need::E2fsprogs, "mmp") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let device = volume(dir.path(), "");
+    let Some((_dir, device, clock)) = start() else { return };
     change(&*device, |mmp, _| mmp.check_interval = 301);
-    let clock = Waiting::default();
     let refused = mount(&device, &clock).err().unwrap();
     assert_eq!(refused.errno(), errno::EUCLEAN);
     assert!(refused.to_string().contains("mmp_check_interval of 301 seconds"), "{refused}");
@@ -292,12 +282,7 @@ fn intervals_that_no_tool_writes_are_damage_unless_forced() {
 /// Whoever opens a volume after a crash may change his mind.
 #[test]
 fn a_wait_can_be_cancelled() {
-    if !available(Need::E2fsprogs, "mmp") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let device = volume(dir.path(), "");
-    let clock = Waiting::default();
+    let Some((_dir, device, clock)) = start() else { return };
     drop(mount(&device, &clock).unwrap());
     let before = device.snapshot();
     clock.0.lock().cancelled = true;

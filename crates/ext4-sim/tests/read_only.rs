@@ -115,7 +115,7 @@ fn orphans_of_a_volume_with_errors() {
         assert_eq!(before.last_orphan != 0, features == "^orphan_file", "they are still known");
 
         for deleted in [1, 0] {
-            let recovery = ext4::recover(device.clone(), None, false).unwrap();
+            let recovery = ext4::recover(device.clone(), MountOptions::default(), false).unwrap();
             assert!(recovery.needed && recovery.has_errors);
             let orphans = recovery.report.orphans;
             assert_eq!((orphans.deleted, orphans.left), (deleted, vec![damaged.ino.0]));
@@ -124,7 +124,7 @@ fn orphans_of_a_volume_with_errors() {
         let mut bytes = device.snapshot();
         bytes[i_mtime] ^= 1;
         let device = Arc::new(MemoryDevice::new(bytes));
-        let orphans = ext4::recover(device.clone(), None, false).unwrap().report.orphans;
+        let orphans = ext4::recover(device.clone(), MountOptions::default(), false).unwrap().report.orphans;
         assert_eq!((orphans.deleted, orphans.left), (1, vec![]));
         if available(Need::E2fsprogs, "orphans_of_a_volume_with_errors") {
             fs::write(&image, device.snapshot()).unwrap();

@@ -148,6 +148,8 @@ impl Fs {
     /// Stops at once, without a commit: to the volume it is a crash (DESIGN, environments that are torn down).
     pub fn shut_down(&self) {
         self.shut_down.store(true, Ordering::Release);
+        // A remount may wait for other hosts: nobody wants it any more.
+        self.cancel.cancel();
     }
 
     fn write_everything(&self) -> Result<()> {

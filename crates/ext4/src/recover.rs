@@ -24,15 +24,11 @@ pub struct Recovery {
 
 /// Replays the journal and processes the orphans of the volume on `device`, and leaves it unmounted. With `dry_run` that
 /// happens in memory and the device is only read: it takes as much memory as recovery would write. A volume that needs no
-/// recovery is only read, too. `journal_device`: that of an external journal.
+/// recovery is only read, too. `options`: of the mount that does it.
 ///
 /// # Errors
 /// Those of [`Fs::mount`] and [`Fs::unmount`].
-pub fn recover(
-    device: Arc<dyn Device>,
-    journal_device: Option<Arc<dyn Device>>,
-    dry_run: bool,
-) -> Result<Recovery> {
+pub fn recover(device: Arc<dyn Device>, options: MountOptions, dry_run: bool) -> Result<Recovery> {
     match read_superblock(device.as_ref()) {
         Ok(before) if !is_needed(&before) => {
             let has_errors = before.state & state::ERROR != 0;
@@ -46,11 +42,9 @@ pub fn recover(
         true => Arc::new(Overlay::new(device)) as Arc<dyn Device>,
         false => device,
     };
-    let journal_device = journal_device.map(over);
-    let (fs, report) = Fs::mount(
-        over(device),
-        &MountOptions { journal_device, orphans_despite_errors: true, ..MountOptions::default() },
-    )?;
+    let journal_device = options.journal_device.clone().map(over);
+    let options = MountOptions { journal_device, orphans_despite_errors: true, ..options };
+    let (fs, report) = Fs::mount(over(device), &options)?;
     fs.unmount()?;
     Ok(Recovery { needed: true, has_errors: fs.superblock().state & state::ERROR != 0, report })
 }
